@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(VENV)/run: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/dev: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/run ## export the embedded ksqlDB's eight sources into demo_lake/
+	$(BIN)/python export_to_data_lake.py --demo
+
+test: $(VENV)/dev ## the test suite
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/dev ## the test suite, slow checks included
+	$(BIN)/python -m pytest -m 'slow or not slow'
+
+lint: $(VENV)/dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy ksql_lake data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py
+
+clean: ## remove what make made
+	rm -rf $(VENV) demo_lake

@@ -1,0 +1,16 @@
+"""What the four scripts share: ksqlDB's bytes in, a data lake of Parquet files out.
+
+One module, one noun; imports point down this list only:
+
+    streams, tables, verify, report        one export, one check, start to end
+    anchors, fold                          what a stream's rows prove; a changelog's latest rows
+    metadata                               _metadata.json and the commit journal
+    writer, rows, ksqldb                   Parquet files; rows of an answer; the REST client
+    partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
+    files, errors                          atomic writes and locks; the error family
+
+Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package
+imports neither scripts nor config: values are passed in.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,88 @@
+"""What an operator can mend, as one family, and the exit codes cron can read.
+
+    LakeError
+    ├── ConfigError            settings, command line             exit 2
+    ├── FeedError              one feed file is wrong              that feed fails, exit 1
+    ├── SchemaError            a column cannot be stored           that feed fails, exit 1
+    ├── SourceError            the source contradicts what we know that feed fails, exit 1
+    ├── StateError             metadata or journal unusable        that feed fails, exit 1
+    ├── LakeBusyError          another run holds the lock          exit 3
+    └── KsqlError              the server refused                  that feed fails, exit 1
+        ├── KsqlUnavailable    worth another try: down, 429, 503
+        └── AnswerCut          the answer ended before its end
+
+Anything else that is raised is a bug: full traceback in the log, one line on the screen.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the four scripts."""
+
+    OK = 0
+    FINDINGS = 1
+    USAGE = 2
+    LOCKED = 3
+    INTERRUPTED = 130
+
+
+class LakeError(Exception):
+    """A failure the operator can mend; the message is one line and says how."""
+
+    exit_code = ExitCode.FINDINGS
+
+
+class ConfigError(LakeError):
+    """A setting or an argument is wrong; nothing was attempted."""
+
+    exit_code = ExitCode.USAGE
+
+
+class FeedError(LakeError):
+    """A feed file is missing, unreadable or wrong."""
+
+
+class SchemaError(LakeError):
+    """A column cannot be stored exactly, or changed in a way that plain readers cannot follow."""
+
+
+class SourceError(LakeError):
+    """The source does not fit what the lake knows of it."""
+
+
+class StateError(LakeError):
+    """Metadata, journal or state log cannot be used as they are."""
+
+
+class LakeBusyError(LakeError):
+    """Another process holds the lock of a feed."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class KsqlError(LakeError):
+    """ksqlDB refused a statement; keeps the server's own words.
+
+    Args:
+        message: one line for a person.
+        statement: the SQL sent, or "".
+        status: HTTP status, or 0 when there was none (an error row, no connection).
+        code: ksqlDB's `error_code` (reference 9.2), or 0.
+    """
+
+    def __init__(self, message: str, *, statement: str = "", status: int = 0, code: int = 0) -> None:
+        super().__init__(message)
+        self.statement = statement
+        self.status = status
+        self.code = code
+
+
+class KsqlUnavailable(KsqlError):
+    """The same request may succeed later: not reachable, starting, rate limited."""
+
+
+class AnswerCut(KsqlUnavailable):
+    """The connection ended before the answer did; rows already received are whole."""

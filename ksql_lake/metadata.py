@@ -1,0 +1,207 @@
+"""The state of one feed: `_metadata.json`, and the journal that changes it together with its files.
+
+A change of a feed is staged under `<lake>/.staging/<feed>/<run>/`, described by `commit.json` there,
+carried out by renames, recorded in `_metadata.json`, remembered in `<lake>/.state/<feed>.jsonl` and
+cleaned up. Every step can be done twice: `recover` finishes a change whose journal exists and deletes
+staging that has none, so a crash between any two system calls leaves the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.errors import StateError
+from ksql_lake.files import append_line, atomic_write, fsync_dir, make_dirs, remove_tree
+
+JOURNAL = "commit.json"
+METADATA = "_metadata.json"
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where one feed lives in the lake, and the modes of what is made there."""
+
+    lake: Path
+    feed: str
+    kind: str
+    restricted: bool = False
+
+    @property
+    def directory(self) -> Path:
+        return self.lake / f"{self.kind}s" / self.feed
+
+    @property
+    def metadata(self) -> Path:
+        return self.directory / METADATA
+
+    @property
+    def staging(self) -> Path:
+        return self.lake / ".staging" / self.feed
+
+    @property
+    def lock(self) -> Path:
+        return self.lake / ".state" / f"{self.feed}.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.lake / ".state" / f"{self.feed}.jsonl"
+
+    @property
+    def dir_mode(self) -> int:
+        return 0o750 if self.restricted else 0o755
+
+    @property
+    def file_mode(self) -> int:
+        return 0o640 if self.restricted else 0o644
+
+
+@dataclass(frozen=True)
+class Move:
+    """One rename of a commit; both paths are relative to the lake."""
+
+    source: str
+    target: str
+
+
+def load(dataset: Dataset) -> State | None:
+    """The feed's state, or None when it was never exported.
+
+    Raises:
+        StateError: the file exists and is not readable JSON; it is left as it is.
+    """
+    try:
+        state = json.loads(dataset.metadata.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StateError(
+            f"{dataset.metadata}: not readable as JSON ({error}); move it aside and restore it from a backup, "
+            "nothing was exported"
+        ) from None
+    if not isinstance(state, dict) or not isinstance(state.get("sequence"), int):
+        raise StateError(f'{dataset.metadata}: has no "sequence"; it was not written by this tool, move it aside')
+    return state
+
+
+def commit(dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: State) -> None:
+    """Publish staged files and the state that goes with them, as one change that a crash cannot split.
+
+    Args:
+        base: the sequence number the change builds on (0 for a new feed); `state["sequence"]` is one more.
+        moves: renames from the staging directory of `run` (or from the dataset) to final names.
+    """
+    directory = dataset.staging / run
+    make_dirs(directory)
+    journal = {"run": run, "base": base, "moves": [[m.source, m.target] for m in moves], "state": state}
+    atomic_write(directory / JOURNAL, json.dumps(journal).encode(), dataset.file_mode)
+    _carry_out(dataset, directory, journal)
+
+
+def recover(dataset: Dataset) -> list[str]:
+    """Finish or forget what an earlier run left in staging; returns a line for each thing done.
+
+    Call with the feed's lock held.
+
+    Raises:
+        StateError: a journal builds on another state than the one found; nothing is touched.
+    """
+    done: list[str] = []
+    if not dataset.staging.is_dir():
+        return done
+    for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
+        journal_file = directory / JOURNAL
+        if journal_file.exists():
+            _carry_out(dataset, directory, json.loads(journal_file.read_bytes()))
+            done.append(f"finished the interrupted commit of run {directory.name}")
+        else:
+            remove_tree(directory)
+            done.append(f"discarded unpublished files of run {directory.name}")
+    return done
+
+
+def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any]) -> None:
+    current = load(dataset)
+    sequence = current["sequence"] if current else 0
+    state = journal["state"]
+    recorded = bool(current) and current is not None and current.get("run") == journal["run"]
+    if not recorded:
+        if sequence != journal["base"]:
+            raise StateError(
+                f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
+                f"{sequence}; move the directory aside and run again"
+            )
+        _publish(dataset, journal["moves"])
+        make_dirs(dataset.directory, dataset.dir_mode)
+        atomic_write(dataset.metadata, json.dumps(state, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
+    _remember(dataset, state)
+    remove_tree(directory)
+    fsync_dir(dataset.staging)
+
+
+def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
+    for source, target in moves:
+        origin, final = dataset.lake / source, dataset.lake / target
+        if not origin.exists() and final.exists():
+            continue  # an earlier attempt got this far
+        make_dirs(final.parent, dataset.dir_mode)
+        if origin.is_dir():
+            os.chmod(origin, dataset.dir_mode)
+            for path in origin.iterdir():
+                os.chmod(path, dataset.file_mode)
+        else:
+            os.chmod(origin, dataset.file_mode)
+        os.rename(origin, final)
+        fsync_dir(final.parent)
+
+
+def _remember(dataset: Dataset, state: State) -> None:
+    """The state log holds what Parquet footers cannot: resume points and pointers of runs that wrote no file."""
+    if dataset.log.exists():
+        lines = dataset.log.read_bytes().splitlines()
+        if lines and _sequence_of(lines[-1]) == state["sequence"]:
+            return
+    make_dirs(dataset.log.parent)
+    line = {key: value for key, value in state.items() if key not in ("files", "partitions")}
+    append_line(dataset.log, json.dumps(line, ensure_ascii=False).encode(), 0o640)
+
+
+def _sequence_of(line: bytes) -> int | None:
+    try:
+        sequence = json.loads(line)["sequence"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return sequence if isinstance(sequence, int) else None
+
+
+def summarise(state: State) -> None:
+    """Bring the totals and the partition list of the user's own metadata format in line with `files`."""
+    partitions: dict[str, dict[str, Any]] = {}
+    for file in state["files"]:
+        entry = partitions.setdefault(
+            file["partition"], {"path": file["partition"], "records": 0, "bytes": 0, "exported_at": ""}
+        )
+        entry["records"] += file["rows"]
+        entry["bytes"] += file["bytes"]
+        entry["exported_at"] = max(entry["exported_at"], file["exported_at"])
+    for entry in partitions.values():
+        entry["size_mb"] = _megabytes(entry.pop("bytes"))
+    order = {entry["path"]: _partition_order(entry["path"]) for entry in partitions.values()}
+    state["partitions"] = sorted(partitions.values(), key=lambda entry: order[entry["path"]])
+    state["total_records"] = sum(file["rows"] for file in state["files"])
+    state["total_size_mb"] = _megabytes(sum(file["bytes"] for file in state["files"]))
+
+
+def _partition_order(path: str) -> tuple[int, str]:
+    """v10 comes after v9; days sort as text."""
+    number = path.removeprefix("version=v")
+    return (int(number), "") if number.isdigit() else (0, path)
+
+
+def _megabytes(size: int) -> float:
+    return round(size / 1_000_000, 6)

@@ -1,0 +1,39 @@
+"""Fixtures of the whole suite, and the guard that keeps tests out of the repository's own lake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+class YouForgotToChooseALake(AssertionError):
+    """A test wrote into the repository's own data_lake/."""
+
+
+def _refuse_own_lake(event: str, args: tuple[object, ...]) -> None:
+    if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir") or not isinstance(args[0], str | Path):
+        return
+    writes = event != "open" or (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    path = Path(args[0]) if Path(args[0]).is_absolute() else Path.cwd() / args[0]
+    if writes and (ROOT / "data_lake") in path.parents:
+        raise YouForgotToChooseALake(f"{event} {path}")
+
+
+sys.addaudithook(_refuse_own_lake)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting of the developer's shell reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("KSQLDB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "lake"))
+    yield
