@@ -115,7 +115,8 @@ def test_restricted_modes_whatever_the_umask(tmp_path: Path) -> None:
 
 def test_a_second_holder_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
-    with files.exclusive_lock(lock, "feed x"), pytest.raises(LakeBusyError, match=f"feed x: .*pid {os.getpid()}.*since"):
+    held = f"feed x: .*pid {os.getpid()}.*since"
+    with files.exclusive_lock(lock, "feed x"), pytest.raises(LakeBusyError, match=held):
         with files.exclusive_lock(lock, "feed x"):
             pass
     with files.exclusive_lock(lock, "feed x"):

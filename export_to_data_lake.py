@@ -1,0 +1,312 @@
+"""Export ksqlDB streams and tables into the data lake.
+
+Streams are appended to year=/month=/day= partitions, every event exactly once; tables become a new
+version=vN snapshot, whole or not at all. A run may be killed or repeated at any point: the next one
+makes it right.
+
+exit codes: 0 all done; 1 a feed failed or left a finding (the others are committed); 2 nothing
+attempted: usage or configuration; 3 another run holds the lock; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import data_lake_config
+from ksql_lake import feeds
+from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError
+from ksql_lake.feeds import Feed, FeedProblem
+from ksql_lake.files import exclusive_lock, make_dirs
+from ksql_lake.ksqldb import Client, Server
+from ksql_lake.metadata import Dataset
+from ksql_lake.streams import Limits, Outcome, StreamJob, export_stream
+from ksql_lake.tables import TableJob, export_table
+from ksql_lake.writer import WriterOptions
+
+log = logging.getLogger("export_to_data_lake")
+DEMO_START = dt.date(2025, 1, 15)
+
+
+@dataclass(frozen=True)
+class FeedResult:
+    """One line of the answer to "did last night go well?"."""
+
+    feed: str
+    type: str
+    result: str
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    version: str | None = None
+    messages: tuple[str, ...] = ()
+    exit_code: int = ExitCode.OK
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        if args.demo:
+            return _demo(args)
+        config = data_lake_config.load(os.environ)
+        return _export(args, replace(config, lake_dir=args.lake.resolve()) if args.lake else config)
+    except LakeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    except KeyboardInterrupt:
+        print("interrupted; what was committed stays, the next run goes on from there", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    what = parser.add_argument_group("what to export")
+    what.add_argument("--all", action="store_true", help="every enabled feed in feeds/active")
+    what.add_argument("--stream", action="append", default=[], metavar="NAME", help="one stream feed; may be repeated")
+    what.add_argument("--table", action="append", default=[], metavar="NAME", help="one table feed; may be repeated")
+    what.add_argument(
+        "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD",
+        help="only events of this day (streams); may be repeated. Never doubles a row, in any order",
+    )
+    what.add_argument("--from", dest="first", type=_day, metavar="YYYY-MM-DD", help="first day of a range")
+    what.add_argument("--to", dest="last", type=_day, metavar="YYYY-MM-DD", help="last day of a range, included")
+    what.add_argument("--demo", action="store_true", help="export an embedded ksqlDB's sources into demo_lake/")
+    how = parser.add_argument_group("how")
+    how.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
+    how.add_argument("--wait", action="store_true", help="wait for a lock another run holds (default: exit code 3)")
+    how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
+    how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
+    how.add_argument("--json", action="store_true", help="results as JSON on stdout")
+    how.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
+    return parser
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None
+
+
+def _days(args: argparse.Namespace) -> tuple[dt.date, ...]:
+    days = set(args.date)
+    if (args.first is None) != (args.last is None):
+        raise ConfigError("--from and --to go together")
+    if args.first is not None:
+        if args.last < args.first:
+            raise ConfigError(f"--from {args.first} is after --to {args.last}")
+        days |= {args.first + dt.timedelta(days=i) for i in range((args.last - args.first).days + 1)}
+    return tuple(sorted(days))
+
+
+def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
+    days = _days(args)
+    chosen, problems = _choose(args, config.lake_dir / "feeds" / "active")
+    if days:
+        if args.table:
+            raise ConfigError("--date is for streams; a table is always exported whole")
+        chosen = [feed for feed in chosen if feed.type == "stream"]
+    _log_to(config)
+    results = [FeedResult(p.path.stem, "?", "failed", messages=(p.message,), exit_code=1) for p in problems]
+    for result in results:
+        _say(result, args)
+    run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
+    server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
+    with Client(server) as client:
+        if chosen:
+            client.server_info()
+        for feed in chosen:
+            results.append(_one(client, args, config, feed, run, days))
+            _say(results[-1], args)
+    if args.json:
+        print(json.dumps([asdict(result) for result in results], indent=2))
+    return _exit_code(results)
+
+
+def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[FeedProblem]]:
+    if not (args.all or args.stream or args.table):
+        raise ConfigError("nothing to export: give --all, --stream NAME or --table NAME (see --help)")
+    loaded = feeds.load_all(active)
+    if not loaded:
+        raise ConfigError(f"{active}: no feed; write them with: python manage_feeds.py sync")
+    good = [feed for feed in loaded if isinstance(feed, Feed)]
+    bad = [feed for feed in loaded if isinstance(feed, FeedProblem)]
+    if args.all:
+        return [feed for feed in good if feed.enabled], bad
+    chosen, problems = [], []
+    for kind, names in (("stream", args.stream), ("table", args.table)):
+        for name in names:
+            match = next((feed for feed in good if feed.name == name), None)
+            broken = [problem for problem in bad if problem.path.stem == name]
+            problems += broken
+            if match is None and not broken:
+                raise FeedError(f"{active / name}.json: no such feed; see: python manage_feeds.py list")
+            if match is not None and match.type != kind:
+                raise ConfigError(f"{name} is a {match.type}; use --{match.type} {name}")
+            if match is not None:
+                chosen.append(match)
+    return chosen, problems
+
+
+def _one(
+    client: Client, args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str,
+    days: tuple[dt.date, ...],
+) -> FeedResult:
+    """Export one feed; whatever happens to it, the next feed has its turn."""
+    started = time.monotonic()
+    dataset = Dataset(config.lake_dir, feed.name, feed.type, feed.access == "restricted")
+    try:
+        with exclusive_lock(dataset.lock, feed.name, wait=args.wait), _progress(args, feed.name) as progress:
+            outcome = _run(client, args, config, feed, dataset, run, days, progress)
+    except LakeError as error:
+        log.error("%s: %s", feed.name, error)
+        code = ExitCode.LOCKED if isinstance(error, LakeBusyError) else ExitCode.FINDINGS
+        return FeedResult(feed.name, feed.type, "failed", messages=(str(error),), exit_code=code)
+    except OSError as error:
+        log.error("%s: %s", feed.name, error)
+        return FeedResult(feed.name, feed.type, "failed", messages=(str(error),), exit_code=ExitCode.FINDINGS)
+    except Exception as error:
+        log.exception("%s: a bug", feed.name)
+        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {config.lake_dir / 'logs'}"
+        return FeedResult(feed.name, feed.type, "failed", messages=(text,), exit_code=ExitCode.FINDINGS)
+    for note in outcome.notes:
+        log.info("%s: %s", feed.name, note)
+    for finding in outcome.findings:
+        log.warning("%s: %s", feed.name, finding)
+    log.info("%s: %d rows in %d files", feed.name, outcome.rows, outcome.files)
+    return FeedResult(
+        feed.name,
+        feed.type,
+        "findings" if outcome.findings else "ok",
+        outcome.rows,
+        outcome.files,
+        outcome.bytes,
+        round(time.monotonic() - started, 3),
+        outcome.version,
+        tuple(outcome.findings),
+        ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
+    )
+
+
+def _run(
+    client: Client, args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, dataset: Dataset, run: str,
+    days: tuple[dt.date, ...], progress: _Progress,
+) -> Outcome:
+    limits = Limits(
+        first_row=config.timeout,
+        idle=feed.idle_seconds or config.idle_seconds,
+        anchor=max(2 * config.timeout, config.idle_seconds),
+        duration=config.max_duration,
+        retry=config.timeout * 4,
+    )
+    options = WriterOptions(compression=config.compression, file_rows=config.file_rows)
+    if feed.type == "table":
+        table = TableJob(
+            dataset, feed.source, run, limits, options, feed.max_shrink, args.allow_shrink, progress.add
+        )
+        return export_table(client, table, _now)
+    stream = StreamJob(
+        dataset, feed.source, run, limits, options, feed.timezone, feed.timestamp_column, days, progress.add
+    )
+    return export_stream(client, stream, _now)
+
+
+class _Progress:
+    """A running count on a terminal; silent elsewhere."""
+
+    def __init__(self, name: str, shown: bool) -> None:
+        self.name, self.shown, self.rows, self.drawn = name, shown, 0, 0.0
+
+    def add(self, rows: int) -> None:
+        self.rows += rows
+        if self.shown and time.monotonic() - self.drawn > 0.2:
+            self.drawn = time.monotonic()
+            print(f"\r{self.name}: {self.rows:,} rows", end="", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _progress(args: argparse.Namespace, name: str) -> Iterator[_Progress]:
+    progress = _Progress(name, sys.stderr.isatty() and not args.quiet)
+    try:
+        yield progress
+    finally:
+        if progress.drawn:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _now() -> str:
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _say(result: FeedResult, args: argparse.Namespace) -> None:
+    if not args.quiet and not args.json and result.result != "failed":
+        version = f" as {result.version}" if result.version else ""
+        size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
+        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}  {result.seconds:.1f} s", flush=True)
+    for message in result.messages:
+        print(f"{'error' if result.result == 'failed' else 'finding'}: {message}", file=sys.stderr, flush=True)
+
+
+def _exit_code(results: Sequence[FeedResult]) -> int:
+    codes = {result.exit_code for result in results}
+    if ExitCode.FINDINGS in codes:
+        return ExitCode.FINDINGS
+    return ExitCode.LOCKED if ExitCode.LOCKED in codes else ExitCode.OK
+
+
+def _log_to(config: data_lake_config.Config) -> None:
+    logs = config.lake_dir / "logs"
+    make_dirs(logs)
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    file = logging.FileHandler(logs / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
+    file.setFormatter(logging.Formatter(config.log_format))
+    root.addHandler(file)
+    root.setLevel(config.log_level)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    """The whole road over real HTTP with no other machine: embedded ksqlDB -> demo_lake/."""
+    import manage_feeds
+    from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
+
+    lake = (args.lake or Path("demo_lake")).resolve()
+    with EmbeddedKsqlDB() as database:
+        fill_demo(database, args.events, 1, DEMO_START, 3)
+        environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url}
+        environment.setdefault("IDLE_SECONDS", "1")
+        config = data_lake_config.load(environment)
+        data_lake_config.create(config)
+        manage_feeds.sync(config, _now())
+        args.all = True
+        code = _export(args, config)
+    if not args.quiet and not args.json:
+        day = "year=2025/month=01/day=15"
+        print(f"\nThe lake is in {lake}. Look into it, for instance:")
+        print("  python -c \"import pandas as pd; print(pd.read_parquet('"
+              f"{os.path.relpath(lake)}/streams/transaction_flattened/{day}').head())\"")
+        print(f"  python metadata_utils.py --report --lake {os.path.relpath(lake)}")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,167 @@
+"""What the rows of a stream prove: which are new, and whether the topic is still the one we knew.
+
+A row's identity is (generation, ROWPARTITION, ROWOFFSET). The last exported row of a partition is its
+anchor: it is asked for again, and its columns are compared, before anything after it is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake.errors import SourceError
+
+PSEUDO = ("ROWTIME", "ROWPARTITION", "ROWOFFSET")
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns."""
+
+    offset: int
+    rowtime: int
+    hash: str
+    columns: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Anchor:
+        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
+
+
+class TopicRecreated(Exception):
+    """At an exported offset another row stands now: the topic was made anew."""
+
+    def __init__(self, partition: int, offset: int) -> None:
+        super().__init__(f"partition {partition} holds another row at offset {offset}")
+
+
+def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
+    """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
+    rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(3))
+    values = [_canonical(batch.column(i)[row].as_py()) for i in range(3, 3 + len(names))]
+    return Anchor(offset, rowtime, _digest(values), tuple(names))
+
+
+def _digest(values: Sequence[object]) -> str:
+    text = json.dumps(values, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _canonical(value: object) -> object:
+    """A MAP comes as a list of pairs in the server's order, which may differ from answer to answer."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        pairs = bool(value) and all(isinstance(item, tuple) for item in value)
+        items = [_canonical(list(item) if pairs else item) for item in value]
+        return sorted(items, key=repr) if pairs else items
+    return value
+
+
+@dataclass
+class Sieve:
+    """Keeps the rows of one generation that are new, partition by partition.
+
+    Attributes:
+        anchors: per partition, the last row read so far.
+        pending: partitions whose anchor has not been seen in this query.
+        skip: per partition, offset ranges (both ends included) beyond the anchors that are exported already.
+        gaps: (partition, rows at most lost) where the first row came after the anchor.
+    """
+
+    source: str
+    anchors: dict[int, Anchor]
+    skip: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    pending: set[int] = field(default_factory=set)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+    def start_query(self) -> None:
+        self.pending = set(self.anchors)
+
+    def new_rows(self, batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
+        """A boolean mask of the rows of this batch that were never exported nor read before.
+
+        Raises:
+            TopicRecreated: an anchor's columns differ.
+            SourceError: an anchor's columns are equal, but its ROWTIME is not.
+        """
+        partitions = batch.column(1).to_numpy(zero_copy_only=False)
+        offsets = batch.column(2).to_numpy(zero_copy_only=False)
+        keep = np.zeros(len(offsets), dtype=bool)
+        for partition in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == partition)
+            keep[rows] = self._new_in_partition(batch, partition, rows, offsets[rows], names)
+        return keep
+
+    def _new_in_partition(
+        self, batch: pa.RecordBatch, partition: int, rows: np.ndarray, offsets: np.ndarray, names: Sequence[str]
+    ) -> np.ndarray:
+        anchor = self.anchors.get(partition)
+        last = anchor.offset if anchor else -1
+        if anchor and partition in self.pending:
+            reached = np.flatnonzero(offsets >= anchor.offset)
+            if not len(reached):
+                return np.zeros(len(offsets), dtype=bool)
+            self._check_anchor(batch, partition, int(rows[reached[0]]), int(offsets[reached[0]]), anchor, names)
+            self.pending.discard(partition)
+        before = np.maximum.accumulate(np.concatenate(([last], offsets[:-1])))
+        new = offsets > np.maximum(before, last)
+        if new.any():
+            newest = int(rows[np.flatnonzero(new)[-1]])
+            self.anchors[partition] = anchor_of(batch, newest, names)
+        for low, high in self.skip.get(partition, ()):
+            new &= (offsets < low) | (offsets > high)
+        return np.asarray(new)
+
+    def _check_anchor(
+        self, batch: pa.RecordBatch, partition: int, row: int, offset: int, anchor: Anchor, names: Sequence[str]
+    ) -> None:
+        if offset > anchor.offset:
+            if offset > anchor.offset + 1:
+                self.gaps.append((partition, offset - anchor.offset - 1))
+            return
+        positions = {name: 3 + i for i, name in enumerate(names)}
+        missing = [name for name in anchor.columns if name not in positions]
+        if missing:
+            raise SourceError(f"{self.source}: column {missing[0]} is gone")
+        values = [_canonical(batch.column(positions[name])[row].as_py()) for name in anchor.columns]
+        if _digest(values) != anchor.hash:
+            raise TopicRecreated(partition, offset)
+        if batch.column(0)[row].as_py() != anchor.rowtime:
+            raise SourceError(
+                f"{self.source}: the row at partition {partition}, offset {offset} now has another ROWTIME with the "
+                "same columns: the stream was redefined over the same topic (another timestamp column?); archive "
+                "this feed and add a new one under another name"
+            )
+
+
+def ranges(offsets: np.ndarray) -> list[tuple[int, int]]:
+    """Sorted offsets as runs of consecutive numbers, both ends included."""
+    if not len(offsets):
+        return []
+    breaks = np.flatnonzero(np.diff(offsets) != 1)
+    starts = np.concatenate(([offsets[0]], offsets[breaks + 1]))
+    ends = np.concatenate((offsets[breaks], [offsets[-1]]))
+    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+
+
+def merge(existing: Sequence[Sequence[int]], added: Sequence[Sequence[int]], upto: int) -> list[list[int]]:
+    """The union of two lists of ranges, less what lies at or below `upto`."""
+    merged: list[list[int]] = []
+    for low, high in sorted([*map(tuple, existing), *map(tuple, added)]):
+        if high <= upto:
+            continue
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1][1] = max(merged[-1][1], high)
+        else:
+            merged.append([max(low, upto + 1), high])
+    return merged

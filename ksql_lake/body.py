@@ -1,0 +1,134 @@
+"""The bytes of an HTTP answer in large pieces, with time-outs that lose nothing.
+
+In a stream the server sends each row as a chunk of its own, and HTTP libraries pay for every chunk. Once
+`requests` has read the response headers, the socket is read here and the framing taken apart many chunks
+at a time.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+
+PIECE = 1 << 20
+
+
+class Cut(Exception):
+    """The connection ended before the body did."""
+
+
+class Body:
+    """The body of one response of `requests` (stream=True, nothing read of it yet)."""
+
+    def __init__(self, response: Any) -> None:
+        self._response = response  # else it is collected, and closes its connection
+        self._http = response.raw._fp  # http.client's response: the only place that has the buffered bytes
+        self._socket: socket.socket = self._http.fp.raw._sock
+        self._timeout = self._socket.gettimeout()
+        headers = response.headers
+        self._chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+        length = headers.get("Content-Length")
+        self._left = int(length) if length is not None and not self._chunked else None
+        self._wire = bytearray(self._buffered())
+        self._pending = 0  # bytes of the present chunk still to come, its CRLF included
+        self.ended = self._left == 0
+
+    def _buffered(self) -> bytes:
+        """What http.client read beyond the headers, without waiting for more."""
+        self._socket.setblocking(False)
+        try:
+            return bytes(self._http.fp.read1(PIECE) or b"")
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        finally:
+            self._socket.settimeout(self._timeout)
+
+    def read(self, timeout: float) -> bytes | None:
+        """Body bytes; b"" at its proper end; None when nothing came within `timeout` seconds.
+
+        Raises:
+            Cut: the connection ended first.
+        """
+        if self.ended:
+            return b""
+        data = self._take()
+        if data or self.ended:
+            return data
+        self._socket.settimeout(max(timeout, 0.001))
+        try:
+            received = self._socket.recv(PIECE)
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise Cut(str(error)) from None
+        if not received:
+            if self._chunked or self._left:
+                raise Cut("the connection was closed before the end of the answer")
+            self.ended = True
+            return b""
+        self._wire += received
+        data = self._take()
+        return data if data or self.ended else None
+
+    def _take(self) -> bytes:
+        if not self._chunked:
+            data = bytes(self._wire)
+            self._wire.clear()
+            if self._left is not None:
+                self._left -= len(data)
+                self.ended = self._left <= 0
+            return data
+        return self._dechunk()
+
+    def _dechunk(self) -> bytes:
+        """Whole or partial chunks of what was received; bytes that are not decided yet stay."""
+        wire, parts, at = bytes(self._wire), [], 0
+        while at < len(wire):
+            if self._pending:
+                piece = wire[at : at + self._pending]
+                at += len(piece)
+                parts.append(piece[: max(self._pending - 2, 0)])
+                self._pending -= len(piece)
+                continue
+            start, line = at, wire.find(b"\r\n", at)
+            if line < 0:
+                break
+            try:
+                size = int(wire[at:line].split(b";")[0], 16)
+            except ValueError:
+                raise Cut("the chunk framing of the answer is broken") from None
+            at = line + 2
+            if size == 0:
+                if not wire.startswith(b"\r\n", at):
+                    at = start  # the last CRLF is still on its way
+                    break
+                self.ended, at = True, at + 2
+                break
+            self._pending = size + 2
+        self._wire = bytearray(wire[at:])
+        return b"".join(parts)
+
+    def ask(self, request: bytes) -> bytes:
+        """Send a request on the same connection once the body has ended; returns the start of the answer.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        self._socket.settimeout(self._timeout)
+        self._socket.sendall(request)
+        answer = b""
+        while b"\r\n\r\n" not in answer or b"}" not in answer:
+            received = self._socket.recv(65536)
+            if not received:
+                break
+            answer += received
+        return answer
+
+    def close(self) -> None:
+        """Hang up at once, also in the middle of an answer."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()

@@ -1,0 +1,72 @@
+"""The columns of a feed over time: what the source has now against what the lake holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ksql_lake.errors import SchemaError
+from ksql_lake.partitions import disk_names
+from ksql_lake.types import Column, arrow_schema, parse_type
+
+Recorded = dict[str, Any]
+
+
+def evolve(feed: str, recorded: Sequence[Recorded], now: Sequence[Column], reserved: Sequence[str],
+           version: str) -> tuple[list[Recorded], str]:
+    """The recorded columns extended by new ones, and the schema version they make.
+
+    Args:
+        recorded: the columns of the metadata, oldest first; empty for a new feed.
+        now: the columns of the query header.
+        reserved: partition keys and pseudo columns, which win over a column of that name in any case.
+        version: the schema version so far, such as "1.0".
+
+    Raises:
+        SchemaError: a column is gone or has another type; names it and the way out.
+    """
+    present = {column.name: column for column in now}
+    for old in recorded:
+        column = present.get(old["name"])
+        if column is None:
+            raise SchemaError(f"{feed}: column {old['name']} is gone from the source; {_way_out()}")
+        if str(column.type) != old["ksql_type"]:
+            raise SchemaError(
+                f"{feed}: column {old['name']} was {old['ksql_type']} and is {column.type} now, which plain readers "
+                f"of a mixed directory cannot follow; {_way_out()}"
+            )
+    known = {old["name"] for old in recorded}
+    added = [column for column in now if column.name not in known]
+    if recorded and added:
+        major, minor = version.split(".")
+        version = f"{major}.{int(minor) + 1}"
+    frozen = {old["name"]: old["disk_name"] for old in recorded}
+    names = disk_names([*frozen, *(column.name for column in added)], reserved, frozen)
+    types = arrow_schema(added)
+    return [
+        *recorded,
+        *(
+            {
+                "name": column.name,
+                "disk_name": names[column.name],
+                "ksql_type": str(column.type),
+                "arrow_type": str(types.field(i).type),
+                "key": column.key,
+                "since": version,
+            }
+            for i, column in enumerate(added)
+        ),
+    ], version
+
+
+def _way_out() -> str:
+    return "change it back, or archive this feed and add a new one under another name (its data stay)"
+
+
+def schema_of(columns: Sequence[Recorded]) -> pa.Schema:
+    """The Arrow schema of the recorded columns under their names on disk."""
+    return arrow_schema(
+        [Column(c["name"], parse_type(c["ksql_type"]), c["key"]) for c in columns], [c["disk_name"] for c in columns]
+    )

@@ -1,0 +1,34 @@
+"""`python -m ksql_lake.embedded`: serve the demo data on a loopback port until interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from datetime import date
+
+from . import EmbeddedKsqlDB, fill_demo
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fill, start, wait for SIGINT or SIGTERM, stop politely."""
+    parser = argparse.ArgumentParser(prog="python -m ksql_lake.embedded", description=__doc__)
+    parser.add_argument("--port", type=int, default=8088, help="port on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--events", type=int, default=100_000, help="how many demo events")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=date.fromisoformat, default=date(2025, 1, 15), help="first UTC day")
+    parser.add_argument("--days", type=int, default=3)
+    options = parser.parse_args(argv)
+    db = EmbeddedKsqlDB(options.port)
+    fill_demo(db, options.events, options.seed, options.start, options.days)
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    with db:
+        print(f"embedded ksqlDB on {db.url}, {options.events} events; stop with Ctrl-C", flush=True)
+        done.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,251 @@
+"""The rows of an answer, exactly: lines of bytes in, Arrow record batches of the header's types out.
+
+The header's types decide, never the values. Inside a STRUCT the server uses another encoding (reference
+3.2): dates and times are numbers, decimals went through a double, maps with other keys are pairs.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from ksql_lake.errors import KsqlError, SchemaError
+from ksql_lake.types import Column, SqlType, arrow_schema
+
+Convert = Callable[[Any], Any]
+EPOCH = dt.datetime(1970, 1, 1)
+GREGORIAN = dt.datetime(1582, 10, 15)
+MILLISECOND = dt.timedelta(milliseconds=1)
+WIDE = 60  # digits, beyond DECIMAL(38)
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """A deleted key of a table's changelog: key columns filled, all others None."""
+
+    columns: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Final:
+    """A final message; it proves an orderly end of the answer, not that the answer is complete."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """An error after HTTP 200."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class ArrayEnd:
+    """The closing bracket of the answer."""
+
+
+Element: TypeAlias = pa.RecordBatch | Tombstone | Final | ErrorRow | ArrayEnd
+
+
+class Decoder:
+    """Turns the lines after an answer's header into elements, in the order of the wire."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = list(columns)
+        self.schema = arrow_schema(columns, [str(i) for i in range(len(columns))])
+        self._converters = [_converter(column.type) for column in columns]
+
+    def decode(self, lines: bytes) -> list[Element]:
+        """Decode whole lines (framing: reference 1.9).
+
+        Raises:
+            KsqlError: a line is no element of this answer.
+            SchemaError: a value does not fit the type of its column.
+        """
+        elements: list[Element] = []
+        rows: list[list[Any]] = []
+        for raw in lines.split(b"\n"):
+            line = raw.strip().removesuffix(b",").rstrip()
+            closed = line.endswith(b"]")
+            line = line[:-1].rstrip() if closed else line
+            line = line.removesuffix(b",")
+            other = self._line(line, rows) if line else None
+            if (other is not None or closed) and rows:
+                elements.append(self._batch(rows))
+                rows = []
+            if other is not None:
+                elements.append(other)
+            if closed:
+                elements.append(ArrayEnd())
+        if rows:
+            elements.append(self._batch(rows))
+        return elements
+
+    def _line(self, line: bytes, rows: list[list[Any]]) -> Element | None:
+        try:
+            element = json.loads(line, parse_float=Decimal)
+        except (ValueError, RecursionError):
+            raise KsqlError(f"the server sent a line that is not JSON: {_start(line)}") from None
+        if not isinstance(element, dict):
+            raise KsqlError(f"the server sent an element of no known kind: {_start(line)}")
+        if "row" in element:
+            row = element["row"]
+            values = row.get("columns") if isinstance(row, dict) else None
+            if not isinstance(values, list) or len(values) != len(self.columns):
+                raise KsqlError(f"the server sent a row that does not fit its header: {_start(line)}")
+            if row.get("tombstone"):
+                return Tombstone(tuple(self._convert(values)))
+            rows.append(values)
+            return None
+        if "finalMessage" in element:
+            return Final(str(element["finalMessage"]))
+        error = element.get("errorMessage", element if "error_code" in element else None)
+        if isinstance(error, dict):
+            return ErrorRow(int(error.get("error_code", 0)), " ".join(str(error.get("message", "")).split()))
+        if "continuationToken" in element or "consistencyToken" in element:
+            return None
+        raise KsqlError(f"the server sent an element of no known kind: {_start(line)}")
+
+    def _convert(self, values: Sequence[Any]) -> list[Any]:
+        converted = []
+        for column, convert, value in zip(self.columns, self._converters, values, strict=True):
+            converted.append(None if value is None else self._value(column, convert, value))
+        return converted
+
+    def _value(self, column: Column, convert: Convert, value: Any) -> Any:
+        try:
+            return convert(value)
+        except (ValueError, TypeError, OverflowError, KeyError, AttributeError, InvalidOperation) as error:
+            raise SchemaError(
+                f"column {column.name}: {str(value)[:60]!r} is no {column.type} that can be stored ({error})"
+            ) from None
+
+    def _batch(self, rows: list[list[Any]]) -> pa.RecordBatch:
+        arrays = []
+        for i, (column, convert) in enumerate(zip(self.columns, self._converters, strict=True)):
+            values = [None if row[i] is None else self._value(column, convert, row[i]) for row in rows]
+            try:
+                arrays.append(pa.array(values, self.schema.field(i).type))
+            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+                raise SchemaError(f"column {column.name}: a value does not fit {column.type} ({error})") from None
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _start(line: bytes) -> str:
+    return line[:120].decode("utf-8", "replace")
+
+
+def _converter(kind: SqlType) -> Convert:
+    """A function from a JSON value (never None) to what `pa.array` takes for the type."""
+    simple: dict[str, Convert] = {
+        "BOOLEAN": _boolean,
+        "INTEGER": _integer,
+        "BIGINT": _integer,
+        "DOUBLE": float,
+        "STRING": _text,
+        "BYTES": lambda value: base64.b64decode(value, validate=True),
+        "DATE": _date,
+        "TIME": _time,
+        "TIMESTAMP": _timestamp,
+    }
+    if kind.base in simple:
+        return simple[kind.base]
+    if kind.base == "DECIMAL":
+        return _decimal(kind.scale)
+    inner = _nullable(_converter(kind.element)) if kind.element else None
+    if kind.base == "ARRAY" and inner:
+        return lambda value: [inner(item) for item in value]
+    if kind.base == "MAP" and inner and kind.key:
+        key = _map_key(kind.key)
+        return lambda value: [(key(k), inner(v)) for k, v in (value.items() if isinstance(value, dict) else value)]
+    fields = [(name, _nullable(_converter(field))) for name, field in kind.fields]
+    return lambda value: {name: convert(value.get(name)) for name, convert in fields}
+
+
+def _nullable(convert: Convert) -> Convert:
+    return lambda value: None if value is None else convert(value)
+
+
+def _map_key(kind: SqlType) -> Convert:
+    """Outside a STRUCT all keys are strings, also numbers and booleans."""
+    convert = _converter(kind)
+    if kind.base == "BOOLEAN":
+        return lambda value: value == "true" if isinstance(value, str) else convert(value)
+    if kind.base in ("INTEGER", "BIGINT"):
+        return int
+    return convert
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _integer(value: Any) -> int:
+    """A forwarded row may carry another token for the same number, a fraction is refused."""
+    if isinstance(value, bool | str) or value != int(value):
+        raise ValueError("expected a whole number")
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a string")
+    return value
+
+
+def _decimal(scale: int) -> Convert:
+    import decimal
+
+    context = decimal.Context(prec=WIDE)
+    step = Decimal(1).scaleb(-scale)
+
+    def convert(value: Any) -> Decimal:
+        exact = Decimal(value)
+        scaled = exact.quantize(step, context=context)
+        if scaled != exact:
+            raise ValueError(f"more than {scale} digits after the point")
+        return scaled
+
+    return convert
+
+
+def _date(value: Any) -> Any:
+    if isinstance(value, int):
+        return value
+    return dt.date.fromisoformat(value)
+
+
+def _time(value: Any) -> int:
+    """Milliseconds of the day; "10:00" when the seconds are 0 (reference 3.1)."""
+    if isinstance(value, int):
+        return value
+    time = dt.time.fromisoformat(value)
+    return ((time.hour * 60 + time.minute) * 60 + time.second) * 1000 + time.microsecond // 1000
+
+
+def _timestamp(value: Any) -> int:
+    """Epoch milliseconds. Before 1582-10-15 the server writes Julian dates (reference 3.1)."""
+    if isinstance(value, int):
+        return value
+    time = dt.datetime.fromisoformat(value)
+    milliseconds = (time - EPOCH) // MILLISECOND
+    if time >= GREGORIAN:
+        return milliseconds
+    return milliseconds + _julian_days(time.year, time.month) * 86_400_000
+
+
+def _julian_days(year: int, month: int) -> int:
+    """How many days a Julian date is later than the same Gregorian date."""
+    before = year if month > 2 else year - 1
+    return before // 100 - before // 400 - 2

@@ -1,0 +1,518 @@
+"""One export of one stream: a push query read to its present end, every event once, in the partition of its day.
+
+Design: a push query never ends and no end mark can be believed, so what decides is offsets. Rows are
+staged per query ("attempt"); an attempt counts once all its anchors were seen. The run publishes the
+attempts that count, and moves the resume points to what they hold.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake import __version__, metadata
+from ksql_lake.anchors import PSEUDO, Anchor, Sieve, TopicRecreated, merge, ranges
+from ksql_lake.columns import evolve, schema_of
+from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.files import remove_tree
+from ksql_lake.ksqldb import Answer, Client, Source, quote
+from ksql_lake.partitions import day_bounds, day_path, days_of
+from ksql_lake.rows import Decoder, ErrorRow
+from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+
+EPOCH = dt.date(1970, 1, 1)
+RESERVED = (*PSEUDO, "year", "month", "day")
+POLL = 0.25  # seconds between looks at the end rule while the server is silent
+TRICKLE = 100  # rows a second; less than that over three idle periods is no catching up any more
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait for what, in seconds."""
+
+    first_row: float = 30.0
+    idle: float = 10.0
+    anchor: float = 60.0
+    retry: float = 120.0
+    duration: float = 3600.0
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """What to export and how; all values come from the feed file and the command line."""
+
+    dataset: metadata.Dataset
+    source: str
+    run: str
+    limits: Limits = Limits()
+    writer: WriterOptions = WriterOptions()
+    timezone: str = "UTC"
+    timestamp_column: str | None = None
+    days: tuple[dt.date, ...] = ()
+    progress: Callable[[int], None] = lambda rows: None
+
+
+@dataclass
+class Outcome:
+    """What one export did; `findings` are lines a person should read."""
+
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str | None = None
+
+
+def stream_query(
+    source: str, anchors: Mapping[int, Anchor], window: tuple[int, int] | None = None
+) -> str:
+    """The push query that resumes at the anchors; `window` limits new rows to ROWTIME in [start, end) ms.
+
+    300 ORs overflow the server's stack, CASE works to 1,000 partitions; beyond that the least offset filters.
+    Rows with ROWOFFSET % 1000 < 2 come from everywhere and show that the server is still reading.
+    """
+    select = f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET, * FROM {quote(source)}"
+    if not anchors and window is None:
+        return f"{select} EMIT CHANGES;"
+    wanted = f"ROWOFFSET >= {_case(anchors, 0)}" if anchors else "ROWOFFSET >= 0"
+    if window is not None:
+        wanted = f"({wanted} AND ROWTIME >= {window[0]} AND ROWTIME < {window[1]})"
+        if anchors:
+            wanted += f" OR ROWOFFSET = {_case(anchors, -1)}"
+    return f"{select} WHERE {wanted} OR ROWOFFSET % 1000 < 2 EMIT CHANGES;"
+
+
+def _case(anchors: Mapping[int, Anchor], otherwise: int) -> str:
+    if len(anchors) > 1000 and otherwise == 0:
+        return str(min(anchor.offset for anchor in anchors.values()))
+    whens = " ".join(f"WHEN ROWPARTITION = {p} THEN {anchors[p].offset}" for p in sorted(anchors))
+    return f"CASE {whens} ELSE {otherwise} END"
+
+
+@dataclass
+class Pace:
+    """When rows came, and so whether the query has reached the present end of the topic."""
+
+    limits: Limits
+    partitions: int
+    run_started_ms: int
+    started: float
+    first_row: float | None = None
+    last_row: float | None = None
+    longest_gap: float = 0.0
+    seen: dict[int, float] = field(default_factory=dict)
+    recent: set[int] = field(default_factory=set)
+    window: list[tuple[float, int]] = field(default_factory=list)
+
+    def rows(self, now: float, now_ms: int, partitions: np.ndarray, rowtimes: np.ndarray) -> None:
+        if self.last_row is not None:
+            self.longest_gap = max(self.longest_gap, now - self.last_row)
+        self.first_row = self.first_row or now
+        self.last_row = now
+        self.window.append((now, len(partitions)))
+        for partition in np.unique(partitions).tolist():
+            self.seen[partition] = now
+        current = (rowtimes >= self.run_started_ms) & (rowtimes <= now_ms)
+        self.recent.update(np.unique(partitions[current]).tolist())
+
+    def silence(self, now: float) -> float:
+        return now - (self.last_row if self.last_row is not None else self.started)
+
+    def ended(self, now: float) -> str | None:
+        """Why the topic counts as read to its end, or None to go on."""
+        if self.first_row is None:
+            return "no rows" if now - self.started >= self.limits.first_row else None
+        idle = max(self.limits.idle, 3 * self.longest_gap)
+        known = set(range(self.partitions)) | set(self.seen)
+        waiting = [p for p in known - self.recent if now - self.seen.get(p, self.first_row) < idle]
+        if not waiting:
+            return "caught up"
+        span = 3 * self.limits.idle
+        if now - self.first_row >= span:
+            self.window = [(at, rows) for at, rows in self.window if now - at < span]
+            if sum(rows for _, rows in self.window) < TRICKLE * span:
+                return "only a trickle"
+        return None
+
+
+@dataclass
+class Attempt:
+    """What one query brought: staged files, and the anchors after it."""
+
+    files: list[StagedFile]
+    anchors: dict[int, Anchor]
+    rows: int
+    ranges: dict[int, list[tuple[int, int]]]
+    verified: bool
+
+
+class StreamExport:
+    """The state of one run over one generation of a stream."""
+
+    def __init__(self, client: Client, job: StreamJob, source: Source, state: metadata.State) -> None:
+        self.client, self.job, self.source, self.state = client, job, source, state
+        self.started_ms = int(time.time() * 1000)
+        self.attempts: list[Attempt] = []
+        self.findings: list[str] = []
+        self.notes: list[str] = []
+        self.deadline = time.monotonic() + job.limits.duration
+        self.base = {int(p): Anchor.from_json(a) for p, a in state["resume"].items()}
+        covered = state["coverage"].get(str(state["generation"]), {})
+        skip = {int(p): [(a, b) for a, b in c["beyond"]] for p, c in covered.items()}
+        self.sieve = Sieve(source.name, dict(self.base), skip)
+
+    def read(self) -> bool:
+        """Read to the end, through cuts; True when the topic turned out to be recreated."""
+        failing_since: float | None = None
+        tries = 0
+        while True:
+            before = self.rows
+            try:
+                ended = self._attempt()
+                self.notes.append(f"ended: {ended}")
+                return False
+            except TopicRecreated as evidence:
+                self._drop_unverified()
+                self.findings.append(
+                    f"{self.source.name}: the topic was recreated ({evidence}); generation "
+                    f"{self.state['generation'] + 1} starts, older data stay"
+                )
+                return True
+            except KsqlUnavailable as error:
+                now = time.monotonic()
+                if self.rows > before or failing_since is None:
+                    failing_since, tries = now, 0
+                delay = min(30.0, 0.5 * 2**tries) * random.uniform(0.5, 1.5)
+                tries += 1
+                if now + delay - failing_since > self.job.limits.retry or now + delay > self.deadline:
+                    self._give_up(error)
+                    return False
+                self.notes.append(f"retry after {delay:.1f} s: {error}")
+                time.sleep(delay)
+
+    @property
+    def run(self) -> str:
+        """The name of this run in this generation: of its staging directory, its journal, its files."""
+        return f"{self.job.run}g{self.state['generation']}"
+
+    @property
+    def rows(self) -> int:
+        return sum(attempt.rows for attempt in self.attempts)
+
+    def _give_up(self, error: KsqlUnavailable) -> None:
+        self._drop_unverified()
+        if not self.attempts:
+            raise error
+        self.findings.append(f"{error}; what was read until then is published, the next run goes on from there")
+
+    def _drop_unverified(self) -> None:
+        while self.attempts and not self.attempts[-1].verified:
+            self.attempts.pop()
+
+    def _attempt(self) -> str:
+        """One query: stage its new rows until the end rule holds. Always leaves an Attempt behind, also on a cut."""
+        job = self.job
+        window = self._window()
+        sql = stream_query(self.source.name, self.sieve.anchors, window)
+        self.sieve.start_query()
+        with self.client.query(sql, earliest=True) as answer:
+            columns, version = evolve(
+                job.dataset.feed, self.state["columns"], answer.columns[3:], RESERVED, self.state["schema_version"]
+            )
+            self.state["columns"], self.state["schema_version"] = columns, version
+            directory = job.dataset.staging / self.run / f"a{len(self.attempts)}"
+            schema = pa.schema(
+                [
+                    pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
+                    pa.field("ROWPARTITION", pa.int32()),
+                    pa.field("ROWOFFSET", pa.int64()),
+                    *schema_of(columns),
+                ]
+            )
+            unique = f"{self.run}a{len(self.attempts)}"
+            writer = PartitionWriter(directory, schema, unique, "data", job.writer, {"ksql_lake": self._footer()})
+            attempt = Attempt([], {}, 0, {}, False)
+            try:
+                return self._drain(answer, writer, schema, attempt)
+            except (TopicRecreated, SourceError):
+                writer.abort()
+                raise
+            finally:
+                attempt.verified = not self.sieve.pending
+                attempt.anchors = dict(self.sieve.anchors)
+                attempt.files = writer.close({"ksql_lake.resume": json.dumps(_resume(attempt.anchors))})
+                self.attempts.append(attempt)
+
+    def _window(self) -> tuple[int, int] | None:
+        """One span of ROWTIME that holds all days asked for; a day by another column cannot be asked of the server."""
+        if not self.job.days or self.job.timestamp_column:
+            return None
+        bounds = [day_bounds(day, self.job.timezone) for day in self.job.days]
+        return min(start for start, _ in bounds), max(end for _, end in bounds)
+
+    def _drain(self, answer: Answer, writer: PartitionWriter, schema: pa.Schema, attempt: Attempt) -> str:
+        names = [column.name for column in answer.columns[3:]]
+        decoder = Decoder(answer.columns)
+        pace = Pace(self.job.limits, self.source.partitions, self.started_ms, time.monotonic())
+        while True:
+            lines = answer.read(POLL)
+            if lines == b"":
+                raise AnswerCut(f"{self.source.name}: the server ended a query that never ends")
+            for element in decoder.decode(lines) if lines else ():
+                if isinstance(element, pa.RecordBatch):
+                    self._rows(element, names, writer, schema, attempt, pace)
+                elif isinstance(element, ErrorRow):
+                    raise KsqlUnavailable(
+                        f"{self.source.name}: the server broke off: {element.message}", code=element.code
+                    )
+            now = time.monotonic()
+            self._give_anchors_up(pace, now)
+            reason = None if self.sieve.pending else pace.ended(now)
+            if reason:
+                return reason
+            if now >= self.deadline:
+                self.findings.append(f"{self.source.name}: stopped at the time limit; the rest is read next time")
+                return "time limit"
+
+    def _give_anchors_up(self, pace: Pace, now: float) -> None:
+        if self.sieve.pending and pace.silence(now) >= self.job.limits.anchor:
+            silent = sorted(self.sieve.pending)
+            self.findings.append(
+                f"{self.source.name}: the last exported row of partition {', '.join(map(str, silent))} did not come "
+                f"again within {self.job.limits.anchor:.0f} s; expired, or the topic was recreated with fewer rows"
+            )
+            self.sieve.pending.clear()
+
+    def _rows(
+        self, batch: pa.RecordBatch, names: Sequence[str], writer: PartitionWriter, schema: pa.Schema,
+        attempt: Attempt, pace: Pace,
+    ) -> None:
+        rowtimes = batch.column(0).to_numpy(zero_copy_only=False)
+        partitions = batch.column(1).to_numpy(zero_copy_only=False)
+        pace.rows(time.monotonic(), int(time.time() * 1000), partitions, rowtimes)
+        keep = self.sieve.new_rows(batch, names)
+        self._report_gaps()
+        days = days_of(self._event_times(batch, names, rowtimes), self.job.timezone)
+        if self.job.days:
+            keep &= np.isin(days, [(day - EPOCH).days for day in self.job.days])
+        if not keep.any():
+            return
+        offsets = batch.column(2).to_numpy(zero_copy_only=False)
+        if self.job.days:
+            for partition in np.unique(partitions[keep]).tolist():
+                exported = ranges(np.sort(offsets[keep & (partitions == partition)]))
+                attempt.ranges.setdefault(partition, []).extend(exported)
+        table = self._on_disk(batch, names, schema)
+        for day in np.unique(days[keep]).tolist():
+            chosen = keep & (days == day)
+            part = table if chosen.all() else table.filter(pa.array(chosen))
+            date = EPOCH + dt.timedelta(days=day)
+            writer.write(part, day_path(date), date.strftime("%Y%m%d"))
+        attempt.rows += int(keep.sum())
+        self.job.progress(int(keep.sum()))
+
+    def _report_gaps(self) -> None:
+        for partition, lost in self.sieve.gaps:
+            self.findings.append(
+                f"{self.source.name}: at most {lost} rows of partition {partition} expired before they were exported"
+            )
+        self.sieve.gaps.clear()
+
+    def _event_times(self, batch: pa.RecordBatch, names: Sequence[str], rowtimes: np.ndarray) -> np.ndarray:
+        wanted = self.job.timestamp_column
+        if wanted is None:
+            return rowtimes
+        matches = [i for i, name in enumerate(names) if name == wanted] or [
+            i for i, name in enumerate(names) if name.upper() == wanted.upper()
+        ]
+        if not matches:
+            raise SourceError(f"{self.job.dataset.feed}: timestamp_column {wanted} is not a column of the source")
+        column = batch.column(3 + matches[0])
+        if not (pa.types.is_int64(column.type) or pa.types.is_timestamp(column.type)):
+            raise SourceError(
+                f"{self.job.dataset.feed}: timestamp_column {wanted} is {column.type}; expected BIGINT (epoch "
+                "milliseconds) or TIMESTAMP"
+            )
+        milliseconds = column.cast(pa.int64())
+        return np.asarray(milliseconds.fill_null(0).to_numpy(zero_copy_only=False)) + np.where(
+            milliseconds.is_null().to_numpy(zero_copy_only=False), rowtimes, 0
+        )
+
+    def _on_disk(self, batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+        positions = {name: 3 + i for i, name in enumerate(names)}
+        ordered = [positions[column["name"]] for column in self.state["columns"]]
+        arrays = [batch.column(i) for i in (0, 1, 2, *ordered)]
+        arrays[0] = arrays[0].cast(schema.field(0).type)
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _footer(self) -> str:
+        return json.dumps(
+            {
+                "tool": __version__,
+                "feed": self.job.dataset.feed,
+                "source": self.source.name,
+                "run": self.job.run,
+                "origin": _origin(self.job),
+                "generation": self.state["generation"],
+                "sequence": self.state["sequence"] + 1,
+                "timezone": self.state["timezone"],
+                "schema_version": self.state["schema_version"],
+                "columns": self.state["columns"],
+            },
+            ensure_ascii=False,
+        )
+
+
+def _origin(job: StreamJob) -> str:
+    return "date:" + ",".join(map(str, job.days)) if job.days else "export"
+
+
+def _resume(anchors: Mapping[int, Anchor]) -> dict[str, Any]:
+    return {str(partition): anchors[partition].to_json() for partition in sorted(anchors)}
+
+
+def new_state(job: StreamJob, source: str, now: str) -> metadata.State:
+    """The state of a stream that was never exported, in the order a reader of the file expects."""
+    return {
+        "source": source,
+        "type": "stream",
+        "storage_mode": "append",
+        "format": "parquet",
+        "partitioning": "date",
+        "last_export": None,
+        "total_records": 0,
+        "total_size_mb": 0.0,
+        "partitions": [],
+        "schema_version": "1.0",
+        "created_at": now,
+        "sequence": 0,
+        "run": None,
+        "timezone": job.timezone,
+        "timestamp_column": job.timestamp_column,
+        "columns": [],
+        "generation": 1,
+        "resume": {},
+        "coverage": {},
+        "findings": [],
+        "last_run": None,
+        "files": [],
+    }
+
+
+def export_stream(client: Client, job: StreamJob, now: Callable[[], str]) -> Outcome:
+    """Export what is new in a stream. Call with the feed's lock held.
+
+    Args:
+        now: the present time as ISO 8601 text.
+
+    Raises:
+        LakeError: nothing was published, and why.
+    """
+    outcome = Outcome(notes=metadata.recover(job.dataset))
+    state = metadata.load(job.dataset) or new_state(job, job.source, now())
+    _refuse_moved_days(job, state)
+    source = client.resolve(job.source, "stream")
+    recreated = True
+    while recreated:
+        if not state["resume"] and client.is_empty(source.name):
+            outcome.notes.append("the stream is empty")
+            export = StreamExport(client, job, source, state)
+            recreated = False
+        else:
+            export = StreamExport(client, job, source, state)
+            try:
+                recreated = export.read()
+            except BaseException:
+                remove_tree(job.dataset.staging / export.run)
+                raise
+        state = _commit(job, export, outcome, now())
+        if recreated:
+            state["generation"] += 1
+            state["resume"] = {}
+    return outcome
+
+
+def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
+    for key, wanted in (("timezone", job.timezone), ("timestamp_column", job.timestamp_column)):
+        if state[key] != wanted:
+            raise SourceError(
+                f"{job.dataset.feed}: {key} was {state[key]} at the first export and is {wanted} now, which would "
+                "put events of one day in two; change the feed back, or archive it and add a new one"
+            )
+
+
+def _commit(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> metadata.State:
+    """Publish the attempts that count, and return the state they made."""
+    state = export.state
+    export._drop_unverified()
+    lake = job.dataset.lake
+    moves = []
+    for attempt in export.attempts:
+        for file in attempt.files:
+            target = job.dataset.directory / file.partition / file.name
+            moves.append(metadata.Move(str(file.staged.relative_to(lake)), str(target.relative_to(lake))))
+            state["files"].append(_file_entry(job, state, file, now))
+            outcome.files += 1
+            outcome.bytes += file.bytes
+        outcome.rows += attempt.rows
+    _advance(job, export, state)
+    outcome.findings += export.findings
+    outcome.notes += export.notes
+    base = state["sequence"]
+    state["sequence"], state["last_export"] = base + 1, now
+    state["run"] = export.run
+    state["findings"] = [{"at": now, "message": message} for message in export.findings]
+    state["last_run"] = {
+        "ended": now,
+        "rows": export.rows,
+        "files": len(moves),
+        "result": "findings" if export.findings else "ok",
+    }
+    metadata.summarise(state)
+    metadata.commit(job.dataset, export.run, base, moves, state)
+    return state
+
+
+def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> None:
+    anchors = export.attempts[-1].anchors if export.attempts else export.base
+    covered = state["coverage"].setdefault(str(state["generation"]), {})
+    if not job.days:
+        state["resume"] = _resume(anchors)
+        for partition, anchor in anchors.items():
+            beyond = covered.get(str(partition), {}).get("beyond", [])
+            covered[str(partition)] = {"upto": anchor.offset, "beyond": merge(beyond, [], anchor.offset)}
+        return
+    for attempt in export.attempts:
+        for partition, added in attempt.ranges.items():
+            entry = covered.setdefault(str(partition), {"upto": -1, "beyond": []})
+            entry["beyond"] = merge(entry["beyond"], added, entry["upto"])
+
+
+def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: str) -> dict[str, Any]:
+    return {
+        "path": f"{file.partition}/{file.name}",
+        "partition": file.partition,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "crc32": file.crc32,
+        "rowtime_min": file.rowtime_min,
+        "rowtime_max": file.rowtime_max,
+        "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},
+        "generation": state["generation"],
+        "run": job.run,
+        "origin": _origin(job),
+        "schema_version": state["schema_version"],
+        "exported_at": now,
+    }
+
+
+__all__ = ["KsqlError", "Limits", "Outcome", "StreamJob", "export_stream", "stream_query"]

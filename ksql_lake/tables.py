@@ -1,0 +1,313 @@
+"""One export of one table: a whole snapshot under the next version number, or nothing.
+
+A pull query is believed only when its array is closed, its last HTTP chunk came, no error row was in it,
+no key came twice, and the same server still answers on the same connection. What a pull query cannot read
+is read as a changelog and folded to the latest row per key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake import __version__, metadata
+from ksql_lake.columns import evolve, schema_of
+from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.files import make_dirs, remove_tree
+from ksql_lake.fold import Fold
+from ksql_lake.ksqldb import Answer, Client, Source, quote
+from ksql_lake.partitions import version_path
+from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
+from ksql_lake.streams import POLL, Limits, Outcome
+from ksql_lake.types import Column
+from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+
+RESERVED = ("version",)
+WINDOW_KEYS = ("WINDOWSTART", "WINDOWEND")
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """What to export and how; `max_shrink` is the share of rows a new version may have less than the last."""
+
+    dataset: metadata.Dataset
+    source: str
+    run: str
+    limits: Limits = Limits()
+    writer: WriterOptions = WriterOptions()
+    max_shrink: float = 0.5
+    allow_shrink: bool = False
+    progress: Callable[[int], None] = lambda rows: None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole copy of the table, staged."""
+
+    files: list[StagedFile]
+    rows: int
+
+
+def new_state(source: str, now: str) -> metadata.State:
+    """The state of a table that was never exported."""
+    return {
+        "source": source,
+        "type": "table",
+        "storage_mode": "overwrite",
+        "format": "parquet",
+        "partitioning": "version",
+        "last_export": None,
+        "total_records": 0,
+        "total_size_mb": 0.0,
+        "partitions": [],
+        "schema_version": "1.0",
+        "created_at": now,
+        "sequence": 0,
+        "run": None,
+        "current": None,
+        "last_version": 0,
+        "columns": [],
+        "findings": [],
+        "last_run": None,
+        "files": [],
+    }
+
+
+def export_table(client: Client, job: TableJob, now: Callable[[], str]) -> Outcome:
+    """Export a table as its next version. Call with the feed's lock held.
+
+    Raises:
+        LakeError: nothing was published, and why.
+    """
+    outcome = Outcome(notes=metadata.recover(job.dataset))
+    state = metadata.load(job.dataset) or new_state(job.source, now())
+    source = client.resolve(job.source, "table")
+    directory = job.dataset.staging / job.run
+    try:
+        snapshot = _with_retries(lambda: _read(client, job, source, state), job.limits.retry, outcome)
+        _refuse_shrunk(job, state, snapshot.rows)
+        version = f"v{state['last_version'] + 1}"
+        _publish(job, state, snapshot, version, now())
+    except BaseException:
+        if not (directory / metadata.JOURNAL).exists():
+            remove_tree(directory)
+        raise
+    outcome.rows, outcome.files, outcome.version = snapshot.rows, len(snapshot.files), version
+    outcome.bytes = sum(file.bytes for file in snapshot.files)
+    return outcome
+
+
+def _with_retries(read: Callable[[], Snapshot], limit: float, outcome: Outcome) -> Snapshot:
+    started, tries = time.monotonic(), 0
+    while True:
+        try:
+            return read()
+        except KsqlUnavailable as error:
+            delay = min(30.0, 0.5 * 2**tries) * random.uniform(0.5, 1.5)
+            if time.monotonic() + delay - started > limit:
+                raise
+            outcome.notes.append(f"retry after {delay:.1f} s: {error}")
+            tries += 1
+            time.sleep(delay)
+
+
+def _read(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+    """One try at a whole copy; a cut throws away what was staged."""
+    directory = job.dataset.staging / job.run
+    remove_tree(directory)
+    make_dirs(directory)
+    if source.queryable and source.window != "SESSION":
+        try:
+            return _pull(client, job, source, state)
+        except KsqlError as error:
+            if isinstance(error, KsqlUnavailable) or "isn't queryable" not in str(error):
+                raise
+    return _changelog(client, job, source, state)
+
+
+def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+    with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
+        columns = _columns(answer, source)
+        keys = [i for i, column in enumerate(columns) if column.key]
+        writer, schema = _writer(job, state, columns)
+        decoder = Decoder(answer.columns)
+        rows, closed, hashes = 0, False, [np.empty(0, np.int64)]
+        deadline = time.monotonic() + job.limits.duration
+        heard = time.monotonic()
+        while (lines := answer.read(POLL)) != b"":
+            now = time.monotonic()
+            if lines is None:
+                if now - heard > job.limits.first_row or now > deadline:
+                    raise AnswerCut(f"{source.name}: no more rows within {job.limits.first_row:.0f} s")
+                continue
+            heard = now
+            for element in decoder.decode(lines):
+                if isinstance(element, pa.RecordBatch):
+                    _write(job, state, columns, writer, schema, element)
+                    rows += len(element)
+                    hashes.append(_key_hashes(element, keys))
+                elif isinstance(element, ErrorRow):
+                    raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
+                elif isinstance(element, ArrayEnd):
+                    closed = True
+        if not closed:
+            raise AnswerCut(f"{source.name}: the answer ended without its closing bracket")
+        if not answer.same_connection_info():
+            raise AnswerCut(f"{source.name}: the server went away right after its answer, which may be a part only")
+    known = np.concatenate(hashes)
+    if keys and len(np.unique(known)) != len(known):
+        raise AnswerCut(f"{source.name}: a key came twice, as happens when a node fails in the middle")
+    return Snapshot(writer.close(), rows)
+
+
+def _key_hashes(batch: pa.RecordBatch, keys: list[int]) -> np.ndarray:
+    """64-bit hashes of the keys: equal keys are found with certainty, different ones all but never confused."""
+    columns = [batch.column(i).to_pylist() for i in keys]
+    values = (hash(str(key)) for key in zip(*columns, strict=True))
+    return np.fromiter(values, np.int64, len(batch) if keys else 0)
+
+
+def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+    with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;", earliest=True) as answer:
+        columns = _columns(answer, source)
+        keys = [i for i, column in enumerate(columns) if column.key]
+        if not keys:
+            raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
+        decoder = Decoder(answer.columns)
+        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys)
+        try:
+            _fold_answer(answer, decoder, fold, job, source)
+            fold.prepare()
+            writer, schema = _writer(job, state, columns)
+            rows = 0
+            for batch in fold.batches():
+                _write(job, state, columns, writer, schema, batch)
+                rows += len(batch)
+            return Snapshot(writer.close(), rows)
+        finally:
+            fold.close()
+
+
+def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, source: Source) -> None:
+    """Until the whole query is silent; a part is never believed."""
+    started = heard = time.monotonic()
+    longest = 0.0
+    while True:
+        lines = answer.read(POLL)
+        now = time.monotonic()
+        if lines == b"":
+            raise AnswerCut(f"{source.name}: the server ended a query that never ends")
+        for element in decoder.decode(lines) if lines else ():
+            if isinstance(element, pa.RecordBatch):
+                fold.add(element)
+            elif isinstance(element, Tombstone):
+                fold.remove(element)
+            elif isinstance(element, ErrorRow):
+                raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
+        if lines:
+            if fold.count:
+                longest = max(longest, now - heard)
+            heard = now
+        wait = max(job.limits.idle, 3 * longest) if fold.count else job.limits.first_row
+        if now - heard >= wait:
+            return
+        if now - started > job.limits.duration:
+            raise KsqlError(f"{source.name}: its changelog did not fall silent within {job.limits.duration:.0f} s")
+
+
+def _columns(answer: Answer, source: Source) -> list[Column]:
+    """The header's columns with their keys marked: push headers never mark them, DESCRIBE and windowType tell."""
+    keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
+    return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
+
+
+def _writer(job: TableJob, state: metadata.State, columns: list[Column]) -> tuple[PartitionWriter, pa.Schema]:
+    state["columns"], state["schema_version"] = evolve(
+        job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
+    )
+    schema = schema_of(state["columns"])
+    footer = {
+        "tool": __version__,
+        "feed": job.dataset.feed,
+        "source": job.source,
+        "run": job.run,
+        "sequence": state["sequence"] + 1,
+        "version": f"v{state['last_version'] + 1}",
+        "schema_version": state["schema_version"],
+        "columns": state["columns"],
+    }
+    directory = job.dataset.staging / job.run / "files"
+    text = json.dumps(footer, ensure_ascii=False)
+    return PartitionWriter(directory, schema, job.run, "snapshot", job.writer, {"ksql_lake": text}), schema
+
+
+def _write(
+    job: TableJob, state: metadata.State, columns: list[Column], writer: PartitionWriter, schema: pa.Schema,
+    batch: pa.RecordBatch,
+) -> None:
+    positions = {column.name: i for i, column in enumerate(columns)}
+    arrays = [batch.column(positions[column["name"]]) for column in state["columns"]]
+    day = dt.datetime.strptime(job.run[:8], "%Y%m%d").strftime("%Y%m%d")
+    writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema), version_path(state["last_version"] + 1), day)
+    job.progress(len(batch))
+
+
+def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
+    if job.allow_shrink:
+        return
+    if rows == 0:
+        raise SourceError(
+            f"{job.source}: the table answered with no row at all; the lake keeps what it has. If it really is "
+            "empty, run again with --allow-shrink"
+        )
+    current = state["current"]
+    before = sum(f["rows"] for f in state["files"] if current and f["partition"] == current["path"])
+    if rows < before * (1 - job.max_shrink):
+        raise SourceError(
+            f"{job.source}: the table answered with {rows} rows, {current['version']} has {before}; a shrink of more "
+            f"than {job.max_shrink:.0%} is refused. If it is right, run again with --allow-shrink"
+        )
+
+
+def _publish(job: TableJob, state: metadata.State, snapshot: Snapshot, version: str, now: str) -> None:
+    number = state["last_version"] + 1
+    path = version_path(number)
+    lake = job.dataset.lake
+    staged = job.dataset.staging / job.run / "files" / path
+    make_dirs(staged)
+    moves = [metadata.Move(str(staged.relative_to(lake)), str((job.dataset.directory / path).relative_to(lake)))]
+    state["files"] += [_file_entry(job, state, file, path, now) for file in snapshot.files]
+    base = state["sequence"]
+    state |= {
+        "sequence": base + 1,
+        "run": job.run,
+        "last_export": now,
+        "last_version": number,
+        "current": {"version": version, "path": path},
+        "findings": [],
+        "last_run": {"ended": now, "rows": snapshot.rows, "files": len(snapshot.files), "result": "ok"},
+    }
+    metadata.summarise(state)
+    metadata.commit(job.dataset, job.run, base, moves, state)
+
+
+def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: str, now: str) -> dict[str, Any]:
+    return {
+        "path": f"{path}/{file.name}",
+        "partition": path,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "crc32": file.crc32,
+        "run": job.run,
+        "origin": "export",
+        "schema_version": state["schema_version"],
+        "exported_at": now,
+    }

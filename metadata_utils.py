@@ -1,0 +1,173 @@
+"""Report on the data lake, count what is in it, and verify it against its metadata.
+
+exit codes: 0 all well; 1 a finding; 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import data_lake_config
+from ksql_lake import feeds, metadata
+from ksql_lake.errors import ExitCode, LakeError, StateError
+from ksql_lake.files import atomic_write
+
+CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
+State = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        lake = args.lake.resolve() if args.lake else data_lake_config.load(os.environ).lake_dir
+        states, problems = _load(lake)
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return max(_run(args, lake, states), ExitCode.FINDINGS if problems else ExitCode.OK)
+    except LakeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FINDINGS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--report", action="store_true", help="one line for each feed, totals, findings")
+    what.add_argument("--stats", action="store_true", help="rows and sizes of each partition or version")
+    what.add_argument("--csv", type=Path, metavar="FILE", help=f"one row per partition: {', '.join(CSV_COLUMNS)}")
+    what.add_argument("--json", action="store_true", help="the report for machines")
+    what.add_argument("--verify", action="store_true", help="check files against metadata; exit code 1 with a finding")
+    parser.add_argument("--deep", action="store_true", help="with --verify: read every row group, check every offset")
+    parser.add_argument("--feed", metavar="NAME", help="only this feed")
+    parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
+    return parser
+
+
+def _load(lake: Path) -> tuple[dict[str, State], list[str]]:
+    states, problems = {}, []
+    for kind in ("stream", "table"):
+        for directory in sorted((lake / f"{kind}s").glob("*")):
+            try:
+                state = metadata.load(metadata.Dataset(lake, directory.name, kind))
+            except StateError as error:
+                problems.append(str(error))
+                continue
+            if state is None and any(directory.rglob("*.parquet")):
+                problems.append(f"{directory / metadata.METADATA}: missing, though there are Parquet files")
+            elif state is not None:
+                states[directory.name] = state
+    return states, problems
+
+
+def _run(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
+    chosen = {name: state for name, state in states.items() if args.feed in (None, name)}
+    if args.feed and not chosen:
+        print(f"error: {args.feed}: was never exported; see: python manage_feeds.py list", file=sys.stderr)
+        return ExitCode.FINDINGS
+    if args.verify:
+        return _verify(lake, chosen, args.deep)
+    if args.csv:
+        return _csv(args.csv, chosen)
+    if args.json:
+        print(json.dumps([_line(lake, name, state) for name, state in chosen.items()], indent=2))
+        return ExitCode.OK
+    return _stats(chosen) if args.stats else _report(lake, chosen)
+
+
+def _line(lake: Path, name: str, state: State) -> dict[str, Any]:
+    """What the report says of one feed."""
+    current = state.get("current")
+    newest = current["version"] if current else max((p["path"] for p in state["partitions"]), default="-")
+    return {
+        "feed": name,
+        "type": state["type"],
+        "state": _feed_state(lake, name),
+        "rows": state["total_records"],
+        "size_mb": state["total_size_mb"],
+        "partitions": len(state["partitions"]),
+        "newest": newest.replace("year=", "").replace("/month=", "-").replace("/day=", "-"),
+        "last_export": state["last_export"],
+        "findings": [finding["message"] for finding in state["findings"]],
+    }
+
+
+def _feed_state(lake: Path, name: str) -> str:
+    path = lake / "feeds" / "active" / f"{name}.json"
+    if path.exists():
+        try:
+            return "active" if feeds.load(path).enabled else "disabled"
+        except LakeError:
+            return "broken"
+    return "archived" if (lake / "feeds" / "archived" / path.name).exists() else "no feed"
+
+
+def _report(lake: Path, states: dict[str, State]) -> int:
+    lines = [_line(lake, name, state) for name, state in states.items()]
+    if not lines:
+        print(f"{lake}: nothing was exported yet; python export_to_data_lake.py --all")
+        return ExitCode.OK
+    for line in lines:
+        for finding in line["findings"]:
+            print(f"! {finding}")
+    print(f"{'feed':<30} {'state':<8} {'rows':>10} {'MB':>8} {'parts':>5} {'newest':<10}")
+    for line in lines:
+        print(
+            f"{line['feed'][:30]:<30} {line['state']:<8} {line['rows']:>10,} {line['size_mb']:>8.1f} "
+            f"{line['partitions']:>5} {line['newest']:<10}"
+        )
+    rows, size = sum(line["rows"] for line in lines), sum(line["size_mb"] for line in lines)
+    print(f"{'total':<30} {'':<8} {rows:>10,} {size:>8.1f}")
+    print(f"last export {max(line['last_export'] for line in lines)}")
+    return ExitCode.OK
+
+
+def _stats(states: dict[str, State]) -> int:
+    for name, state in states.items():
+        print(f"{name}: {state['total_records']:,} rows, {state['total_size_mb']:.3f} MB")
+        for partition in state["partitions"]:
+            print(
+                f"  {partition['path']:<32} {partition['records']:>10,} rows {partition['size_mb']:>10.3f} MB  "
+                f"{partition['exported_at']}"
+            )
+    return ExitCode.OK
+
+
+def _csv(target: Path, states: dict[str, State]) -> int:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for name, state in states.items():
+        current = (state.get("current") or {}).get("path")
+        for p in state["partitions"]:
+            row = (name, state["type"], state["source"], p["path"], p["records"], p["size_mb"], p["exported_at"])
+            writer.writerow((*row, "yes" if p["path"] == current else ""))
+    atomic_write(target.resolve(), text.getvalue().encode())
+    print(f"wrote {target}")
+    return ExitCode.OK
+
+
+def _verify(lake: Path, states: dict[str, State], deep: bool) -> int:
+    from ksql_lake.verify import verify  # Arrow is loaded only where files are read
+
+    findings = []
+    for name, state in states.items():
+        findings += verify(lake / f"{state['type']}s" / name, state, deep=deep)
+    for finding in findings:
+        print(finding)
+    print(f"{len(states)} feeds, {sum(len(s['files']) for s in states.values())} files, {len(findings)} findings")
+    return ExitCode.FINDINGS if findings else ExitCode.OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
