@@ -222,7 +222,8 @@ def _run(
         )
         return export_table(client, table, _now)
     stream = StreamJob(
-        dataset, feed.source, run, limits, options, feed.timezone, feed.timestamp_column, days, progress.add
+        dataset, feed.source, run, limits, options, feed.timezone, feed.timestamp_column, days,
+        progress=progress.add,
     )
     return export_stream(client, stream, _now)
 

@@ -57,6 +57,7 @@ class StreamJob:
     timezone: str = "UTC"
     timestamp_column: str | None = None
     days: tuple[dt.date, ...] = ()
+    source_retention_days: int = 7
     progress: Callable[[int], None] = lambda rows: None
 
 
@@ -285,11 +286,13 @@ class StreamExport:
 
     def _give_anchors_up(self, pace: Pace, now: float) -> None:
         if self.sieve.pending and pace.silence(now) >= self.job.limits.anchor:
-            silent = sorted(self.sieve.pending)
-            self.findings.append(
-                f"{self.source.name}: the last exported row of partition {', '.join(map(str, silent))} did not come "
-                f"again within {self.job.limits.anchor:.0f} s; expired, or the topic was recreated with fewer rows"
-            )
+            oldest_kept = self.started_ms - self.job.source_retention_days * 86_400_000
+            for partition in sorted(self.sieve.pending):
+                expected = self.sieve.anchors[partition].rowtime < oldest_kept
+                (self.notes if expected else self.findings).append(
+                    f"{self.source.name}: the last exported row of partition {partition} did not come again within "
+                    f"{self.job.limits.anchor:.0f} s; expired, or the topic was recreated with fewer rows"
+                )
             self.sieve.pending.clear()
 
     def _rows(
