@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_words(error)}", file=sys.stderr)
         return ExitCode.USAGE
     except KeyboardInterrupt:
         print("interrupted; what was committed stays, the next run goes on from there", file=sys.stderr)
@@ -179,8 +179,9 @@ def _one(
         code = ExitCode.LOCKED if isinstance(error, LakeBusyError) else ExitCode.FINDINGS
         return FeedResult(feed.name, feed.type, "failed", messages=(str(error),), exit_code=code)
     except OSError as error:
-        log.error("%s: %s", feed.name, error)
-        return FeedResult(feed.name, feed.type, "failed", messages=(str(error),), exit_code=ExitCode.FINDINGS)
+        text = f"{feed.name}: {_words(error)}"
+        log.error("%s", text)
+        return FeedResult(feed.name, feed.type, "failed", messages=(text,), exit_code=ExitCode.FINDINGS)
     except Exception as error:
         log.exception("%s: a bug", feed.name)
         text = f"a bug: {type(error).__name__}: {error}; the traceback is in {config.lake_dir / 'logs'}"
@@ -226,6 +227,12 @@ def _run(
         progress=progress.add,
     )
     return export_stream(client, stream, _now)
+
+
+def _words(error: OSError) -> str:
+    """An error of the file system in one line: which file, what, and that nothing is lost."""
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{where}{error.strerror or error}; nothing is lost, mend it and run again"
 
 
 class _Progress:
@@ -274,6 +281,7 @@ def _exit_code(results: Sequence[FeedResult]) -> int:
 def _log_to(config: data_lake_config.Config) -> None:
     logs = config.lake_dir / "logs"
     make_dirs(logs)
+    logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)

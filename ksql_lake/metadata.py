@@ -112,6 +112,8 @@ def recover(dataset: Dataset) -> list[str]:
         StateError: a journal builds on another state than the one found; nothing is touched.
     """
     done: list[str] = []
+    for temporary in dataset.directory.glob(f".{METADATA}.*.inprogress"):
+        os.unlink(temporary)  # of a run killed while it wrote: with the lock held nobody else writes
     if not dataset.staging.is_dir():
         return done
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):

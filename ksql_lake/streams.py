@@ -30,7 +30,7 @@ from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
 EPOCH = dt.date(1970, 1, 1)
 RESERVED = (*PSEUDO, "year", "month", "day")
-POLL = 0.25  # seconds between looks at the end rule while the server is silent
+POLL = 0.05  # seconds between looks at the end rule while the server is silent
 TRICKLE = 100  # rows a second; less than that over three idle periods is no catching up any more
 
 
