@@ -18,6 +18,7 @@ import pyarrow as pa
 from ksql_lake.errors import SourceError
 
 PSEUDO = ("ROWTIME", "ROWPARTITION", "ROWOFFSET")
+TICK = 1000  # rows with ROWOFFSET % TICK < 2 come in every query, whatever it resumes from
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Sieve:
         pending: partitions whose anchor has not been seen in this query.
         skip: per partition, offset ranges (both ends included) beyond the anchors that are exported already.
         gaps: (partition, rows at most lost) where the first row came after the anchor.
+        heads: per partition, the first row of an earlier query that comes in every query (a tick).
+        new_heads: the same of this query.
     """
 
     source: str
@@ -83,9 +86,13 @@ class Sieve:
     skip: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     pending: set[int] = field(default_factory=set)
     gaps: list[tuple[int, int]] = field(default_factory=list)
+    heads: Mapping[int, Anchor] = field(default_factory=dict)
+    new_heads: dict[int, Anchor] = field(default_factory=dict)
 
     def start_query(self) -> None:
         self.pending = set(self.anchors)
+        self.heads = {**self.heads, **self.new_heads}
+        self.new_heads = {}
 
     def new_rows(self, batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
         """A boolean mask of the rows of this batch that were never exported nor read before.
@@ -107,6 +114,8 @@ class Sieve:
     ) -> np.ndarray:
         anchor = self.anchors.get(partition)
         last = anchor.offset if anchor else -1
+        if partition not in self.new_heads:
+            self._check_head(batch, partition, rows, offsets, names)
         if anchor and partition in self.pending:
             reached = np.flatnonzero(offsets >= anchor.offset)
             if not len(reached):
@@ -122,6 +131,23 @@ class Sieve:
             new &= (offsets < low) | (offsets > high)
         return np.asarray(new)
 
+    def _check_head(
+        self, batch: pa.RecordBatch, partition: int, rows: np.ndarray, offsets: np.ndarray, names: Sequence[str]
+    ) -> None:
+        """A topic recreated with fewer rows never shows its anchor, but it shows another row at the first tick."""
+        ticks = np.flatnonzero(offsets % TICK < 2)
+        if not len(ticks):
+            return
+        row, old = int(rows[ticks[0]]), self.heads.get(partition)
+        head = self.new_heads[partition] = anchor_of(batch, row, names)
+        if old and old.offset == head.offset and self._hash(batch, row, old, names) != old.hash:
+            raise TopicRecreated(partition, head.offset)
+
+    def _hash(self, batch: pa.RecordBatch, row: int, known: Anchor, names: Sequence[str]) -> str:
+        """The hash of a row over the columns that a known row was hashed over."""
+        positions = {name: 3 + i for i, name in enumerate(names)}
+        return _digest([_canonical(batch.column(positions[name])[row].as_py()) for name in known.columns])
+
     def _check_anchor(
         self, batch: pa.RecordBatch, partition: int, row: int, offset: int, anchor: Anchor, names: Sequence[str]
     ) -> None:
@@ -129,12 +155,7 @@ class Sieve:
             if offset > anchor.offset + 1:
                 self.gaps.append((partition, offset - anchor.offset - 1))
             return
-        positions = {name: 3 + i for i, name in enumerate(names)}
-        missing = [name for name in anchor.columns if name not in positions]
-        if missing:
-            raise SourceError(f"{self.source}: column {missing[0]} is gone")
-        values = [_canonical(batch.column(positions[name])[row].as_py()) for name in anchor.columns]
-        if _digest(values) != anchor.hash:
+        if self._hash(batch, row, anchor, names) != anchor.hash:
             raise TopicRecreated(partition, offset)
         if batch.column(0)[row].as_py() != anchor.rowtime:
             raise SourceError(

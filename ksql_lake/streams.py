@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__, metadata
-from ksql_lake.anchors import PSEUDO, Anchor, Sieve, TopicRecreated, merge, ranges
+from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
 from ksql_lake.columns import evolve, schema_of
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
@@ -89,7 +89,7 @@ def stream_query(
         wanted = f"({wanted} AND ROWTIME >= {window[0]} AND ROWTIME < {window[1]})"
         if anchors:
             wanted += f" OR ROWOFFSET = {_case(anchors, -1)}"
-    return f"{select} WHERE {wanted} OR ROWOFFSET % 1000 < 2 EMIT CHANGES;"
+    return f"{select} WHERE {wanted} OR ROWOFFSET % {TICK} < 2 EMIT CHANGES;"
 
 
 def _case(anchors: Mapping[int, Anchor], otherwise: int) -> str:
@@ -169,7 +169,8 @@ class StreamExport:
         self.base = {int(p): Anchor.from_json(a) for p, a in state["resume"].items()}
         covered = state["coverage"].get(str(state["generation"]), {})
         skip = {int(p): [(a, b) for a, b in c["beyond"]] for p, c in covered.items()}
-        self.sieve = Sieve(source.name, dict(self.base), skip)
+        heads = {int(p): Anchor.from_json(a) for p, a in state.get("heads", {}).items()}
+        self.sieve = Sieve(source.name, dict(self.base), skip, heads=heads)
 
     def read(self) -> bool:
         """Read to the end, through cuts; True when the topic turned out to be recreated."""
@@ -404,6 +405,7 @@ def new_state(job: StreamJob, source: str, now: str) -> metadata.State:
         "columns": [],
         "generation": 1,
         "resume": {},
+        "heads": {},
         "coverage": {},
         "findings": [],
         "last_run": None,
@@ -440,7 +442,7 @@ def export_stream(client: Client, job: StreamJob, now: Callable[[], str]) -> Out
         state = _commit(job, export, outcome, now())
         if recreated:
             state["generation"] += 1
-            state["resume"] = {}
+            state["resume"], state["heads"] = {}, {}
     return outcome
 
 
@@ -490,6 +492,7 @@ def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> Non
     covered = state["coverage"].setdefault(str(state["generation"]), {})
     if not job.days:
         state["resume"] = _resume(anchors)
+        state["heads"] = _resume({**export.sieve.heads, **export.sieve.new_heads})
         for partition, anchor in anchors.items():
             beyond = covered.get(str(partition), {}).get("beyond", [])
             covered[str(partition)] = {"upto": anchor.offset, "beyond": merge(beyond, [], anchor.offset)}

@@ -86,3 +86,18 @@ def test_merged_ranges_are_the_union_above_the_resume_point(a: set[int], b: set[
     merged = merge(ranges(np.array(sorted(a))), ranges(np.array(sorted(b))), upto)
     covered = [n for low, high in merged for n in range(low, high + 1)]
     assert covered == sorted(n for n in a | b if n > upto)
+
+
+def test_a_topic_recreated_with_fewer_rows_shows_at_its_first_tick() -> None:
+    sieve = sieve_at((5, 0, 700, "x"))
+    sieve.heads = {0: anchor_of(batch([(1, 0, 0, "first")]), 0, NAMES)}
+    with pytest.raises(TopicRecreated):
+        sieve.new_rows(batch([(9, 0, 0, "other")]), NAMES)
+
+
+def test_an_expired_or_equal_first_tick_proves_nothing() -> None:
+    for first in ((1, 0, 0, "first"), (1, 0, 1000, "later")):
+        sieve = sieve_at((5, 0, 1700, "x"))
+        sieve.heads = {0: anchor_of(batch([(1, 0, 0, "first")]), 0, NAMES)}
+        assert not sieve.new_rows(batch([first]), NAMES).any()
+        assert sieve.new_heads[0].offset == first[2]
