@@ -20,38 +20,21 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import data_lake_config
 from ksql_lake import feeds
-from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError
+from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeError
+from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
-from ksql_lake.files import exclusive_lock, make_dirs
+from ksql_lake.files import make_dirs
 from ksql_lake.ksqldb import Client, Server
-from ksql_lake.metadata import Dataset
-from ksql_lake.streams import Limits, Outcome, StreamJob, export_stream
-from ksql_lake.tables import TableJob, export_table
+from ksql_lake.streams import Limits
 from ksql_lake.writer import WriterOptions
 
-log = logging.getLogger("export_to_data_lake")
 DEMO_START = dt.date(2025, 1, 15)
-
-
-@dataclass(frozen=True)
-class FeedResult:
-    """One line of the answer to "did last night go well?"."""
-
-    feed: str
-    type: str
-    result: str
-    rows: int = 0
-    files: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    version: str | None = None
-    messages: tuple[str, ...] = ()
-    exit_code: int = ExitCode.OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {_words(error)}", file=sys.stderr)
+        print(f"error: {file_error(error)}", file=sys.stderr)
         return ExitCode.USAGE
     except KeyboardInterrupt:
         print("interrupted; what was committed stays, the next run goes on from there", file=sys.stderr)
@@ -90,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     how.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     how.add_argument("--wait", action="store_true", help="wait for a lock another run holds (default: exit code 3)")
+    how.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="feeds to export at the same time (default: 1)")
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
     how.add_argument("--json", action="store_true", help="results as JSON on stdout")
@@ -102,6 +86,12 @@ def _day(text: str) -> dt.date:
         return dt.datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None
+
+
+def _jobs(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 64")
+    return int(text)
 
 
 def _days(args: argparse.Namespace) -> tuple[dt.date, ...]:
@@ -127,13 +117,13 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
     for result in results:
         _say(result, args)
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
-    server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
-    with Client(server) as client:
-        if chosen:
+    tasks = [_task(args, config, feed, run, days) for feed in chosen]
+    if tasks:
+        with Client(tasks[0].server) as client:
             client.server_info()
-        for feed in chosen:
-            results.append(_one(client, args, config, feed, run, days))
-            _say(results[-1], args)
+    for result in _results(args, tasks):
+        results.append(result)
+        _say(result, args)
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=2))
     return _exit_code(results)
@@ -164,51 +154,9 @@ def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[Fe
     return chosen, problems
 
 
-def _one(
-    client: Client, args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str,
-    days: tuple[dt.date, ...],
-) -> FeedResult:
-    """Export one feed; whatever happens to it, the next feed has its turn."""
-    started = time.monotonic()
-    dataset = Dataset(config.lake_dir, feed.name, feed.type, feed.access == "restricted")
-    try:
-        with exclusive_lock(dataset.lock, feed.name, wait=args.wait), _progress(args, feed.name) as progress:
-            outcome = _run(client, args, config, feed, dataset, run, days, progress)
-    except LakeError as error:
-        log.error("%s: %s", feed.name, error)
-        code = ExitCode.LOCKED if isinstance(error, LakeBusyError) else ExitCode.FINDINGS
-        return FeedResult(feed.name, feed.type, "failed", messages=(str(error),), exit_code=code)
-    except OSError as error:
-        text = f"{feed.name}: {_words(error)}"
-        log.error("%s", text)
-        return FeedResult(feed.name, feed.type, "failed", messages=(text,), exit_code=ExitCode.FINDINGS)
-    except Exception as error:
-        log.exception("%s: a bug", feed.name)
-        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {config.lake_dir / 'logs'}"
-        return FeedResult(feed.name, feed.type, "failed", messages=(text,), exit_code=ExitCode.FINDINGS)
-    for note in outcome.notes:
-        log.info("%s: %s", feed.name, note)
-    for finding in outcome.findings:
-        log.warning("%s: %s", feed.name, finding)
-    log.info("%s: %d rows in %d files", feed.name, outcome.rows, outcome.files)
-    return FeedResult(
-        feed.name,
-        feed.type,
-        "findings" if outcome.findings else "ok",
-        outcome.rows,
-        outcome.files,
-        outcome.bytes,
-        round(time.monotonic() - started, 3),
-        outcome.version,
-        tuple(outcome.findings),
-        ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
-    )
-
-
-def _run(
-    client: Client, args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, dataset: Dataset, run: str,
-    days: tuple[dt.date, ...], progress: _Progress,
-) -> Outcome:
+def _task(
+    args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str, days: tuple[dt.date, ...]
+) -> FeedTask:
     limits = Limits(
         first_row=config.timeout,
         idle=feed.idle_seconds or config.idle_seconds,
@@ -217,22 +165,21 @@ def _run(
         retry=config.timeout * 4,
     )
     options = WriterOptions(compression=config.compression, file_rows=config.file_rows)
-    if feed.type == "table":
-        table = TableJob(
-            dataset, feed.source, run, limits, options, feed.max_shrink, args.allow_shrink, progress.add
-        )
-        return export_table(client, table, _now)
-    stream = StreamJob(
-        dataset, feed.source, run, limits, options, feed.timezone, feed.timestamp_column, days,
-        progress=progress.add,
-    )
-    return export_stream(client, stream, _now)
+    server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
+    return FeedTask(feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink)
 
 
-def _words(error: OSError) -> str:
-    """An error of the file system in one line: which file, what, and that nothing is lost."""
-    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    return f"{where}{error.strerror or error}; nothing is lost, mend it and run again"
+def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
+    """The feeds' results as they come: one after the other, or --jobs at a time."""
+    if args.jobs == 1:
+        for task in tasks:
+            with _progress(args, task.feed.name) as progress:
+                result = export_feed(task, progress.add)
+            yield result
+        return
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for future in as_completed([pool.submit(export_feed, task) for task in tasks]):
+            yield future.result()
 
 
 class _Progress:
@@ -258,17 +205,13 @@ def _progress(args: argparse.Namespace, name: str) -> Iterator[_Progress]:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def _now() -> str:
-    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def _say(result: FeedResult, args: argparse.Namespace) -> None:
-    if not args.quiet and not args.json and result.result != "failed":
+    if not args.quiet and not args.json and result.result in ("ok", "findings"):
         version = f" as {result.version}" if result.version else ""
         size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
         print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}  {result.seconds:.1f} s", flush=True)
     for message in result.messages:
-        print(f"{'error' if result.result == 'failed' else 'finding'}: {message}", file=sys.stderr, flush=True)
+        print(f"{'finding' if result.result == 'findings' else 'error'}: {message}", file=sys.stderr, flush=True)
 
 
 def _exit_code(results: Sequence[FeedResult]) -> int:
@@ -305,7 +248,7 @@ def _demo(args: argparse.Namespace) -> int:
         environment.setdefault("IDLE_SECONDS", "1")
         config = data_lake_config.load(environment)
         data_lake_config.create(config)
-        manage_feeds.sync(config, _now())
+        manage_feeds.sync(config, now())
         args.all = True
         code = _export(args, config)
     if not args.quiet and not args.json:

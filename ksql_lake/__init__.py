@@ -2,7 +2,8 @@
 
 One module, one noun; imports point down this list only:
 
-    streams, tables, verify, report        one export, one check, start to end
+    export                                 the turn of one feed
+    streams, tables, verify                one export, one check, start to end
     anchors, fold                          what a stream's rows prove; a changelog's latest rows
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb                   Parquet files; rows of an answer; the REST client

@@ -1,0 +1,126 @@
+"""The turn of one feed: its lock, its client, its export, and a result that says how it went.
+
+This is the unit of work that an Executor runs: it takes plain values, returns plain values, and raises
+nothing, so that one failing feed never stops the next.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksql_lake.errors import ExitCode, LakeBusyError, LakeError
+from ksql_lake.feeds import Feed
+from ksql_lake.files import exclusive_lock
+from ksql_lake.ksqldb import Client, Server
+from ksql_lake.metadata import Dataset
+from ksql_lake.streams import Limits, Outcome, StreamJob, export_stream
+from ksql_lake.tables import TableJob, export_table
+from ksql_lake.writer import WriterOptions
+
+log = logging.getLogger("export_to_data_lake")
+
+
+@dataclass(frozen=True)
+class FeedTask:
+    """What to export and how; `days` limits a stream to these days."""
+
+    feed: Feed
+    lake: Path
+    server: Server
+    run: str
+    limits: Limits
+    writer: WriterOptions
+    days: tuple[dt.date, ...] = ()
+    wait: bool = False
+    allow_shrink: bool = False
+
+
+@dataclass(frozen=True)
+class FeedResult:
+    """How the export of one feed went; `result` is ok, findings, failed or busy."""
+
+    feed: str
+    type: str
+    result: str
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    version: str | None = None
+    messages: tuple[str, ...] = ()
+    exit_code: int = ExitCode.OK
+
+
+def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: None) -> FeedResult:
+    """Export one feed; every failure becomes a result."""
+    started = time.monotonic()
+    name = task.feed.name
+    try:
+        dataset = Dataset(task.lake, name, task.feed.type, task.feed.access == "restricted")
+        with exclusive_lock(dataset.lock, name, wait=task.wait), Client(task.server) as client:
+            outcome = _export(client, task, dataset, progress)
+    except LakeBusyError as error:
+        return _failed(task, str(error), started, "busy", ExitCode.LOCKED)
+    except LakeError as error:
+        return _failed(task, str(error), started)
+    except OSError as error:
+        return _failed(task, f"{name}: {file_error(error)}", started)
+    except Exception as error:
+        log.exception("%s: a bug", name)
+        text = f"{name}: a bug: {type(error).__name__}: {error}; the traceback is in {task.lake / 'logs'}"
+        return _failed(task, text, started)
+    for note in outcome.notes:
+        log.info("%s: %s", name, note)
+    for finding in outcome.findings:
+        log.warning("%s: %s", name, finding)
+    log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
+    return FeedResult(
+        name,
+        task.feed.type,
+        "findings" if outcome.findings else "ok",
+        outcome.rows,
+        outcome.files,
+        outcome.bytes,
+        round(time.monotonic() - started, 3),
+        outcome.version,
+        tuple(outcome.findings),
+        ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
+    )
+
+
+def _failed(
+    task: FeedTask, text: str, started: float, result: str = "failed", code: int = ExitCode.FINDINGS
+) -> FeedResult:
+    log.error("%s", text)
+    seconds = round(time.monotonic() - started, 3)
+    return FeedResult(task.feed.name, task.feed.type, result, seconds=seconds, messages=(text,), exit_code=code)
+
+
+def file_error(error: OSError) -> str:
+    """An error of the file system in one line: which file, what, and that nothing is lost."""
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{where}{error.strerror or error}; nothing is lost, mend it and run again"
+
+
+def _export(client: Client, task: FeedTask, dataset: Dataset, progress: Callable[[int], None]) -> Outcome:
+    feed = task.feed
+    if feed.type == "table":
+        table = TableJob(
+            dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink, progress
+        )
+        return export_table(client, table, now)
+    stream = StreamJob(
+        dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
+        progress=progress,
+    )
+    return export_stream(client, stream, now)
+
+
+def now() -> str:
+    """The present time, UTC, to the second."""
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
