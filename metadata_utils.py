@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import datetime as dt
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import data_lake_config
 from ksql_lake import feeds, metadata
 from ksql_lake.errors import ExitCode, LakeError, StateError
-from ksql_lake.files import atomic_write
+from ksql_lake.files import atomic_write, exclusive_lock
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
 State = dict[str, Any]
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         lake = args.lake.resolve() if args.lake else data_lake_config.load(os.environ).lake_dir
+        if args.rebuild:
+            return _rebuild(lake, args.feed)
         states, problems = _load(lake)
         for problem in problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -48,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--csv", type=Path, metavar="FILE", help=f"one row per partition: {', '.join(CSV_COLUMNS)}")
     what.add_argument("--json", action="store_true", help="the report for machines")
     what.add_argument("--verify", action="store_true", help="check files against metadata; exit code 1 with a finding")
+    what.add_argument(
+        "--rebuild", action="store_true",
+        help="restore metadata that is missing or corrupt from footers and state log; with --feed also a good one",
+    )
     parser.add_argument("--deep", action="store_true", help="with --verify: read every row group, check every offset")
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
@@ -64,7 +71,10 @@ def _load(lake: Path) -> tuple[dict[str, State], list[str]]:
                 problems.append(str(error))
                 continue
             if state is None and any(directory.rglob("*.parquet")):
-                problems.append(f"{directory / metadata.METADATA}: missing, though there are Parquet files")
+                problems.append(
+                    f"{directory / metadata.METADATA}: missing, though there are Parquet files; restore it with: "
+                    f"python metadata_utils.py --rebuild --feed {directory.name}"
+                )
             elif state is not None:
                 states[directory.name] = state
     return states, problems
@@ -155,6 +165,44 @@ def _csv(target: Path, states: dict[str, State]) -> int:
     atomic_write(target.resolve(), text.getvalue().encode())
     print(f"wrote {target}")
     return ExitCode.OK
+
+
+def _rebuild(lake: Path, feed: str | None) -> int:
+    """Restore one feed's metadata, or that of every feed where it is missing or not readable."""
+    from ksql_lake.rebuild import rebuild
+
+    stamp = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}"
+    chosen = [dataset for dataset in _datasets(lake) if feed in (None, dataset.feed)]
+    broken = [dataset for dataset in chosen if feed or not _is_usable(dataset)]
+    code = ExitCode.FINDINGS if feed and not chosen else ExitCode.OK
+    for dataset in broken:
+        try:
+            with exclusive_lock(dataset.lock, dataset.feed):
+                print("\n".join(f"{dataset.feed}: {line}" for line in rebuild(dataset, stamp)))
+        except LakeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = max(code, error.exit_code)
+    if not broken:
+        print(f"{feed}: was never exported" if feed else "every feed's metadata is readable; nothing to rebuild")
+    return code
+
+
+def _datasets(lake: Path) -> list[metadata.Dataset]:
+    """Every feed that has a directory or a history in the lake."""
+    return [
+        metadata.Dataset(lake, directory.name, kind, not directory.stat().st_mode & 0o005)
+        for kind in ("stream", "table")
+        for directory in sorted((lake / f"{kind}s").glob("*"))
+        if directory.is_dir()
+    ]
+
+
+def _is_usable(dataset: metadata.Dataset) -> bool:
+    try:
+        metadata.load_or_new(dataset, dict)
+    except StateError:
+        return False
+    return True
 
 
 def _verify(lake: Path, states: dict[str, State], deep: bool) -> int:

@@ -3,6 +3,7 @@
 One module, one noun; imports point down this list only:
 
     export                                 the turn of one feed
+    rebuild                                metadata made again from footers and state log
     streams, tables, verify                one export, one check, start to end
     anchors, fold                          what a stream's rows prove; a changelog's latest rows
     metadata                               _metadata.json and the commit journal

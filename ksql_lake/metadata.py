@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,72 @@ def load(dataset: Dataset) -> State | None:
         return None
     except (OSError, ValueError) as error:
         raise StateError(
-            f"{dataset.metadata}: not readable as JSON ({error}); move it aside and restore it from a backup, "
-            "nothing was exported"
+            f"{dataset.metadata}: not readable as JSON ({error}); restore it with: {_rebuild(dataset)}"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("sequence"), int):
-        raise StateError(f'{dataset.metadata}: has no "sequence"; it was not written by this tool, move it aside')
+        raise StateError(
+            f'{dataset.metadata}: has no "sequence", so it was not written by this tool; restore it with: '
+            f"{_rebuild(dataset)}"
+        )
     return state
+
+
+def load_or_new(dataset: Dataset, new: Callable[[], State]) -> State:
+    """The feed's state, or a new one for a feed that was never exported.
+
+    Raises:
+        StateError: the metadata is not readable, an old copy, or gone while there is data or a history of it.
+    """
+    state = load(dataset)
+    if state is not None:
+        logged = _last_logged(dataset)
+        if logged is not None and logged > state["sequence"]:
+            raise StateError(
+                f"{dataset.metadata}: is an old copy, it knows {state['sequence']} changes and the state log {logged}; "
+                f"bring it up to date with: {_rebuild(dataset)}"
+            )
+        return state
+    if dataset.log.exists() or next(dataset.directory.rglob("*.parquet"), None) is not None:
+        raise StateError(
+            f"{dataset.metadata}: missing, though the feed was exported before; restore it with: {_rebuild(dataset)}"
+        )
+    return new()
+
+
+def unknown_files(dataset: Dataset, state: State) -> list[str]:
+    """A finding for each Parquet file in the feed's directory that its metadata does not know."""
+    known = {file["path"] for file in state["files"]}
+    found = (path.relative_to(dataset.directory).as_posix() for path in dataset.directory.rglob("*.parquet"))
+    return [
+        f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it away, or if the "
+        f"metadata is an old copy: {_rebuild(dataset)}"
+        for path in sorted(set(found) - known)
+    ]
+
+
+def set_aside(dataset: Dataset, stamp: str) -> Path | None:
+    """Rename the metadata to a name readers pass over; None when there is none."""
+    if not dataset.metadata.exists():
+        return None
+    aside = dataset.directory / f".{METADATA}.{stamp}.aside"
+    os.rename(dataset.metadata, aside)
+    fsync_dir(dataset.directory)
+    return aside
+
+
+def restore(dataset: Dataset, state: State) -> None:
+    """Write a state that was rebuilt; the state log learns it when it does not know it."""
+    make_dirs(dataset.directory, dataset.dir_mode)
+    _record(dataset, state)
+    _remember(dataset, state)
+
+
+def _rebuild(dataset: Dataset) -> str:
+    return f"python metadata_utils.py --rebuild --feed {dataset.feed}"
+
+
+def _record(dataset: Dataset, state: State) -> None:
+    atomic_write(dataset.metadata, json.dumps(state, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
 
 
 def commit(dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: State) -> None:
@@ -103,10 +163,13 @@ def commit(dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: 
     _carry_out(dataset, directory, journal)
 
 
-def recover(dataset: Dataset) -> list[str]:
+def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
     """Finish or forget what an earlier run left in staging; returns a line for each thing done.
 
     Call with the feed's lock held.
+
+    Args:
+        trusted: a journal is carried out although the metadata it builds on is lost: it holds the whole new state.
 
     Raises:
         StateError: a journal builds on another state than the one found; nothing is touched.
@@ -119,7 +182,7 @@ def recover(dataset: Dataset) -> list[str]:
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
         if journal_file.exists():
-            _carry_out(dataset, directory, json.loads(journal_file.read_bytes()))
+            _carry_out(dataset, directory, json.loads(journal_file.read_bytes()), trusted)
             done.append(f"finished the interrupted commit of run {directory.name}")
         else:
             remove_tree(directory)
@@ -127,20 +190,20 @@ def recover(dataset: Dataset) -> list[str]:
     return done
 
 
-def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any]) -> None:
+def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any], trusted: bool = False) -> None:
     current = load(dataset)
     sequence = current["sequence"] if current else 0
     state = journal["state"]
     recorded = bool(current) and current is not None and current.get("run") == journal["run"]
     if not recorded:
-        if sequence != journal["base"]:
+        if sequence != journal["base"] and not trusted:
             raise StateError(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
                 f"{sequence}; move the directory aside and run again"
             )
         _publish(dataset, journal["moves"])
         make_dirs(dataset.directory, dataset.dir_mode)
-        atomic_write(dataset.metadata, json.dumps(state, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
+        _record(dataset, state)
     _remember(dataset, state)
     remove_tree(directory)
     fsync_dir(dataset.staging)
@@ -164,13 +227,16 @@ def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
 
 def _remember(dataset: Dataset, state: State) -> None:
     """The state log holds what Parquet footers cannot: resume points and pointers of runs that wrote no file."""
-    if dataset.log.exists():
-        lines = dataset.log.read_bytes().splitlines()
-        if lines and _sequence_of(lines[-1]) == state["sequence"]:
-            return
+    if _last_logged(dataset) == state["sequence"]:
+        return
     make_dirs(dataset.log.parent)
     line = {key: value for key, value in state.items() if key not in ("files", "partitions")}
     append_line(dataset.log, json.dumps(line, ensure_ascii=False).encode(), 0o640)
+
+
+def _last_logged(dataset: Dataset) -> int | None:
+    lines = dataset.log.read_bytes().splitlines() if dataset.log.exists() else []
+    return _sequence_of(lines[-1]) if lines else None
 
 
 def _sequence_of(line: bytes) -> int | None:

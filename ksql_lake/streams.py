@@ -363,12 +363,14 @@ class StreamExport:
             {
                 "tool": __version__,
                 "feed": self.job.dataset.feed,
-                "source": self.source.name,
+                "source": self.job.source,
+                "created_at": self.state["created_at"],
                 "run": self.job.run,
                 "origin": _origin(self.job),
                 "generation": self.state["generation"],
                 "sequence": self.state["sequence"] + 1,
                 "timezone": self.state["timezone"],
+                "timestamp_column": self.state["timestamp_column"],
                 "schema_version": self.state["schema_version"],
                 "columns": self.state["columns"],
             },
@@ -384,7 +386,7 @@ def _resume(anchors: Mapping[int, Anchor]) -> dict[str, Any]:
     return {str(partition): anchors[partition].to_json() for partition in sorted(anchors)}
 
 
-def new_state(job: StreamJob, source: str, now: str) -> metadata.State:
+def empty_state(source: str, timezone: str, timestamp_column: str | None, now: str) -> metadata.State:
     """The state of a stream that was never exported, in the order a reader of the file expects."""
     return {
         "source": source,
@@ -400,8 +402,8 @@ def new_state(job: StreamJob, source: str, now: str) -> metadata.State:
         "created_at": now,
         "sequence": 0,
         "run": None,
-        "timezone": job.timezone,
-        "timestamp_column": job.timestamp_column,
+        "timezone": timezone,
+        "timestamp_column": timestamp_column,
         "columns": [],
         "generation": 1,
         "resume": {},
@@ -423,7 +425,10 @@ def export_stream(client: Client, job: StreamJob, now: Callable[[], str]) -> Out
         LakeError: nothing was published, and why.
     """
     outcome = Outcome(notes=metadata.recover(job.dataset))
-    state = metadata.load(job.dataset) or new_state(job, job.source, now())
+    state = metadata.load_or_new(
+        job.dataset, lambda: empty_state(job.source, job.timezone, job.timestamp_column, now())
+    )
+    outcome.findings += metadata.unknown_files(job.dataset, state)
     _refuse_moved_days(job, state)
     source = client.resolve(job.source, "stream")
     recreated = True

@@ -56,7 +56,7 @@ class Snapshot:
     rows: int
 
 
-def new_state(source: str, now: str) -> metadata.State:
+def empty_state(source: str, now: str) -> metadata.State:
     """The state of a table that was never exported."""
     return {
         "source": source,
@@ -88,7 +88,8 @@ def export_table(client: Client, job: TableJob, now: Callable[[], str]) -> Outco
         LakeError: nothing was published, and why.
     """
     outcome = Outcome(notes=metadata.recover(job.dataset))
-    state = metadata.load(job.dataset) or new_state(job.source, now())
+    state = metadata.load_or_new(job.dataset, lambda: empty_state(job.source, now()))
+    outcome.findings += metadata.unknown_files(job.dataset, state)
     source = client.resolve(job.source, "table")
     directory = job.dataset.staging / job.run
     try:
@@ -238,6 +239,7 @@ def _writer(job: TableJob, state: metadata.State, columns: list[Column]) -> tupl
         "tool": __version__,
         "feed": job.dataset.feed,
         "source": job.source,
+        "created_at": state["created_at"],
         "run": job.run,
         "sequence": state["sequence"] + 1,
         "version": f"v{state['last_version'] + 1}",
