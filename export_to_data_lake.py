@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--wait", action="store_true", help="wait for a lock another run holds (default: exit code 3)")
     how.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="feeds to export at the same time (default: 1)")
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
+    how.add_argument(
+        "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
+    )
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
     how.add_argument("--json", action="store_true", help="results as JSON on stdout")
     how.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
@@ -166,7 +169,9 @@ def _task(
     )
     options = WriterOptions(compression=config.compression, file_rows=config.file_rows)
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
-    return FeedTask(feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink)
+    return FeedTask(
+        feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile
+    )
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
@@ -210,6 +215,8 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
         version = f" as {result.version}" if result.version else ""
         size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
         print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}  {result.seconds:.1f} s", flush=True)
+    for line in result.reconciled if not args.quiet and not args.json else ():
+        print(f"  {line}", flush=True)
     for message in result.messages:
         print(f"{'finding' if result.result == 'findings' else 'error'}: {message}", file=sys.stderr, flush=True)
 

@@ -28,7 +28,10 @@ State = dict[str, Any]
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        lake = args.lake.resolve() if args.lake else data_lake_config.load(os.environ).lake_dir
+        config = data_lake_config.load(os.environ)
+        lake = args.lake.resolve() if args.lake else config.lake_dir
+        if args.reconcile:
+            return _reconcile(config, lake, args.reconcile, args.date)
         if args.rebuild:
             return _rebuild(lake, args.feed)
         states, problems = _load(lake)
@@ -54,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--rebuild", action="store_true",
         help="restore metadata that is missing or corrupt from footers and state log; with --feed also a good one",
+    )
+    what.add_argument(
+        "--reconcile", metavar="NAME", help="count a stream's rows per day at the source and compare"
+    )
+    parser.add_argument(
+        "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
     parser.add_argument("--deep", action="store_true", help="with --verify: read every row group, check every offset")
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
@@ -185,6 +194,30 @@ def _rebuild(lake: Path, feed: str | None) -> int:
     if not broken:
         print(f"{feed}: was never exported" if feed else "every feed's metadata is readable; nothing to rebuild")
     return code
+
+
+def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Sequence[dt.date]) -> int:
+    """One line a day; exit code 1 when a day differs and nothing explains it."""
+    from ksql_lake.ksqldb import Client, Server
+    from ksql_lake.reconcile import reconcile
+    from ksql_lake.streams import Limits
+
+    server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
+    limits = Limits(first_row=config.timeout, retry=config.timeout * 4)
+    with Client(server) as client:
+        counts = reconcile(client, metadata.Dataset(lake, name, "stream"), days, limits)
+    for count in counts:
+        print(count)
+    unexplained = sum(not count.explained for count in counts)
+    print(f"{name}: {len(counts)} days, {unexplained} differ without an explanation")
+    return ExitCode.FINDINGS if unexplained else ExitCode.OK
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None
 
 
 def _datasets(lake: Path) -> list[metadata.Dataset]:

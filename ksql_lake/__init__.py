@@ -3,11 +3,11 @@
 One module, one noun; imports point down this list only:
 
     export                                 the turn of one feed
-    rebuild                                metadata made again from footers and state log
+    rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
     anchors, fold                          what a stream's rows prove; a changelog's latest rows
     metadata                               _metadata.json and the commit journal
-    writer, rows, ksqldb                   Parquet files; rows of an answer; the REST client
+    writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
     files, errors                          atomic writes and locks; the error family
 

@@ -18,6 +18,7 @@ from ksql_lake.feeds import Feed
 from ksql_lake.files import exclusive_lock
 from ksql_lake.ksqldb import Client, Server
 from ksql_lake.metadata import Dataset
+from ksql_lake.reconcile import reconcile
 from ksql_lake.streams import Limits, Outcome, StreamJob, export_stream
 from ksql_lake.tables import TableJob, export_table
 from ksql_lake.writer import WriterOptions
@@ -38,6 +39,7 @@ class FeedTask:
     days: tuple[dt.date, ...] = ()
     wait: bool = False
     allow_shrink: bool = False
+    reconcile: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class FeedResult:
     version: str | None = None
     messages: tuple[str, ...] = ()
     exit_code: int = ExitCode.OK
+    reconciled: tuple[str, ...] = ()
 
 
 def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: None) -> FeedResult:
@@ -90,6 +93,7 @@ def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: N
         outcome.version,
         tuple(outcome.findings),
         ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
+        tuple(outcome.reconciled),
     )
 
 
@@ -118,7 +122,12 @@ def _export(client: Client, task: FeedTask, dataset: Dataset, progress: Callable
         dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
         progress=progress,
     )
-    return export_stream(client, stream, now)
+    outcome = export_stream(client, stream, now)
+    if task.reconcile:
+        counts = reconcile(client, dataset, task.days, task.limits)
+        outcome.reconciled = [str(count) for count in counts]
+        outcome.findings += [f"{feed.name}: {count}" for count in counts if not count.explained]
+    return outcome
 
 
 def now() -> str:

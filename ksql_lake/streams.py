@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.partitions import day_bounds, day_path, days_of
+from ksql_lake.retry import delay
 from ksql_lake.rows import Decoder, ErrorRow
 from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
@@ -63,7 +63,7 @@ class StreamJob:
 
 @dataclass
 class Outcome:
-    """What one export did; `findings` are lines a person should read."""
+    """What one export did; `findings` are lines a person should read, `reconciled` one line a day."""
 
     rows: int = 0
     files: int = 0
@@ -71,6 +71,8 @@ class Outcome:
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: str | None = None
+    retries: int = 0
+    reconciled: list[str] = field(default_factory=list)
 
 
 def stream_query(
@@ -165,6 +167,7 @@ class StreamExport:
         self.attempts: list[Attempt] = []
         self.findings: list[str] = []
         self.notes: list[str] = []
+        self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
         self.base = {int(p): Anchor.from_json(a) for p, a in state["resume"].items()}
         covered = state["coverage"].get(str(state["generation"]), {})
@@ -193,13 +196,14 @@ class StreamExport:
                 now = time.monotonic()
                 if self.rows > before or failing_since is None:
                     failing_since, tries = now, 0
-                delay = min(30.0, 0.5 * 2**tries) * random.uniform(0.5, 1.5)
+                pause = delay(tries)
                 tries += 1
-                if now + delay - failing_since > self.job.limits.retry or now + delay > self.deadline:
+                if now + pause - failing_since > self.job.limits.retry or now + pause > self.deadline:
                     self._give_up(error)
                     return False
-                self.notes.append(f"retry after {delay:.1f} s: {error}")
-                time.sleep(delay)
+                self.notes.append(f"retry after {pause:.1f} s: {error}")
+                self.retries += 1
+                time.sleep(pause)
 
     @property
     def run(self) -> str:
@@ -305,7 +309,8 @@ class StreamExport:
         pace.rows(time.monotonic(), int(time.time() * 1000), partitions, rowtimes)
         keep = self.sieve.new_rows(batch, names)
         self._report_gaps()
-        days = days_of(self._event_times(batch, names, rowtimes), self.job.timezone)
+        times = event_times(batch, 3, names, rowtimes, self.job.timestamp_column, self.job.dataset.feed)
+        days = days_of(times, self.job.timezone)
         if self.job.days:
             keep &= np.isin(days, [(day - EPOCH).days for day in self.job.days])
         if not keep.any():
@@ -330,26 +335,6 @@ class StreamExport:
                 f"{self.source.name}: at most {lost} rows of partition {partition} expired before they were exported"
             )
         self.sieve.gaps.clear()
-
-    def _event_times(self, batch: pa.RecordBatch, names: Sequence[str], rowtimes: np.ndarray) -> np.ndarray:
-        wanted = self.job.timestamp_column
-        if wanted is None:
-            return rowtimes
-        matches = [i for i, name in enumerate(names) if name == wanted] or [
-            i for i, name in enumerate(names) if name.upper() == wanted.upper()
-        ]
-        if not matches:
-            raise SourceError(f"{self.job.dataset.feed}: timestamp_column {wanted} is not a column of the source")
-        column = batch.column(3 + matches[0])
-        if not (pa.types.is_int64(column.type) or pa.types.is_timestamp(column.type)):
-            raise SourceError(
-                f"{self.job.dataset.feed}: timestamp_column {wanted} is {column.type}; expected BIGINT (epoch "
-                "milliseconds) or TIMESTAMP"
-            )
-        milliseconds = column.cast(pa.int64())
-        return np.asarray(milliseconds.fill_null(0).to_numpy(zero_copy_only=False)) + np.where(
-            milliseconds.is_null().to_numpy(zero_copy_only=False), rowtimes, 0
-        )
 
     def _on_disk(self, batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
         positions = {name: 3 + i for i, name in enumerate(names)}
@@ -376,6 +361,34 @@ class StreamExport:
             },
             ensure_ascii=False,
         )
+
+
+def event_times(
+    batch: pa.RecordBatch, first: int, names: Sequence[str], rowtimes: np.ndarray, wanted: str | None, feed: str
+) -> np.ndarray:
+    """Epoch milliseconds that decide a row's day: its ROWTIME, or the feed's timestamp column where that is not null.
+
+    Args:
+        first: the position in the batch of the first of `names`.
+
+    Raises:
+        SourceError: the column is not there, or is no time.
+    """
+    if wanted is None:
+        return rowtimes
+    matches = [i for i, name in enumerate(names) if name == wanted] or [
+        i for i, name in enumerate(names) if name.upper() == wanted.upper()
+    ]
+    if not matches:
+        raise SourceError(f"{feed}: timestamp_column {wanted} is not a column of the source")
+    column = batch.column(first + matches[0])
+    if not (pa.types.is_int64(column.type) or pa.types.is_timestamp(column.type)):
+        raise SourceError(
+            f"{feed}: timestamp_column {wanted} is {column.type}; expected BIGINT (epoch milliseconds) or TIMESTAMP"
+        )
+    milliseconds = column.cast(pa.int64())
+    missing = milliseconds.is_null().to_numpy(zero_copy_only=False)
+    return np.where(missing, rowtimes, milliseconds.fill_null(0).to_numpy(zero_copy_only=False))
 
 
 def _origin(job: StreamJob) -> str:
@@ -477,6 +490,7 @@ def _commit(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) ->
     _advance(job, export, state)
     outcome.findings += export.findings
     outcome.notes += export.notes
+    outcome.retries += export.retries
     base = state["sequence"]
     state["sequence"], state["last_export"] = base + 1, now
     state["run"] = export.run

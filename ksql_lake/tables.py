@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.fold import Fold
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.partitions import version_path
+from ksql_lake.retry import until_answered
 from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
 from ksql_lake.streams import POLL, Limits, Outcome
 from ksql_lake.types import Column
@@ -92,8 +92,13 @@ def export_table(client: Client, job: TableJob, now: Callable[[], str]) -> Outco
     outcome.findings += metadata.unknown_files(job.dataset, state)
     source = client.resolve(job.source, "table")
     directory = job.dataset.staging / job.run
+
+    def retried(note: str) -> None:
+        outcome.retries += 1
+        outcome.notes.append(note)
+
     try:
-        snapshot = _with_retries(lambda: _read(client, job, source, state), job.limits.retry, outcome)
+        snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, retried)
         _refuse_shrunk(job, state, snapshot.rows)
         version = f"v{state['last_version'] + 1}"
         _publish(job, state, snapshot, version, now())
@@ -104,20 +109,6 @@ def export_table(client: Client, job: TableJob, now: Callable[[], str]) -> Outco
     outcome.rows, outcome.files, outcome.version = snapshot.rows, len(snapshot.files), version
     outcome.bytes = sum(file.bytes for file in snapshot.files)
     return outcome
-
-
-def _with_retries(read: Callable[[], Snapshot], limit: float, outcome: Outcome) -> Snapshot:
-    started, tries = time.monotonic(), 0
-    while True:
-        try:
-            return read()
-        except KsqlUnavailable as error:
-            delay = min(30.0, 0.5 * 2**tries) * random.uniform(0.5, 1.5)
-            if time.monotonic() + delay - started > limit:
-                raise
-            outcome.notes.append(f"retry after {delay:.1f} s: {error}")
-            tries += 1
-            time.sleep(delay)
 
 
 def _read(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:

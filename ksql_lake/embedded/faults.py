@@ -19,7 +19,8 @@ class Fault:
         of the next row, or inside one of its multi-byte characters.
     error_after, error_code, error_message, error_closed: an error row; with or without the closing `]`
         (the last chunk follows in both cases).
-    complete_after: "Query Completed", `]` and the last chunk, though there are more rows.
+    complete_after: "Query Completed", `]` and the last chunk, though there are more rows; then the connection is
+        closed, as by a server that is shut down politely.
     silent_after, silent_seconds: nothing is sent for so long.
     slow: seconds between pieces of `slow_bytes` bytes, in the middle of rows.
     repeat_after, repeat_rows: the last rows come again, as after a rebalance.

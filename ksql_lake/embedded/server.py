@@ -167,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._metadata(text)
             else:
                 self._query(text, request.get("streamsProperties") or {}, fault)
+                if fault and fault.complete_after is not None:
+                    self.close_connection = True  # what a server that shuts down politely does next
         except StatementError as error:
             self._refused(error, text)
         except Cut:
