@@ -31,6 +31,7 @@ from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
 from ksql_lake.files import make_dirs
 from ksql_lake.ksqldb import Client, Server
+from ksql_lake.retry import until_answered
 from ksql_lake.streams import Limits
 from ksql_lake.writer import WriterOptions
 
@@ -123,7 +124,7 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
     tasks = [_task(args, config, feed, run, days) for feed in chosen]
     if tasks:
         with Client(tasks[0].server) as client:
-            client.server_info()
+            until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
     for result in _results(args, tasks):
         results.append(result)
         _say(result, args)
@@ -219,6 +220,10 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
         print(f"  {line}", flush=True)
     for message in result.messages:
         print(f"{'finding' if result.result == 'findings' else 'error'}: {message}", file=sys.stderr, flush=True)
+
+
+def _tell(note: str) -> None:
+    print(note, file=sys.stderr, flush=True)
 
 
 def _exit_code(results: Sequence[FeedResult]) -> int:

@@ -24,7 +24,7 @@ from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.partitions import day_bounds, day_path, days_of
-from ksql_lake.retry import delay
+from ksql_lake.retry import delay, until_answered
 from ksql_lake.rows import Decoder, ErrorRow
 from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
@@ -73,6 +73,11 @@ class Outcome:
     version: str | None = None
     retries: int = 0
     reconciled: list[str] = field(default_factory=list)
+
+    def retried(self, note: str) -> None:
+        """Count a try that failed and remember why."""
+        self.retries += 1
+        self.notes.append(note)
 
 
 def stream_query(
@@ -443,7 +448,7 @@ def export_stream(client: Client, job: StreamJob, now: Callable[[], str]) -> Out
     )
     outcome.findings += metadata.unknown_files(job.dataset, state)
     _refuse_moved_days(job, state)
-    source = client.resolve(job.source, "stream")
+    source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
     recreated = True
     while recreated:
         if not state["resume"] and client.is_empty(source.name):

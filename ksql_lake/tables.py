@@ -90,15 +90,10 @@ def export_table(client: Client, job: TableJob, now: Callable[[], str]) -> Outco
     outcome = Outcome(notes=metadata.recover(job.dataset))
     state = metadata.load_or_new(job.dataset, lambda: empty_state(job.source, now()))
     outcome.findings += metadata.unknown_files(job.dataset, state)
-    source = client.resolve(job.source, "table")
+    source = until_answered(lambda: client.resolve(job.source, "table"), job.limits.retry, outcome.retried)
     directory = job.dataset.staging / job.run
-
-    def retried(note: str) -> None:
-        outcome.retries += 1
-        outcome.notes.append(note)
-
     try:
-        snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, retried)
+        snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, outcome.retried)
         _refuse_shrunk(job, state, snapshot.rows)
         version = f"v{state['last_version'] + 1}"
         _publish(job, state, snapshot, version, now())
@@ -197,14 +192,15 @@ def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, so
         now = time.monotonic()
         if lines == b"":
             raise AnswerCut(f"{source.name}: the server ended a query that never ends")
-        for element in decoder.decode(lines) if lines else ():
+        elements = decoder.decode(lines) if lines else []
+        for element in elements:
             if isinstance(element, pa.RecordBatch):
                 fold.add(element)
             elif isinstance(element, Tombstone):
                 fold.remove(element)
             elif isinstance(element, ErrorRow):
                 raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
-        if lines:
+        if elements:  # older servers send an empty line every second: that is silence
             if fold.count:
                 longest = max(longest, now - heard)
             heard = now

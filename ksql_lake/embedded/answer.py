@@ -59,6 +59,8 @@ class Answer:
             if self.ended:
                 return
             self.write(chunk(data))
+            if self.fault.legacy and self.rows % 3 == 0:
+                self.write(chunk(b"\n"))
             self._last.append(data)
             if self.rows + 1 == self.fault.repeat_after:
                 for again in self._last[-self.fault.repeat_rows:]:
@@ -70,9 +72,9 @@ class Answer:
             self.flush()
             time.sleep(fault.silent_seconds)
         if self.rows == fault.complete_after:
-            self.finish("Query Completed")
+            self.finish("Query Completed" if fault.complete_final else None)
         elif self.rows == fault.error_after:
-            self.error(fault.error_code, fault.error_message, fault.error_closed)
+            self.error(fault.error_code, fault.error_message, fault.error_closed and not fault.legacy)
         elif self.rows == fault.cut_after:
             self.cut(data)
 
@@ -91,13 +93,19 @@ class Answer:
     def error(self, code: int, message: str, closed: bool = True) -> None:
         """An error row: followed by a comma even before `]`, as the server does."""
         element = {"errorMessage": {"@type": "generic_error", "error_code": code, "message": message}}
-        self.write(chunk(json.dumps(element, separators=(",", ":"), ensure_ascii=False).encode() + b",\n"))
+        start = b"\n" if self._legacy else b""
+        self.write(chunk(start + json.dumps(element, separators=(",", ":"), ensure_ascii=False).encode() + b",\n"))
         self._end(b"]" if closed else b"")
 
-    def finish(self, message: str) -> None:
-        """The final message, `]` and the last chunk."""
-        self.write(chunk(b'{"finalMessage":"%s"}' % message.encode()))
-        self._end(b"]")
+    def finish(self, message: str | None) -> None:
+        """The final message if any, `]` and the last chunk."""
+        if message is not None:
+            self.write(chunk(b'{"finalMessage":"%s"}' % message.encode()))
+        self._end(b"]\n" if self._legacy else b"]")
+
+    @property
+    def _legacy(self) -> bool:
+        return self.fault is not None and self.fault.legacy
 
     def _end(self, close: bytes) -> None:
         self.write((chunk(close) if close else b"") + b"0\r\n\r\n")

@@ -21,6 +21,9 @@ class Fault:
         (the last chunk follows in both cases).
     complete_after: "Query Completed", `]` and the last chunk, though there are more rows; then the connection is
         closed, as by a server that is shut down politely.
+    complete_final: whether that answer has its final message; `]` alone without.
+    legacy: the framing of older servers (reference 1.5): empty lines between rows, a newline after the end, and an
+        error row after an empty line with no `]`.
     silent_after, silent_seconds: nothing is sent for so long.
     slow: seconds between pieces of `slow_bytes` bytes, in the middle of rows.
     repeat_after, repeat_rows: the last rows come again, as after a rebalance.
@@ -39,6 +42,8 @@ class Fault:
     error_message: str = "java.lang.RuntimeException: embedded fault"
     error_closed: bool = True
     complete_after: int | None = None
+    complete_final: bool = True
+    legacy: bool = False
     silent_after: int | None = None
     silent_seconds: float = 0.0
     slow: float = 0.0
