@@ -6,6 +6,7 @@ import base64
 import contextlib
 import difflib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.auth import HTTPBasicAuth
 
 from ksql_lake.body import Body, Cut
 from ksql_lake.errors import AnswerCut, ConfigError, KsqlError, KsqlUnavailable, SourceError
@@ -67,9 +69,10 @@ class Client:
         self.session = requests.Session()
         self.session.headers.update({"Accept": ACCEPT, "Accept-Encoding": "identity"})
         if server.user is not None:
-            self.session.auth = (server.user, server.password or "")
-        if server.ca_cert:
-            self.session.verify = server.ca_cert
+            # As bytes: requests would encode text as Latin-1.
+            self.session.auth = HTTPBasicAuth(server.user.encode(), (server.password or "").encode())
+        if server.ca_cert and not os.path.exists(server.ca_cert):
+            raise ConfigError(f"KSQLDB_CA_CERT: {server.ca_cert}: no such file; expected a certificate in PEM format")
 
     def __enter__(self) -> Client:
         return self
@@ -164,15 +167,18 @@ class Client:
         statement = body["ksql"] if isinstance(body, dict) else ""
         try:
             response = self.session.request(
-                method, self.url + path, json=body, stream=stream, timeout=self.server.timeout, allow_redirects=False
+                method, self.url + path, json=body, stream=stream, timeout=self.server.timeout, allow_redirects=False,
+                verify=self.server.ca_cert or None,  # here and not in the session: there REQUESTS_CA_BUNDLE would win
             )
         except requests.exceptions.SSLError as error:
             raise KsqlError(f"{self.url}: TLS failed ({_reason(error)}); check KSQLDB_CA_CERT and https://") from None
         except requests.exceptions.Timeout:
             raise KsqlUnavailable(f"{self.url}: no answer within {self.server.timeout:g} s (KSQLDB_TIMEOUT)") from None
         except requests.exceptions.RequestException as error:
+            aborted = self.url.startswith("http://") and "aborted" in str(error)
+            advice = "if it speaks TLS, set KSQLDB_URL to https://" if aborted else "set KSQLDB_URL"
             raise KsqlUnavailable(
-                f"{self.url}: cannot be reached ({_reason(error)}); is ksqlDB running there? set KSQLDB_URL"
+                f"{self.url}: cannot be reached ({_reason(error)}); is ksqlDB running there? {advice}"
             ) from None
         if response.status_code != 200:
             raise self._refusal(response, statement)

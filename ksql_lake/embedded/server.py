@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import select as io_select
 import socket
+import ssl
 import threading
 import time
 from http import HTTPStatus
@@ -32,12 +34,15 @@ class EmbeddedKsqlDB(Engine):
     """An embedded ksqlDB: fill it with `create_stream`, `append` and so on, `start` it, send queries to `url`.
 
     `port` 0 takes a free port (known after start, and kept for the next start). `pull_chunk` is how many bytes
-    of a table pull go into one HTTP chunk. `version` is what /info says.
+    of a table pull go into one HTTP chunk. `version` is what /info says. With `login` (user, password) everybody else
+    is refused; with `tls` (certificate file, key file) it speaks HTTPS.
     """
 
     def __init__(self, port: int = 0, faults: Faults | None = None, host: str = "127.0.0.1",
-                 version: str = "0.29.0", pull_chunk: int = 5120) -> None:
+                 version: str = "0.29.0", pull_chunk: int = 5120, login: tuple[str, str] | None = None,
+                 tls: tuple[str, str] | None = None) -> None:
         super().__init__()
+        self.login, self.tls = login, tls
         self.host, self.port, self.version, self.pull_chunk = host, port, version, pull_chunk
         self.faults = faults or Faults()
         self.stopping = False
@@ -49,7 +54,7 @@ class EmbeddedKsqlDB(Engine):
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def start(self) -> EmbeddedKsqlDB:
         """Listen and serve in threads; OSError when the port is taken."""
@@ -60,6 +65,12 @@ class EmbeddedKsqlDB(Engine):
             db = engine
 
         self._server = _Server((self.host, self.port), Bound)
+        if self.tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
@@ -128,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Info, health; everything else as the server refuses it."""
-        if self._spoiled() is None:
+        if self._spoiled() is None or not self._let_in():
             return
         path = self.path.split("?")[0]
         if path == "/info":
@@ -149,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         """A statement (/ksql) or a query (/query)."""
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         spoiled = self._spoiled()
-        if spoiled is None:
+        if spoiled is None or not self._let_in():
             return
         fault = spoiled[0]
         accept = self.headers.get("accept") or "*/*"
@@ -315,7 +326,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _gone(self) -> bool:
         """Whether the client has hung up."""
         readable, _, _ = io_select.select([self.connection], [], [], 0)
+        if isinstance(self.connection, ssl.SSLSocket):  # which cannot peek; a client says nothing while it listens
+            return bool(readable) and self.connection.recv(1) == b""
         return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+
+    def _let_in(self) -> bool:
+        """Whether the request carries the login; refused, as the server does, when not (reference, 9.3)."""
+        if self.db.login is None:
+            return True
+        expected = "Basic " + base64.b64encode(":".join(self.db.login).encode()).decode()
+        if self.headers.get("Authorization") == expected:
+            return True
+        self._json({"@type": "generic_error", "error_code": 40100, "message": "Unauthorized"}, 401)
+        return False
 
     def _table_pull(self, query: Query, answer: Answer) -> None:
         """Elements without a separator before `]`, several to a chunk; faults count rows here as well."""
