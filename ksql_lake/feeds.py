@@ -117,8 +117,12 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         before = text[: error.pos].rstrip()
         after = text[error.pos :].lstrip()
-        where = f"{path}:{error.lineno}:{error.colno}"
-        if (before.endswith(",") and after[:1] in "}]") or (after[:1] == "," and after[1:].lstrip()[:1] in "}]"):
+        if before.endswith(",") and after[:1] in ("}", "]"):
+            comma: int | None = len(before) - 1
+        else:
+            comma = error.pos if after[:1] == "," and after[1:].lstrip()[:1] in ("}", "]") else None
+        where = f"{path}:{_line_column(text, error.pos if comma is None else comma)}"
+        if comma is not None:
             raise FeedError(f"{where}: trailing comma before a closing bracket; remove the comma") from None
         raise FeedError(f"{where}: not JSON: {error.msg}") from None
     if not isinstance(raw, dict):
@@ -129,8 +133,11 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 def _position(text: str, key: str) -> str:
     """line:column of a key, or of the file's start for a missing one."""
     match = re.search(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text)
-    start = match.start() if match else 0
-    return f"{text.count(chr(10), 0, start) + 1}:{start - text.rfind(chr(10), 0, start)}"
+    return _line_column(text, match.start() if match else 0)
+
+
+def _line_column(text: str, at: int) -> str:
+    return f"{text.count(chr(10), 0, at) + 1}:{at - text.rfind(chr(10), 0, at)}"
 
 
 def _problems(path: Path, raw: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -168,7 +168,8 @@ def _converter(kind: SqlType) -> Convert:
         key = _map_key(kind.key)
         return lambda value: [(key(k), inner(v)) for k, v in (value.items() if isinstance(value, dict) else value)]
     fields = [(name, _nullable(_converter(field))) for name, field in kind.fields]
-    return lambda value: {name: convert(value.get(name)) for name, convert in fields}
+    # By position: on disk a field may have another name.
+    return lambda value: tuple([convert(value.get(name)) for name, convert in fields])
 
 
 def _nullable(convert: Convert) -> Convert:

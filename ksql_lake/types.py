@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ksql_lake.errors import SchemaError
+from ksql_lake.partitions import disk_names
 
 SCALARS: dict[str, pa.DataType] = {
     "BOOLEAN": pa.bool_(),
@@ -160,7 +161,9 @@ def arrow_type(kind: SqlType) -> pa.DataType:
     if kind.base == "MAP" and kind.key and kind.element:
         return pa.map_(arrow_type(kind.key), arrow_type(kind.element))
     if kind.base == "STRUCT" and kind.fields:
-        return pa.struct([pa.field(name, arrow_type(inner)) for name, inner in kind.fields])
+        # DuckDB refuses a struct whose field names differ in case only, as ksqlDB allows them to.
+        names = disk_names([name for name, _ in kind.fields], (), {})
+        return pa.struct([pa.field(names[name], arrow_type(inner)) for name, inner in kind.fields])
     raise SchemaError(f"type {kind} cannot be stored in Parquet")
 
 
