@@ -171,7 +171,8 @@ def _task(
     options = WriterOptions(compression=config.compression, file_rows=config.file_rows)
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
     return FeedTask(
-        feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile
+        feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
+        config.batch_size,
     )
 
 
@@ -248,6 +249,11 @@ def _log_to(config: data_lake_config.Config) -> None:
     logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
+def _near(path: Path) -> Path:
+    """A path as a person would type it: relative below the present directory, else whole."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _demo(args: argparse.Namespace) -> int:
     """The whole road over real HTTP with no other machine: embedded ksqlDB -> demo_lake/."""
     import manage_feeds
@@ -267,8 +273,8 @@ def _demo(args: argparse.Namespace) -> int:
         day = "year=2025/month=01/day=15"
         print(f"\nThe lake is in {lake}. Look into it, for instance:")
         print("  python -c \"import pandas as pd; print(pd.read_parquet('"
-              f"{os.path.relpath(lake)}/streams/transaction_flattened/{day}').head())\"")
-        print(f"  python metadata_utils.py --report --lake {os.path.relpath(lake)}")
+              f"{_near(lake)}/streams/transaction_flattened/{day}').head())\"")
+        print(f"  python metadata_utils.py --report --lake {_near(lake)}")
     return code
 
 

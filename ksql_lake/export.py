@@ -40,6 +40,7 @@ class FeedTask:
     wait: bool = False
     allow_shrink: bool = False
     reconcile: bool = False
+    batch_size: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,13 @@ def _export(client: Client, task: FeedTask, dataset: Dataset, progress: Callable
     feed = task.feed
     if feed.type == "table":
         table = TableJob(
-            dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink, progress
+            dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink,
+            task.batch_size, progress,
         )
         return export_table(client, table, now)
     stream = StreamJob(
         dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
-        progress=progress,
+        batch_size=task.batch_size, progress=progress,
     )
     outcome = export_stream(client, stream, now)
     if task.reconcile:

@@ -57,9 +57,13 @@ Element: TypeAlias = pa.RecordBatch | Tombstone | Final | ErrorRow | ArrayEnd
 
 
 class Decoder:
-    """Turns the lines after an answer's header into elements, in the order of the wire."""
+    """Turns the lines after an answer's header into elements, in the order of the wire.
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    A record batch holds `batch_size` rows at most: so many rows are Python objects at a time.
+    """
+
+    def __init__(self, columns: Sequence[Column], batch_size: int = 10_000) -> None:
+        self.batch_size = batch_size
         self.columns = list(columns)
         self.schema = arrow_schema(columns, [str(i) for i in range(len(columns))])
         self._converters = [_converter(column.type) for column in columns]
@@ -79,7 +83,7 @@ class Decoder:
             line = line[:-1].rstrip() if closed else line
             line = line.removesuffix(b",")
             other = self._line(line, rows) if line else None
-            if (other is not None or closed) and rows:
+            if (other is not None or closed or len(rows) >= self.batch_size) and rows:
                 elements.append(self._batch(rows))
                 rows = []
             if other is not None:

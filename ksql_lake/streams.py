@@ -58,6 +58,7 @@ class StreamJob:
     timestamp_column: str | None = None
     days: tuple[dt.date, ...] = ()
     source_retention_days: int = 7
+    batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
 
 
@@ -272,7 +273,7 @@ class StreamExport:
 
     def _drain(self, answer: Answer, writer: PartitionWriter, schema: pa.Schema, attempt: Attempt) -> str:
         names = [column.name for column in answer.columns[3:]]
-        decoder = Decoder(answer.columns)
+        decoder = Decoder(answer.columns, self.job.batch_size)
         pace = Pace(self.job.limits, self.source.partitions, self.started_ms, time.monotonic())
         while True:
             lines = answer.read(POLL)

@@ -45,6 +45,7 @@ class TableJob:
     writer: WriterOptions = WriterOptions()
     max_shrink: float = 0.5
     allow_shrink: bool = False
+    batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
 
 
@@ -125,7 +126,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
         columns = _columns(answer, source)
         keys = [i for i, column in enumerate(columns) if column.key]
         writer, schema = _writer(job, state, columns)
-        decoder = Decoder(answer.columns)
+        decoder = Decoder(answer.columns, job.batch_size)
         rows, closed, hashes = 0, False, [np.empty(0, np.int64)]
         deadline = time.monotonic() + job.limits.duration
         heard = time.monotonic()
@@ -168,7 +169,7 @@ def _changelog(client: Client, job: TableJob, source: Source, state: metadata.St
         keys = [i for i, column in enumerate(columns) if column.key]
         if not keys:
             raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
-        decoder = Decoder(answer.columns)
+        decoder = Decoder(answer.columns, job.batch_size)
         fold = Fold(job.dataset.staging / job.run, decoder.schema, keys)
         try:
             _fold_answer(answer, decoder, fold, job, source)
