@@ -281,3 +281,25 @@ def test_days_in_a_zone(ksqldb: EmbeddedKsqlDB, lake: Path) -> None:
     assert not list(lake.rglob("*.parquet"))
     assert export("--stream", "payments", "--date", str(dt.date(2025, 1, 16))) == 0
     assert [p["path"] for p in state(lake, "payments")["partitions"]] == ["year=2025/month=01/day=16"]
+
+
+@pytest.mark.parametrize("left", [0, 4])
+def test_a_table_that_answers_with_nothing_or_half_is_refused(
+    ksqldb: EmbeddedKsqlDB, lake: Path, left: int, capsys: Any
+) -> None:
+    """As during a rebalance: the old version stays current, and the next whole answer becomes the next version."""
+    ksqldb.create_table("T", "`ID` STRING KEY, `V` INTEGER")
+    for i in range(10):
+        ksqldb.upsert("T", [f"k{i}", i])
+    add_feed("t", "table")
+    assert export("--all") == 0
+    for i in range(left, 10):
+        ksqldb.delete("T", [f"k{i}"])
+    assert export("--all") == 1
+    assert "--allow-shrink" in capsys.readouterr().err
+    assert state(lake, "t", "table")["current"]["version"] == "v1"
+    assert len(list((lake / "tables" / "t").glob("version=*"))) == 1
+    for i in range(left, 10):
+        ksqldb.upsert("T", [f"k{i}", i])
+    assert export("--all") == 0
+    assert len(pd.read_parquet(lake / "tables" / "t" / "version=v2")) == 10
