@@ -6,6 +6,7 @@ Edit the constants below, or override each from the environment; nothing secret 
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,10 @@ KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 STORAGE_FORMAT = "parquet"
 PARQUET_COMPRESSION = "snappy"
 BATCH_SIZE = 10000
+
+RETENTION = "on"  # apply retention after every good export of --all
+TRASH_DAYS = 7
+MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 LOG_LEVEL = "INFO"
@@ -70,6 +75,9 @@ class Config:
     file_rows: int
     idle_seconds: float
     max_duration: float
+    retention: bool
+    trash_days: int
+    max_delete_percent: float
     log_format: str
     log_level: str
     origins: Mapping[str, str]
@@ -97,6 +105,9 @@ def load(env: Mapping[str, str]) -> Config:
         file_rows=int(read.number("FILE_ROWS", 1_000_000, 1, 1_000_000_000)),
         idle_seconds=read.number("IDLE_SECONDS", 10, 0.1, 86400),
         max_duration=read.number("MAX_DURATION_SECONDS", 3600, 1, 604800),
+        retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
+        trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
+        max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
         origins=MappingProxyType(read.origins),
@@ -146,6 +157,14 @@ class _Reader:
             raise ConfigError(f"KSQLDB_PASSWORD_FILE: {file} cannot be read ({error.strerror})") from None
 
 
+def operator() -> str:
+    """Who runs this: for the history of changes."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
+
+
 def create(config: Config) -> list[Path]:
     """Make the lake's directories that are missing; returns them."""
     made = []
@@ -183,7 +202,8 @@ def _show(config: Config) -> None:
         "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
         "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
-        "MAX_DURATION_SECONDS": config.max_duration, "LOG_LEVEL": config.log_level,
+        "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
+        "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
     }
     for name, value in values.items():
         print(f"{name:<22} {'-' if value is None else value!s:<44} {config.origins[name]}")

@@ -25,12 +25,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import data_lake_config
-from ksql_lake import feeds
+from ksql_lake import __version__, feeds, history
 from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
 from ksql_lake.files import make_dirs
 from ksql_lake.ksqldb import Client, Server
+from ksql_lake.retention import Rule
 from ksql_lake.retry import until_answered
 from ksql_lake.streams import Limits
 from ksql_lake.writer import WriterOptions
@@ -118,6 +119,7 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
         chosen = [feed for feed in chosen if feed.type == "stream"]
     _log_to(config)
     results = [FeedResult(p.path.stem, "?", "failed", messages=(p.message,), exit_code=1) for p in problems]
+    results = [_recorded(config, args, "", result) for result in results]
     for result in results:
         _say(result, args)
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
@@ -126,8 +128,8 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
         with Client(tasks[0].server) as client:
             until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
     for result in _results(args, tasks):
-        results.append(result)
-        _say(result, args)
+        results.append(_recorded(config, args, run, result))
+        _say(results[-1], args)
     if args.json:
         print(json.dumps([asdict(result) for result in results], indent=2))
     return _exit_code(results)
@@ -170,9 +172,11 @@ def _task(
     )
     options = WriterOptions(compression=config.compression, file_rows=config.file_rows)
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
+    rule = Rule(feed.retention_days, feed.retention_versions, config.max_delete_percent / 100)
     return FeedTask(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
-        config.batch_size,
+        config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
+        data_lake_config.operator(),
     )
 
 
@@ -223,6 +227,27 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
         print(f"{'finding' if result.result == 'findings' else 'error'}: {message}", file=sys.stderr, flush=True)
 
 
+def _recorded(
+    config: data_lake_config.Config, args: argparse.Namespace, run: str, result: FeedResult
+) -> FeedResult:
+    """The result, with one line of it in the run history; a full disk must not hide how the feed went."""
+    ended = dt.datetime.now(dt.UTC)
+    started = ended - dt.timedelta(seconds=result.seconds)
+    line = {
+        "run": run, "feed": result.feed, "type": result.type, "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
+        "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
+        "files": result.files, "bytes": result.bytes, "version": result.version, "retries": result.retries,
+        "findings": list(result.messages), "days": args.date and [str(day) for day in args.date], "tool": __version__,
+    }
+    try:
+        history.append(config.lake_dir, line)
+    except OSError as error:
+        message = f"{config.lake_dir / history.RUNS}: {error.strerror}; this run is not in the history, its rows are"
+        code, word = result.exit_code or ExitCode.FINDINGS, "findings" if result.result == "ok" else result.result
+        return replace(result, result=word, exit_code=code, messages=(*result.messages, message))
+    return result
+
+
 def _tell(note: str) -> None:
     print(note, file=sys.stderr, flush=True)
 
@@ -264,7 +289,8 @@ def _demo(args: argparse.Namespace) -> int:
         fill_demo(database, args.events, 1, DEMO_START, 3)
         environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url}
         environment.setdefault("IDLE_SECONDS", "1")
-        config = data_lake_config.load(environment)
+        # the demo's events are of 2025: too old to stay by the feeds' own rules
+        config = replace(data_lake_config.load(environment), retention=False)
         data_lake_config.create(config)
         manage_feeds.sync(config, now())
         args.all = True

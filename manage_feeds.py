@@ -1,24 +1,30 @@
 """Manage the feeds of the data lake: one JSON file per stream or table in feeds/active.
 
-exit codes: 0 done; 1 a feed file is missing or wrong; 2 usage or configuration.
+What changes data (retention, undo, rollback, pin) is a commit of its own, as safe against a crash as an export.
+
+exit codes: 0 done; 1 a feed is missing or wrong, or a plan was refused; 2 usage or configuration; 3 another run
+holds the lock.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
+import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake import feeds
-from ksql_lake.errors import ExitCode, FeedError, LakeError
+from ksql_lake.errors import ExitCode, FeedError, LakeBusyError, LakeError, StateError
 from ksql_lake.feeds import Feed
-from ksql_lake.files import fsync_dir, make_dirs
+from ksql_lake.files import exclusive_lock, fsync_dir, make_dirs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.filename or ''}: {error.strerror or error}; mend it and run again", file=sys.stderr)
         return ExitCode.FINDINGS
 
 
@@ -61,7 +67,38 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what)
         command.add_argument("name", nargs="?" if name == "check" else None)
         command.set_defaults(run=globals()[f"_{name}"])
+    _lake_commands(commands)
     return parser
+
+
+def _lake_commands(commands: Any) -> None:
+    """What changes the data of a feed rather than its file."""
+    retention = commands.add_parser("retention", help="move what is too old into the trash, with reasons")
+    retention.add_argument("name", nargs="*", help="only these feeds (default: all active ones)")
+    retention.add_argument("--dry-run", action="store_true", help="only show the plan")
+    retention.add_argument(
+        "--max-delete", type=float, metavar="PERCENT", help="of a feed's bytes (default: MAX_DELETE_PERCENT)"
+    )
+    retention.add_argument(
+        "--allow", action="append", default=[], choices=("clock", "stale", "amount"), help="lift a guard; see README"
+    )
+    retention.set_defaults(run=_retention)
+    undo = commands.add_parser("undo", help="bring back what retention last moved into the trash")
+    undo.add_argument("name", nargs="?", help="of this feed (default: of the last run, all its feeds)")
+    undo.add_argument("--list", action="store_true", help="only show what is in the trash")
+    undo.set_defaults(run=_undo)
+    versions = commands.add_parser("versions", help="list the versions of a table")
+    versions.add_argument("name")
+    versions.add_argument("--json", action="store_true", help="as JSON")
+    versions.set_defaults(run=_versions)
+    for name, what in (
+        ("rollback", "make another version of a table the current one"), ("pin", "keep a version against retention"),
+        ("unpin", "let a pinned version go with the others"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("name")
+        command.add_argument("version", help="such as v5")
+        command.set_defaults(run=_rollback if name == "rollback" else _pin, pinned=name == "pin")
 
 
 def _active(config: Config) -> Path:
@@ -203,6 +240,148 @@ def _move(path: Path, directory: Path, word: str) -> int:
     fsync_dir(path.parent)
     print(f"{path.stem} is {word}")
     return ExitCode.OK
+
+
+def _retention(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake import retention, trash
+
+    share = (config.max_delete_percent if args.max_delete is None else args.max_delete) / 100
+    names = args.name or [feed.name for feed in feeds.load_all(_active(config)) if isinstance(feed, Feed)]
+    code, rows, size = ExitCode.OK, 0, 0
+    for name in names:
+        feed = _feed(config, name)
+        rule = retention.Rule(feed.retention_days, feed.retention_versions, share, frozenset(args.allow))
+        with _changing(config, feed, args.dry_run) as (dataset, state, run):
+            if state is None:
+                continue
+            plan = retention.plan(name, state, rule, dt.datetime.now(dt.UTC))
+            for decision in plan.decisions:
+                if decision.goes or args.dry_run:
+                    word = "goes " if decision in plan.going else "stays"
+                    print(f"{name}  {word} {decision.partition}  {decision.rows:,} rows  {decision.bytes:,} bytes  "
+                          f"{decision.reason}")
+            if plan.refusal:
+                print(f"refused: {plan.refusal}", file=sys.stderr)
+                code = ExitCode.FINDINGS
+            rows, size = rows + plan.rows, size + plan.bytes
+            if not args.dry_run:
+                for path in retention.apply(dataset, state, plan, run, now=_now(), by=data_lake_config.operator()):
+                    print(f"{path}: a symbolic link stands in the way; left alone", file=sys.stderr)
+                    code = ExitCode.FINDINGS
+                for path in trash.empty(dataset, config.trash_days, dt.datetime.now(dt.UTC).date()):
+                    print(f"{name}  removed {path} for good")
+    word = "would go" if args.dry_run else f"went into the trash for {config.trash_days} days"
+    print(f"{rows:,} rows, {size:,} bytes {word}")
+    return code
+
+
+def _undo(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake import metadata, trash
+
+    if not args.list and _finish_interrupted(config, args.name):
+        return ExitCode.OK
+    held = trash.bundles(config.lake_dir, args.name)
+    if args.list:
+        for bundle in held:
+            print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.files)} files  {bundle.why}")
+        return ExitCode.OK
+    if not held:
+        raise StateError(f"{config.lake_dir / metadata.TRASH}: nothing of {args.name or 'any feed'} to bring back")
+    last = held[-1].at if args.name else held[-1].at[:10]
+    for bundle in held:
+        if not bundle.at.startswith(last):
+            continue
+        with _changing(config, _feed(config, bundle.feed)) as (dataset, state, run):
+            if state is None:
+                raise StateError(f"{dataset.metadata}: missing, though the trash holds files of the feed")
+            trash.undo(dataset, state, bundle, run, now=_now(), by=data_lake_config.operator())
+        print(f"{bundle.feed}: {bundle.rows:,} rows back in {len(bundle.files)} files")
+    print("raise retention_days or retention_versions, or the next --all takes them again")
+    return ExitCode.OK
+
+
+def _finish_interrupted(config: Config, name: str | None) -> bool:
+    """Finish a change that was interrupted, perhaps this very one: going on from there would undo one more."""
+    from ksql_lake import metadata
+
+    staging = config.lake_dir / ".staging"
+    journalled = {path.parents[1].name for path in staging.glob(f"{name or '*'}/*/{metadata.JOURNAL}")}
+    for interrupted in sorted({path.parent.name for path in staging.glob(f"{name or '*'}/*/")}):
+        try:
+            with _changing(config, _feed(config, interrupted)):
+                pass
+        except LakeBusyError:
+            continue  # an export at work: it finishes what it finds itself
+        if interrupted in journalled:
+            print(f"{interrupted}: finished a change that was interrupted; run again to undo more")
+    return bool(journalled)
+
+
+def _versions(config: Config, args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from ksql_lake.versions import versions
+
+    with _changing(config, _table(config, args.name), True) as (_, state, _):
+        found = versions(state) if state else []
+    if args.json:
+        print(json.dumps([asdict(version) for version in found], indent=2))
+        return ExitCode.OK
+    for version in found:
+        marks = " ".join(word for word, so in (("current", version.current), ("pinned", version.pinned)) if so)
+        print(f"{version.name:<6} {version.rows:>12,} rows {version.size_mb:>10.3f} MB  {version.exported_at}  {marks}")
+    return ExitCode.OK
+
+
+def _rollback(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.versions import rollback
+
+    with _changing(config, _table(config, args.name)) as (dataset, state, run):
+        if state is None:
+            raise StateError(f"{args.name}: was never exported")
+        changed = rollback(dataset, state, args.version, run, now=_now(), by=data_lake_config.operator())
+        number = state["last_version"] + 1
+    print(f"{args.name}: {args.version} is current{'' if changed else ' already'}; the next export makes v{number}")
+    return ExitCode.OK
+
+
+def _pin(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.versions import pin
+
+    with _changing(config, _table(config, args.name)) as (dataset, state, run):
+        if state is None:
+            raise StateError(f"{args.name}: was never exported")
+        pin(dataset, state, args.version, run, pinned=args.pinned, now=_now(), by=data_lake_config.operator())
+    print(f"{args.name}: {args.version} is {'pinned' if args.pinned else 'not pinned'}")
+    return ExitCode.OK
+
+
+def _feed(config: Config, name: str) -> Feed:
+    """A feed that is active or archived."""
+    archived = _archived(config) / f"{name}.json"
+    return feeds.load(archived if archived.exists() else _active(config) / f"{name}.json")
+
+
+def _table(config: Config, name: str) -> Feed:
+    feed = _feed(config, name)
+    if feed.type != "table":
+        raise FeedError(f"{name}: is a stream; only tables have versions")
+    return feed
+
+
+@contextlib.contextmanager
+def _changing(config: Config, feed: Feed, look: bool = False) -> Iterator[tuple[Any, Any, str]]:
+    """(dataset, state, run) of a feed with its lock held and interrupted work finished; only a look takes no lock."""
+    from ksql_lake import metadata
+
+    dataset = metadata.Dataset(config.lake_dir, feed.name, feed.type, feed.access == "restricted")
+    run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
+    if look:
+        yield dataset, metadata.load(dataset), run
+        return
+    with exclusive_lock(dataset.lock, feed.name):
+        metadata.recover(dataset)
+        yield dataset, metadata.load_or_new(dataset, dict) or None, run
 
 
 if __name__ == "__main__":

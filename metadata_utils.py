@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import data_lake_config
-from ksql_lake import feeds, metadata
+from ksql_lake import feeds, history, metadata
 from ksql_lake.errors import ExitCode, LakeError, StateError
 from ksql_lake.files import atomic_write, exclusive_lock
 
@@ -91,7 +91,7 @@ def _load(lake: Path) -> tuple[dict[str, State], list[str]]:
 
 def _run(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
     chosen = {name: state for name, state in states.items() if args.feed in (None, name)}
-    if args.feed and not chosen:
+    if args.feed and not chosen and not ((args.report or args.json) and args.feed in history.latest(lake)):
         print(f"error: {args.feed}: was never exported; see: python manage_feeds.py list", file=sys.stderr)
         return ExitCode.FINDINGS
     if args.verify:
@@ -99,13 +99,32 @@ def _run(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
     if args.csv:
         return _csv(args.csv, chosen)
     if args.json:
-        print(json.dumps([_line(lake, name, state) for name, state in chosen.items()], indent=2))
+        print(json.dumps(_lines(lake, chosen, args.feed), indent=2))
         return ExitCode.OK
-    return _stats(chosen) if args.stats else _report(lake, chosen)
+    return _stats(chosen) if args.stats else _report(lake, _lines(lake, chosen, args.feed))
 
 
-def _line(lake: Path, name: str, state: State) -> dict[str, Any]:
-    """What the report says of one feed."""
+def _lines(lake: Path, states: dict[str, State], feed: str | None) -> list[dict[str, Any]]:
+    """What the report says of each feed, also of those that were tried and never exported."""
+    latest = history.latest(lake)
+    names = [name for name in sorted({*states, *latest}) if feed in (None, name)]
+    return [
+        _line(lake, name, states[name], latest.get(name)) if name in states else _failed_line(lake, name, latest[name])
+        for name in names
+        if name in states or _feed_state(lake, name) != "no feed"
+    ]
+
+
+def _failed_line(lake: Path, name: str, run: history.Run) -> dict[str, Any]:
+    return {
+        "feed": name, "type": run["type"], "state": _feed_state(lake, name), "rows": 0, "size_mb": 0.0, "partitions": 0,
+        "newest": "-", "last_export": None, "last_run": run["ended"], "result": run["result"],
+        "findings": run["findings"],
+    }
+
+
+def _line(lake: Path, name: str, state: State, run: history.Run | None) -> dict[str, Any]:
+    """What the report says of one feed; `run` is its last one as the run history has it."""
     current = state.get("current")
     newest = current["version"] if current else max((p["path"] for p in state["partitions"]), default="-")
     return {
@@ -117,7 +136,9 @@ def _line(lake: Path, name: str, state: State) -> dict[str, Any]:
         "partitions": len(state["partitions"]),
         "newest": newest.replace("year=", "").replace("/month=", "-").replace("/day=", "-"),
         "last_export": state["last_export"],
-        "findings": [finding["message"] for finding in state["findings"]],
+        "last_run": run["ended"] if run else state["last_export"],
+        "result": run["result"] if run else (state.get("last_run") or {}).get("result", "ok"),
+        "findings": run["findings"] if run else [finding["message"] for finding in state["findings"]],
     }
 
 
@@ -131,24 +152,28 @@ def _feed_state(lake: Path, name: str) -> str:
     return "archived" if (lake / "feeds" / "archived" / path.name).exists() else "no feed"
 
 
-def _report(lake: Path, states: dict[str, State]) -> int:
-    lines = [_line(lake, name, state) for name, state in states.items()]
+def _report(lake: Path, lines: list[dict[str, Any]]) -> int:
     if not lines:
         print(f"{lake}: nothing was exported yet; python export_to_data_lake.py --all")
         return ExitCode.OK
     for line in lines:
         for finding in line["findings"]:
             print(f"! {finding}")
-    print(f"{'feed':<30} {'state':<8} {'rows':>10} {'MB':>8} {'parts':>5} {'newest':<10}")
+    print(f"{'feed':<30} {'status':<8} {'rows':>10} {'MB':>8} {'parts':>5} {'newest':<10}")
     for line in lines:
         print(
-            f"{line['feed'][:30]:<30} {line['state']:<8} {line['rows']:>10,} {line['size_mb']:>8.1f} "
+            f"{line['feed'][:30]:<30} {_status(line):<8} {line['rows']:>10,} {line['size_mb']:>8.1f} "
             f"{line['partitions']:>5} {line['newest']:<10}"
         )
     rows, size = sum(line["rows"] for line in lines), sum(line["size_mb"] for line in lines)
     print(f"{'total':<30} {'':<8} {rows:>10,} {size:>8.1f}")
-    print(f"last export {max(line['last_export'] for line in lines)}")
+    print(f"last run {max(line['last_run'] for line in lines)}")
     return ExitCode.OK
+
+
+def _status(line: dict[str, Any]) -> str:
+    """How the last run went, or why there is none to expect."""
+    return str(line["result"] if line["state"] == "active" else line["state"])
 
 
 def _stats(states: dict[str, State]) -> int:

@@ -5,10 +5,13 @@ One module, one noun; imports point down this list only:
     export                                 the turn of one feed
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
+    retention, versions                    what is too old to stay; which version of a table is read
+    trash                                  what was taken out, and back
     anchors, fold                          what a stream's rows prove; a changelog's latest rows
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
+    history                                one line for each run of each feed
     files, errors                          atomic writes and locks; the error family
 
 Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package

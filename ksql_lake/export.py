@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ksql_lake import metadata, retention, trash
 from ksql_lake.errors import ExitCode, LakeBusyError, LakeError
 from ksql_lake.feeds import Feed
 from ksql_lake.files import exclusive_lock
@@ -41,6 +42,9 @@ class FeedTask:
     allow_shrink: bool = False
     reconcile: bool = False
     batch_size: int = 10_000
+    rule: retention.Rule | None = None
+    trash_days: int = 7
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class FeedResult:
     messages: tuple[str, ...] = ()
     exit_code: int = ExitCode.OK
     reconciled: tuple[str, ...] = ()
+    retries: int = 0
 
 
 def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: None) -> FeedResult:
@@ -68,6 +73,8 @@ def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: N
         dataset = Dataset(task.lake, name, task.feed.type, task.feed.access == "restricted")
         with exclusive_lock(dataset.lock, name, wait=task.wait), Client(task.server) as client:
             outcome = _export(client, task, dataset, progress)
+            if task.rule is not None:
+                _retain(task, dataset, outcome)
     except LakeBusyError as error:
         return _failed(task, str(error), started, "busy", ExitCode.LOCKED)
     except LakeError as error:
@@ -95,7 +102,25 @@ def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: N
         tuple(outcome.findings),
         ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
         tuple(outcome.reconciled),
+        outcome.retries,
     )
+
+
+def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
+    """Retention after a good export, under the same lock."""
+    state = metadata.load(dataset)
+    if state is None or task.rule is None:
+        return
+    moment = dt.datetime.now(dt.UTC)
+    decided = retention.plan(dataset.feed, state, task.rule, moment)
+    if decided.refusal:
+        outcome.findings.append(f"retention: {decided.refusal}")
+    if decided.going:
+        linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
+        outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")
+        outcome.findings += [f"{path}: too old, but a symbolic link stands in the way; left alone" for path in linked]
+    for path in trash.empty(dataset, task.trash_days, moment.date()):
+        outcome.notes.append(f"removed {path} for good")
 
 
 def _failed(

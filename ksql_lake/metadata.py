@@ -8,6 +8,7 @@ staging that has none, so a crash between any two system calls leaves the old st
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from ksql_lake.files import append_line, atomic_write, fsync_dir, make_dirs, rem
 
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
+TRASH = ".trash"
+HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
 State = dict[str, Any]
 
 
@@ -163,6 +166,24 @@ def commit(dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: 
     _carry_out(dataset, directory, journal)
 
 
+def amend(
+    dataset: Dataset, run: str, state: State, moves: Sequence[Move], *, now: str, by: str, what: str
+) -> None:
+    """Commit a change that is no export (retention, rollback, erasure ...), and remember who made it and when.
+
+    Args:
+        state: the new state, its sequence number not yet raised.
+        now: ISO 8601, UTC.
+        by: the user who asked for it.
+        what: one line for the history.
+    """
+    base = state["sequence"]
+    state |= {"sequence": base + 1, "run": run}
+    state["changes"] = [*state.get("changes", [])[-HISTORY + 1 :], {"at": now, "by": by, "what": what}]
+    summarise(state)
+    commit(dataset, run, base, moves, state)
+
+
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
     """Finish or forget what an earlier run left in staging; returns a line for each thing done.
 
@@ -223,6 +244,23 @@ def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
             os.chmod(origin, dataset.file_mode)
         os.rename(origin, final)
         fsync_dir(final.parent)
+    for parent in {(dataset.lake / source).parent for source, _ in moves}:
+        for top in (dataset.directory, dataset.lake / TRASH):
+            _remove_emptied(top, parent)
+
+
+def _remove_emptied(top: Path, directory: Path) -> None:
+    """Remove the partition directories that a change emptied; readers would list them for nothing."""
+    while top in directory.parents:
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return
+        directory = directory.parent
 
 
 def _remember(dataset: Dataset, state: State) -> None:

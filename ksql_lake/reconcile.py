@@ -67,25 +67,41 @@ def reconcile(
     newest = max((f["rowtime_max"] for f in state["files"] if f["generation"] == state["generation"]), default=-1)
     source = until_answered(lambda: _count(client, state, days, newest, limits), limits.retry, lambda _: None)
     chosen = lake if not days else Counter({day: lake[day] for day in days})
-    return compare(source, chosen, exported_whole=bool(state["resume"]))
+    return compare(source, chosen, exported_whole=bool(state["resume"]), removed=_removed(state))
 
 
-def compare(source: SourceCount, lake: Mapping[dt.date, int], *, exported_whole: bool) -> list[DayCount]:
+def _removed(state: metadata.State) -> Counter[dt.date]:
+    """Rows per day that were taken out here (retention, erasure)."""
+    found: Counter[dt.date] = Counter()
+    for partition, entry in state.get("removed", {}).items():
+        day = parse_day(partition)
+        if day is not None:
+            found[day] += sum(entry.values())
+    return found
+
+
+def compare(
+    source: SourceCount, lake: Mapping[dt.date, int], *, exported_whole: bool, removed: Mapping[dt.date, int]
+) -> list[DayCount]:
     """Why the days differ, oldest first.
 
     Args:
         exported_whole: False for a feed that only `--date` runs have filled so far.
+        removed: rows of each day that retention or an erasure took out of the lake.
     """
     oldest = min((day for day, rows in source.days.items() if rows), default=None)
     found = []
     for day in sorted({*source.days, *lake}):
         there, here, newer = source.days.get(day, 0), lake.get(day, 0), source.newer.get(day, 0)
-        reason, explained = _reason(there, here, newer, oldest is None or day <= oldest, exported_whole)
+        at_the_edge = oldest is None or day <= oldest
+        reason, explained = _reason(there, here, newer, at_the_edge, exported_whole, removed.get(day, 0))
         found.append(DayCount(day, there, here, reason, explained))
     return found
 
 
-def _reason(there: int, here: int, newer: int, at_the_edge: bool, exported_whole: bool) -> tuple[str, bool]:
+def _reason(
+    there: int, here: int, newer: int, at_the_edge: bool, exported_whole: bool, removed: int
+) -> tuple[str, bool]:
     if there == here:
         return "", True
     if here > there:
@@ -98,9 +114,11 @@ def _reason(there: int, here: int, newer: int, at_the_edge: bool, exported_whole
         return f"{missing:,} not exported: only --date runs so far, and none of this day", True
     if missing <= newer:
         return f"{missing:,} newer than the last export", True
+    if missing <= newer + removed:
+        return f"{removed:,} removed here by retention or erasure", True
     return (
         f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they came late and land with the "
-        "next export, or were removed here (retention, erase); if they stay, report it"
+        "next export; if they stay, report it"
     ), False
 
 

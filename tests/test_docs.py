@@ -51,6 +51,8 @@ def test_every_command_of_readme_in_its_order(demo: tuple[str, Path], monkeypatc
     monkeypatch.setenv("KSQLDB_URL", url)
     monkeypatch.setenv("DATA_LAKE_DIR", str(lake))
     monkeypatch.setenv("IDLE_SECONDS", "0.3")
+    monkeypatch.setenv("RETENTION", "off")  # the demo's days are of 2025, too old to stay
+    monkeypatch.setenv("MAX_DELETE_PERCENT", "100")
     monkeypatch.chdir(lake.parent)
     shown = commands()
     assert len(shown) >= 12

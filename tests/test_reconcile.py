@@ -102,7 +102,7 @@ def test_why_days_differ(
     source: list[int], lake: list[int], newer: list[int], whole: bool, words: list[str], explained: bool
 ) -> None:
     counted = SourceCount(Counter(dict(zip(DAYS, source, strict=True))), Counter(dict(zip(DAYS, newer, strict=True))))
-    found = compare(counted, dict(zip(DAYS, lake, strict=True)), exported_whole=whole)
+    found = compare(counted, dict(zip(DAYS, lake, strict=True)), exported_whole=whole, removed={})
     assert [day.day for day in found] == DAYS
     assert all(day.reason.startswith(word) and bool(day.reason) == bool(word)
                for day, word in zip(found, words, strict=True))

@@ -1,0 +1,44 @@
+"""The run history: one line in `logs/runs.jsonl` for every run of every feed, whatever became of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.files import append_line, make_dirs
+
+RUNS = "logs/runs.jsonl"
+TAIL = 4 << 20  # bytes of the history that are read: some 10,000 runs
+Run = dict[str, Any]
+
+
+def append(lake: Path, run: Run) -> None:
+    """Add one run, durably."""
+    path = lake / RUNS
+    make_dirs(path.parent)
+    append_line(path, json.dumps(run, ensure_ascii=False).encode())
+
+
+def runs(lake: Path) -> list[Run]:
+    """The runs of the newest few MiB, oldest first; a torn line is passed over."""
+    path = lake / RUNS
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL, 0))
+        lines = file.read().splitlines()
+    found = []
+    for line in lines:
+        try:
+            run = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(run, dict) and "feed" in run:
+            found.append(run)
+    return found
+
+
+def latest(lake: Path) -> dict[str, Run]:
+    """The last run of each feed."""
+    return {run["feed"]: run for run in runs(lake)}
