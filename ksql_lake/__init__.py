@@ -10,6 +10,7 @@ One module, one noun; imports point down this list only:
     anchors, fold                          what a stream's rows prove; a changelog's latest rows
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
+    blocks                                 plain rows by the megabyte
     partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
     history                                one line for each run of each feed
     files, errors                          atomic writes and locks; the error family
