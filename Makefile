@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all bench lint clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,9 +27,12 @@ test: $(VENV)/dev ## the test suite
 test-all: $(VENV)/dev ## the test suite, slow checks included
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
+bench: $(VENV)/dev ## ours and the alternatives side by side (some minutes; ROWS=200000 for a quick look)
+	$(BIN)/python -m benchmarks --rows $(or $(ROWS),2000000)
+
 lint: $(VENV)/dev ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/mypy ksql_lake data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py
+	$(BIN)/mypy ksql_lake data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py benchmarks
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo_lake

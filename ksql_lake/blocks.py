@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -39,12 +39,15 @@ _PLAIN_ESCAPES = {
     b'"': b'""', b"\\": b"\\", b"/": b"/", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t",
 }
 # What decides where a column ends: quotes, brackets, commas, line ends.
-_QUOTE, _OPEN, _CLOSE, _COMMA, _LINE = 1, 2, 3, 4, 5
+_COLON, _QUOTE, _OPEN, _CLOSE, _COMMA, _LINE = 1, 2, 3, 4, 5, 6
 _CLASSES = bytes(
     {ord('"'): _QUOTE, ord("["): _OPEN, ord("{"): _OPEN, ord("]"): _CLOSE, ord("}"): _CLOSE, ord(","): _COMMA,
-     ord("\n"): _LINE}.get(code, 0)
+     ord("\n"): _LINE, ord(":"): _COLON}.get(code, 0)
     for code in range(256)
 )
+
+
+Positions: TypeAlias = np.ndarray[Any, Any]
 
 
 class _Uncertain(Exception):
@@ -68,7 +71,7 @@ class BlockReader:
         self._nested = [i for i, column in enumerate(columns) if column.type.base in ("ARRAY", "MAP", "STRUCT")]
         self._scalar = [i for i in range(len(columns)) if i not in self._nested]
         self._by_json = [i for i in self._nested if _is_json_able(columns[i].type)]
-        self._quoted = [i for i in self._scalar if columns[i].type.base in QUOTED]
+        self._by_csv = [i for i in self._nested if _is_plain_map(columns[i].type)]
         self._runs = _runs(self._scalar)
         self._refused = 0
 
@@ -99,55 +102,22 @@ class BlockReader:
         return pa.RecordBatch.from_arrays([arrays[i] for i in range(len(self._columns))], schema=self._schema)
 
     def _read_scalars(self, text: bytes, rows: int, arrays: dict[int, pa.Array]) -> None:
-        text, escaped, multiline = _unescape(text)
-        quotes = text.count(b'"') - 2 * escaped
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(text),
-            pyarrow.csv.ReadOptions(
-                use_threads=False, block_size=len(text) + 1, column_names=[str(i) for i in self._scalar]
-            ),
-            pyarrow.csv.ParseOptions(newlines_in_values=multiline, ignore_empty_lines=False),
-            pyarrow.csv.ConvertOptions(
-                column_types={str(i): _csv_type(self._schema.field(i).type) for i in self._scalar},
-                null_values=["null"], strings_can_be_null=True, quoted_strings_can_be_null=False,
-                true_values=["true"], false_values=["false"],
-            ),
-        )
-        if table.num_rows != rows:
-            raise _Uncertain
-        for at, i in enumerate(self._scalar):
-            arrays[i] = self._finish(table.column(at).combine_chunks(), i)
-        # Quotes just where the types want them, and in values only those that were escaped: "5" is no number, and
-        # neither a bare word nor ["a"] is a string.
-        if quotes != 2 * sum(rows - arrays[i].null_count for i in self._quoted):
-            raise _Uncertain
-        strings = (arrays[i].buffers()[2] for i in self._scalar if self._columns[i].type.base == "STRING")
-        if escaped != sum(buffer.to_pybytes().count(b'"') for buffer in strings if buffer is not None):
-            raise _Uncertain
-
-    def _finish(self, array: pa.Array, i: int) -> pa.Array:
-        kind = self._columns[i].type.base
-        if kind == "TIMESTAMP":
-            lowest = pc.min(array.cast(pa.int64())).as_py()
-            if lowest is not None and lowest < GREGORIAN_MS:
-                raise _Uncertain
-            return array.cast(self._schema.field(i).type)
-        if kind == "BYTES":
-            values = [None if v is None else base64.b64decode(v, validate=True) for v in array.to_pylist()]
-            return pa.array(values, pa.binary())
-        return array
+        kinds = [(self._columns[i].type.base, self._schema.field(i).type) for i in self._scalar]
+        arrays.update(zip(self._scalar, _read_csv(text, rows, kinds), strict=True))
 
     def _cut_out(self, text: bytes, rows: int, arrays: dict[int, pa.Array]) -> bytes:
         """Read the nested columns, and return the CSV of the others."""
-        ends = self._ends(text, rows)
+        ends, inner = self._ends(text, rows)
         starts = np.empty_like(ends)
         starts[:, 1:] = ends[:, :-1] + 1
         starts[0, 0] = 0
         starts[1:, 0] = ends[:-1, -1] + 1
         if self._by_json:
             self._read_json(text, starts, ends, arrays)
+        for i in self._by_csv:
+            arrays[i] = self._read_map(text, starts[:, i], ends[:, i], inner, i)
         for i in self._nested:
-            if i not in self._by_json:
+            if i not in arrays:
                 arrays[i] = self._read_exact(text, starts[:, i].tolist(), ends[:, i].tolist(), i)
         pieces = [
             [text[a:b] for a, b in zip(starts[:, first].tolist(), ends[:, last].tolist(), strict=True)]
@@ -155,12 +125,12 @@ class BlockReader:
         ]
         return b"\n".join(pieces[0] if len(pieces) == 1 else map(b",".join, zip(*pieces, strict=True)))
 
-    def _ends(self, text: bytes, rows: int) -> np.ndarray[Any, Any]:
-        """Where each column of each row ends: an array of (rows, columns) positions."""
+    def _ends(self, text: bytes, rows: int) -> tuple[Positions, tuple[Positions, Positions]]:
+        """Where each column of each row ends, (rows, columns); and the colons and commas one level down."""
         # Escaped quotes and backslashes decide nothing; replaced by as many bytes that decide nothing.
         plain = text.replace(rb"\\", b"__").replace(rb"\"", b"__") if b"\\" in text else text
         classes = np.frombuffer(plain.translate(_CLASSES), np.uint8)
-        at = np.flatnonzero(classes).astype(np.int32)
+        at = np.flatnonzero(classes != 0).astype(np.int32)  # of booleans: much faster than of numbers
         kind = classes[at]
         quote = kind == _QUOTE
         outside = (np.cumsum(quote, dtype=np.int32) & 1) == 0
@@ -169,16 +139,44 @@ class BlockReader:
         keep = outside & ~quote
         at, kind = at[keep], kind[keep]
         steps = (kind == _OPEN).view(np.int8) - (kind == _CLOSE).view(np.int8)
-        top = (np.cumsum(steps, dtype=np.int32) == 0) & (kind >= _COMMA)
+        depth = np.cumsum(steps, dtype=np.int32)
+        top = (depth == 0) & (kind >= _COMMA)
         ends = np.append(at[top], len(text))
         width = len(self._columns)
         if len(ends) != rows * width or (kind[top][width - 1 :: width] != _LINE).any():
             raise _Uncertain
-        return ends.reshape(rows, len(self._columns))
+        colons, commas = (at[(depth == 1) & (kind == sign)] if self._by_csv else at[:0] for sign in (_COLON, _COMMA))
+        return ends.reshape(rows, width), (colons, commas)
 
-    def _read_json(
-        self, text: bytes, starts: np.ndarray[Any, Any], ends: np.ndarray[Any, Any], arrays: dict[int, pa.Array]
-    ) -> None:
+    def _read_map(
+        self, text: bytes, starts: Positions, ends: Positions, inner: tuple[Positions, Positions], i: int
+    ) -> pa.Array:
+        """A MAP of scalars as a CSV of its keys and values: its colons become commas, its commas line ends."""
+        colons, commas = inner
+        changed = np.frombuffer(text, np.uint8).copy()
+        null = changed[starts] == ord("n")
+        if not (null | (changed[starts] == ord("{"))).all():
+            raise _Uncertain
+        counts = np.searchsorted(colons, ends) - np.searchsorted(colons, starts)
+        between = np.searchsorted(commas, ends) - np.searchsorted(commas, starts)
+        if (between != np.maximum(counts - 1, 0)).any():
+            raise _Uncertain
+        changed[colons], changed[commas] = ord(","), ord("\n")
+        entries = changed.tobytes()
+        filled = counts > 0
+        spans = zip((starts[filled] + 1).tolist(), (ends[filled] - 1).tolist(), strict=True)
+        lines = b"\n".join([entries[a:b] for a, b in spans])
+        kind, total = self._schema.field(i).type, int(counts.sum())
+        item = self._columns[i].type.element
+        if item is None:
+            raise _Uncertain
+        kinds = [("STRING", kind.key_type), (item.base, kind.item_type)]
+        keys, items = _read_csv(lines, total, kinds) if total else [pa.array([], kind) for _, kind in kinds]
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+        made = pa.MapArray.from_arrays(pa.array(offsets, mask=np.append(null, False)), keys, items)
+        return made.cast(kind)
+
+    def _read_json(self, text: bytes, starts: Positions, ends: Positions, arrays: dict[int, pa.Array]) -> None:
         pieces = (
             [text[a:b] for a, b in zip(starts[:, i].tolist(), ends[:, i].tolist(), strict=True)] for i in self._by_json
         )
@@ -204,6 +202,55 @@ class BlockReader:
             return pa.array(converted, self._schema.field(i).type)
         except (TypeError, KeyError, AttributeError, ArithmeticError):
             raise _Uncertain from None
+
+
+def _read_csv(text: bytes, rows: int, kinds: Sequence[tuple[str, pa.DataType]]) -> list[pa.Array]:
+    """Lines of scalars, with JSON's escapes in their strings; `kinds` are (ksqlDB base type, Arrow type)."""
+    text, escaped, multiline = _unescape(text)
+    quotes = text.count(b'"') - 2 * escaped
+    names = [str(i) for i in range(len(kinds))]
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(text),
+        pyarrow.csv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=names),
+        pyarrow.csv.ParseOptions(newlines_in_values=multiline, ignore_empty_lines=False),
+        pyarrow.csv.ConvertOptions(
+            column_types={name: _csv_type(kind) for name, (_, kind) in zip(names, kinds, strict=True)},
+            null_values=["null"], strings_can_be_null=True, quoted_strings_can_be_null=False,
+            true_values=["true"], false_values=["false"],
+        ),
+    )
+    if table.num_rows != rows:
+        raise _Uncertain
+    read = [column.combine_chunks() for column in table.columns]
+    # Quotes just where the types want them, and in values only those that were escaped: "5" is no number, and
+    # neither a bare word nor ["a"] is a string.
+    quoted = [array for array, (base, _) in zip(read, kinds, strict=True) if base in QUOTED]
+    if quotes != 2 * sum(rows - array.null_count for array in quoted):
+        raise _Uncertain
+    strings = [array.buffers()[2] for array, (base, _) in zip(read, kinds, strict=True) if base == "STRING"]
+    if escaped != sum(buffer.to_pybytes().count(b'"') for buffer in strings if buffer is not None):
+        raise _Uncertain
+    return [_finish(array, base, kind) for array, (base, kind) in zip(read, kinds, strict=True)]
+
+
+def _finish(array: pa.Array, base: str, kind: pa.DataType) -> pa.Array:
+    if base == "TIMESTAMP":
+        lowest = pc.min(array.cast(pa.int64())).as_py()
+        if lowest is not None and lowest < GREGORIAN_MS:
+            raise _Uncertain
+        return array.cast(kind)
+    if base == "BYTES":
+        return pa.array([v and base64.b64decode(v, validate=True) for v in array.to_pylist()], kind)
+    return array
+
+
+def _is_plain_map(kind: SqlType) -> bool:
+    """A MAP at the top whose keys are strings and whose values are scalars."""
+    inner = kind.element
+    return (
+        kind.base == "MAP" and kind.key is not None and kind.key.base == "STRING" and inner is not None
+        and inner.base not in ("ARRAY", "MAP", "STRUCT")
+    )
 
 
 def _is_json_able(kind: SqlType) -> bool:

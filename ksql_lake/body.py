@@ -18,6 +18,14 @@ class Cut(Exception):
     """The connection ended before the body did."""
 
 
+class _Sizes(dict[bytes, int]):
+    """Chunk sizes by their text: a stream has few different ones."""
+
+    def __missing__(self, text: bytes) -> int:
+        self[text] = size = int(text, 16)
+        return size
+
+
 class Body:
     """The body of one response of `requests` (stream=True, nothing read of it yet)."""
 
@@ -31,6 +39,7 @@ class Body:
         length = headers.get("Content-Length")
         self._left = int(length) if length is not None and not self._chunked else None
         self._wire = bytearray(self._buffered())
+        self._sizes = _Sizes()
         self._pending = 0  # bytes of the present chunk still to come, its CRLF included
         self.ended = self._left == 0
 
@@ -83,6 +92,9 @@ class Body:
 
     def _dechunk(self) -> bytes:
         """Whole or partial chunks of what was received; bytes that are not decided yet stay."""
+        many = self._many_chunks() if not self._pending else b""
+        if many:
+            return many
         wire, parts, at = bytes(self._wire), [], 0
         while at < len(wire):
             if self._pending:
@@ -108,6 +120,24 @@ class Body:
             self._pending = size + 2
         self._wire = bytearray(wire[at:])
         return b"".join(parts)
+
+    def _many_chunks(self) -> bytes:
+        """All whole chunks received, taken apart at once; b"" where that is not certain.
+
+        JSON text holds no raw CRLF, so splitting there gives sizes and chunks in turn; each size is compared.
+        """
+        wire = bytes(self._wire)
+        pieces = wire.split(b"\r\n")
+        whole = (len(pieces) - 1) // 2 * 2
+        sizes, chunks = pieces[0:whole:2], pieces[1:whole:2]
+        try:
+            lengths = list(map(self._sizes.__getitem__, sizes))
+        except ValueError:
+            return b""
+        if len(chunks) < 2 or 0 in lengths or lengths != list(map(len, chunks)):
+            return b""
+        self._wire = bytearray(wire[sum(lengths) + sum(map(len, sizes)) + 4 * len(chunks) :])
+        return b"".join(chunks)
 
     def ask(self, request: bytes) -> bytes:
         """Send a request on the same connection once the body has ended; returns the start of the answer.

@@ -157,10 +157,19 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
 
 
 def _key_hashes(batch: pa.RecordBatch, keys: list[int]) -> np.ndarray:
-    """64-bit hashes of the keys: equal keys are found with certainty, different ones all but never confused."""
-    columns = [batch.column(i).to_pylist() for i in keys]
-    values = (hash(str(key)) for key in zip(*columns, strict=True))
+    """64-bit hashes of the keys: equal keys are found with certainty, different ones all but never confused.
+
+    Of text, never of numbers: Python's hash of -1 is that of -2.
+    """
+    columns = [_as_text(batch.column(i)) for i in keys]
+    values = map(hash, columns[0] if len(columns) == 1 else zip(*columns, strict=True)) if columns else ()
     return np.fromiter(values, np.int64, len(batch) if keys else 0)
+
+
+def _as_text(column: pa.Array) -> list[str | None]:
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        return [str(value) for value in column.to_pylist()]
+    return list(column.cast(pa.string()).to_pylist())
 
 
 def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:

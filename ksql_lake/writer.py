@@ -2,7 +2,8 @@
 
 Rows wait per partition until a row group is full; when all that wait exceeds `buffer_bytes`, the largest
 partition is written first. A Parquet file cannot be opened again, so a file that is closed early (rolled, or
-least recently used) is simply followed by another one of its partition.
+least recently used) is simply followed by another one of its partition. Encoding runs in a thread of its own, one
+row group behind, while the caller decodes the next rows: both spend their time in C++, outside of Python's lock.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +91,8 @@ class PartitionWriter:
         self._staged: list[StagedFile] = []
         self._sequence = 0
         self._ended = False
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._encoding: Future[None] | None = None
         make_dirs(directory, options.dir_mode)
 
     def __enter__(self) -> PartitionWriter:
@@ -145,11 +149,13 @@ class PartitionWriter:
         for directory in sorted(self._made):
             fsync_dir(directory)
         self._ended = True
+        self._encoder.shutdown()
         return sorted(self._staged, key=lambda file: file.name.rpartition("_")[2])
 
     def abort(self) -> None:
         """Let go of everything; what lies in staging is the caller's to remove."""
         self._ended = True
+        self._encoder.shutdown()
         for file in self._open.values():
             file.discard()
         self._open.clear()
@@ -158,6 +164,7 @@ class PartitionWriter:
 
     def _write_group(self, partition: str, footer: Mapping[str, str] | None = None) -> None:
         """Write up to one row group of what waits for a partition."""
+        self._encoded()
         file = self._open.get(partition)
         if file is not None and file.is_full(self._options):
             self._finish(partition, footer)
@@ -170,9 +177,19 @@ class PartitionWriter:
         if file is None:
             file = self._open_file(partition, waiting.day, table)
         self._open.move_to_end(partition)
-        file.write(table)
+        self._encoding = self._encoder.submit(file.write, table)
         if not waiting.pending:
             del self._waiting[partition]
+
+    def _encoded(self) -> None:
+        """Wait until the row group before this one is written.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        encoding, self._encoding = self._encoding, None
+        if encoding is not None:
+            encoding.result()
 
     def _open_file(self, partition: str, day: str, first: pa.Table) -> _OpenFile:
         while len(self._open) >= self._options.max_open:
@@ -187,6 +204,7 @@ class PartitionWriter:
         return file
 
     def _finish(self, partition: str, footer: Mapping[str, str] | None) -> None:
+        self._encoded()
         # Stays in `_open` until it is finished: after an error `abort` still has its descriptor to close.
         self._staged.append(self._open[partition].finish({**self._footer, **(footer or {})}))
         del self._open[partition]
