@@ -128,14 +128,9 @@ def read_only(kind: str, directory: Path, out: Path, url: str) -> None:
 
 
 def _blocks(path: Path, size: int) -> Any:
-    rest = b""
-    with path.open("rb") as file:
+    with path.open("rb", BLOCK) as file:
         while piece := file.read(size):
-            whole, end, rest_ = (rest + piece).rpartition(b"\n")
-            rest = rest_
-            yield whole + end
-    if rest:
-        yield rest
+            yield piece + file.readline()
 
 
 def naive_http(kind: str, directory: Path, out: Path, url: str) -> None:

@@ -62,16 +62,19 @@ class BlockReader:
         schema: their Arrow schema, with positions for names.
         exact: per column, from a JSON value (never None) to what `pa.array` takes; for nested types that pyarrow.json
             cannot read.
+
+    Attributes:
+        nested: positions of the columns that are cut out of the rows first.
     """
 
     def __init__(
         self, columns: Sequence[Column], schema: pa.Schema, exact: Sequence[Callable[[Any], Any]]
     ) -> None:
         self._columns, self._schema, self._exact = list(columns), schema, list(exact)
-        self._nested = [i for i, column in enumerate(columns) if column.type.base in ("ARRAY", "MAP", "STRUCT")]
-        self._scalar = [i for i in range(len(columns)) if i not in self._nested]
-        self._by_json = [i for i in self._nested if _is_json_able(columns[i].type)]
-        self._by_csv = [i for i in self._nested if _is_plain_map(columns[i].type)]
+        self.nested = [i for i, column in enumerate(columns) if column.type.base in ("ARRAY", "MAP", "STRUCT")]
+        self._scalar = [i for i in range(len(columns)) if i not in self.nested]
+        self._by_json = [i for i in self.nested if _is_json_able(columns[i].type)]
+        self._by_csv = [i for i in self.nested if _is_plain_map(columns[i].type)]
         self._runs = _runs(self._scalar)
         self._refused = 0
 
@@ -81,7 +84,7 @@ class BlockReader:
             return None
         try:
             batch = self._read(block)
-        except (_Uncertain, pa.ArrowException, ValueError, OverflowError):
+        except (_Uncertain, pa.ArrowException, ValueError, OverflowError, IndexError):
             self._refused += 1
             return None
         self._refused = 0
@@ -90,13 +93,13 @@ class BlockReader:
     def _read(self, block: bytes) -> pa.RecordBatch:
         if not block.startswith(HEAD) or not block.endswith(TAIL):
             raise _Uncertain
-        rows = block.count(b"\n")
+        rows = _count(block, b"\n")
         # In JSON text no raw line end stands inside a string, so what lies between two rows is never part of a value.
         text = block[len(HEAD) : -len(TAIL)].replace(BETWEEN, b"\n")
         if len(block) - len(text) != len(HEAD) + len(TAIL) + (rows - 1) * (len(BETWEEN) - 1):
             raise _Uncertain
         arrays: dict[int, pa.Array] = {}
-        if self._nested:
+        if self.nested:
             text = self._cut_out(text, rows, arrays)
         self._read_scalars(text, rows, arrays)
         return pa.RecordBatch.from_arrays([arrays[i] for i in range(len(self._columns))], schema=self._schema)
@@ -116,7 +119,7 @@ class BlockReader:
             self._read_json(text, starts, ends, arrays)
         for i in self._by_csv:
             arrays[i] = self._read_map(text, starts[:, i], ends[:, i], inner, i)
-        for i in self._nested:
+        for i in self.nested:
             if i not in arrays:
                 arrays[i] = self._read_exact(text, starts[:, i].tolist(), ends[:, i].tolist(), i)
         pieces = [
@@ -191,7 +194,7 @@ class BlockReader:
         if table.num_rows != len(starts) or table.schema.names != schema.names:
             raise _Uncertain
         for at, i in enumerate(self._by_json):
-            arrays[i] = table.column(at).combine_chunks()
+            arrays[i] = _whole(table.column(at))
 
     def _read_exact(self, text: bytes, starts: list[int], ends: list[int], i: int) -> pa.Array:
         pieces = [text[a:b] for a, b in zip(starts, ends, strict=True)]
@@ -207,7 +210,7 @@ class BlockReader:
 def _read_csv(text: bytes, rows: int, kinds: Sequence[tuple[str, pa.DataType]]) -> list[pa.Array]:
     """Lines of scalars, with JSON's escapes in their strings; `kinds` are (ksqlDB base type, Arrow type)."""
     text, escaped, multiline = _unescape(text)
-    quotes = text.count(b'"') - 2 * escaped
+    quotes = _count(text, b'"') - 2 * escaped
     names = [str(i) for i in range(len(kinds))]
     table = pyarrow.csv.read_csv(
         pa.BufferReader(text),
@@ -221,16 +224,25 @@ def _read_csv(text: bytes, rows: int, kinds: Sequence[tuple[str, pa.DataType]]) 
     )
     if table.num_rows != rows:
         raise _Uncertain
-    read = [column.combine_chunks() for column in table.columns]
+    read = [_whole(column) for column in table.columns]
     # Quotes just where the types want them, and in values only those that were escaped: "5" is no number, and
     # neither a bare word nor ["a"] is a string.
     quoted = [array for array, (base, _) in zip(read, kinds, strict=True) if base in QUOTED]
     if quotes != 2 * sum(rows - array.null_count for array in quoted):
         raise _Uncertain
     strings = [array.buffers()[2] for array, (base, _) in zip(read, kinds, strict=True) if base == "STRING"]
-    if escaped != sum(buffer.to_pybytes().count(b'"') for buffer in strings if buffer is not None):
+    if escaped != sum(_count(buffer, b'"') for buffer in strings if buffer is not None):
         raise _Uncertain
     return [_finish(array, base, kind) for array, (base, kind) in zip(read, kinds, strict=True)]
+
+
+def _count(data: Any, byte: bytes) -> int:
+    """How often a byte occurs in bytes or a buffer; several times as fast as `bytes.count`."""
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == byte[0]))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _finish(array: pa.Array, base: str, kind: pa.DataType) -> pa.Array:

@@ -61,7 +61,7 @@ TOKENS = st.sampled_from([
     '"x"', '"null"', '"5"', '"true"', '"1.5"', '"2025-01-15"', '"10:00"', '"2025-01-15T10:00:00.000"', '"a,b"',
     r'"a\"b"', r'"\\"', r'"\n"', r'"\u0022"', r'"\ud83d\ude00"', r'"\ud83d"', r'"\u0000"', '"]}},"',
     r'"{\"row\":{\"columns\":["', "[]", "[1]", '["a"]', "{}", '{"A":1}', '{"A":null}', '{"A":"x"}', "[null]",
-    "x", "", "NaN", '"NaN"', '"aGk="', "'a'", '"', '{"A":1,"A":2}', '{"B":1}', "-0.0", "0.1",
+    "x", "", "NaN", '"NaN"', '"aGk="', "'a'", '"', '{"B":1}', "-0.0", "0.1",
 ])
 TYPES = ["BOOLEAN", "INTEGER", "BIGINT", "DOUBLE", "STRING", "BYTES", "DATE", "TIME", "TIMESTAMP", "DECIMAL(6, 2)",
          "ARRAY<INTEGER>", "ARRAY<STRING>", "STRUCT<`A` INTEGER>", "STRUCT<`A` STRING>", "MAP<STRING, INTEGER>"]
@@ -72,7 +72,8 @@ TYPES = ["BOOLEAN", "INTEGER", "BIGINT", "DOUBLE", "STRING", "BYTES", "DATE", "T
 def test_odd_tokens_in_any_column(data: st.DataObject) -> None:
     """What the exact path refuses the fast one must not take, and what both take is the same.
 
-    Left out: numbers no JSON writer makes (01, +1, with blanks), which pyarrow.csv reads as the number they show.
+    Left out: what no JSON writer of a Java map makes: a key twice, and numbers such as 01 and +1 (pyarrow.csv reads
+    them as the number they show).
     """
     kinds = data.draw(st.lists(st.sampled_from(TYPES), min_size=1, max_size=3))
     rows = data.draw(st.lists(st.lists(TOKENS, min_size=len(kinds), max_size=len(kinds)), min_size=1, max_size=3))
@@ -126,7 +127,7 @@ def test_a_query_of_odd_rows_stops_trying() -> None:
     assert reader.read(plain) is None
 
 
-def test_the_decoder_takes_blocks_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decoder_takes_blocks_and_what_is_left() -> None:
     columns = parse_schema("`A` BIGINT, `B` STRING")
     row = '{"row":{"columns":[%d,"a"]}}'
     answer = ",\n".join(row % i for i in range(25)) + "]\n"
@@ -134,3 +135,15 @@ def test_the_decoder_takes_blocks_and_what_is_left(monkeypatch: pytest.MonkeyPat
     numbers = [v for e in elements if isinstance(e, pa.RecordBatch) for v in e.column(0).to_pylist()]
     assert numbers == list(range(25)) and [len(e) for e in elements[:3] if isinstance(e, pa.RecordBatch)] == [10, 10, 4]
     assert type(elements[-1]).__name__ == "ArrayEnd"
+
+
+@pytest.mark.parametrize("odd", [0, 10, 2500, 4999])
+def test_a_large_block_is_read_in_two_halves(odd: int) -> None:
+    """In the order of the wire, also where one half is for the exact path."""
+    columns = parse_schema("`A` BIGINT, `B` ARRAY<STRING>")
+    lines = [f'{{"row":{{"columns":[{i},["{"x" * 200}"]]}}}},\n' for i in range(5000)]
+    lines[odd] = '{"row":{"columns":[7,null],"tombstone":true}},\n'
+    elements = Decoder(columns).decode("".join(lines).encode())
+    numbers = [e.column(0).to_pylist() if isinstance(e, pa.RecordBatch) else [e.columns[0]] for e in elements]
+    assert sum(numbers, []) == [*range(odd), 7, *range(odd + 1, 5000)]
+    assert sum(isinstance(e, pa.RecordBatch) and len(e) > 2000 for e in elements) >= 1
