@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = data_lake_config.load(os.environ)
         return _export(args, replace(config, lake_dir=args.lake.resolve()) if args.lake else config)
     except LakeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"error: {file_error(error)}", file=sys.stderr)
@@ -118,7 +119,9 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
             raise ConfigError("--date is for streams; a table is always exported whole")
         chosen = [feed for feed in chosen if feed.type == "stream"]
     _log_to(config)
-    results = [FeedResult(p.path.stem, "?", "failed", messages=(p.message,), exit_code=1) for p in problems]
+    results = [
+        FeedResult(p.path.stem, "?", "failed", messages=tuple(p.message.splitlines()), exit_code=1) for p in problems
+    ]
     results = [_recorded(config, args, "", result) for result in results]
     for result in results:
         _say(result, args)
@@ -170,7 +173,10 @@ def _task(
         duration=config.max_duration,
         retry=config.timeout * 4,
     )
-    options = WriterOptions(compression=config.compression, file_rows=config.file_rows)
+    options = WriterOptions(
+        compression=feed.compression or config.compression, compression_level=feed.compression_level,
+        bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
+    )
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
     rule = Rule(feed.retention_days, feed.retention_versions, config.max_delete_percent / 100)
     return FeedTask(

@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = data_lake_config.load(os.environ)
         return int(args.run(config, args))
     except LakeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"error: {error.filename or ''}: {error.strerror or error}; mend it and run again", file=sys.stderr)
@@ -151,7 +152,7 @@ def _add(config: Config, args: argparse.Namespace) -> int:
     )
     problems = feeds.problems_of(path, raw)
     if problems:
-        raise FeedError("; ".join(problems))
+        raise FeedError("\n".join(problems))
     make_dirs(path.parent)
     feeds.save(path, raw)
     print(f"added {path}")
@@ -163,7 +164,8 @@ def _list(config: Config, args: argparse.Namespace) -> int:
     for state, directory in (("active", _active(config)), ("archived", _archived(config))):
         for feed in feeds.load_all(directory):
             if not isinstance(feed, Feed):
-                print(f"error: {feed.message}", file=sys.stderr)
+                for line in feed.message.splitlines():
+                    print(f"error: {line}", file=sys.stderr)
                 code = ExitCode.FINDINGS
                 continue
             shown = "disabled" if state == "active" and not feed.enabled else state
@@ -191,7 +193,8 @@ def _check(config: Config, args: argparse.Namespace) -> int:
         loaded = list(feeds.load_all(_active(config)))
     bad = [problem for problem in loaded if isinstance(problem, feeds.FeedProblem)]
     for problem in bad:
-        print(f"error: {problem.message}", file=sys.stderr)
+        for line in problem.message.splitlines():
+            print(f"error: {line}", file=sys.stderr)
     print(f"{len(loaded) - len(bad)} feeds are right, {len(bad)} are wrong")
     return ExitCode.FINDINGS if bad else ExitCode.OK
 

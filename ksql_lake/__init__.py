@@ -7,7 +7,7 @@ One module, one noun; imports point down this list only:
     streams, tables, verify                one export, one check, start to end
     retention, versions                    what is too old to stay; which version of a table is read
     trash                                  what was taken out, and back
-    anchors, fold                          what a stream's rows prove; a changelog's latest rows
+    anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     blocks                                 plain rows by the megabyte

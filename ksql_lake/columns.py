@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ksql_lake.errors import SchemaError
 from ksql_lake.partitions import disk_names
-from ksql_lake.types import Column, arrow_schema, parse_type
+from ksql_lake.types import Column, SqlType, arrow_schema, parse_type
 
 Recorded = dict[str, Any]
 
@@ -63,6 +63,33 @@ def evolve(feed: str, recorded: Sequence[Recorded], now: Sequence[Column], reser
 
 def _way_out() -> str:
     return "change it back, or archive this feed and add a new one under another name (its data stay)"
+
+
+def refuse_forbidden(feed: str, columns: Sequence[Column], forbidden: Sequence[str]) -> None:
+    """Stop before anything is read when the source carries a column that this feed must never hold.
+
+    Args:
+        forbidden: names in any case; `ip_address` stands for every field of that name at any depth,
+            `customer.ip_address` for the one in that STRUCT.
+
+    Raises:
+        SchemaError: names the columns.
+    """
+    carried = {path for column in columns for path in _paths(column.name, column.type)}
+    found = [name for name in forbidden if any(f".{path}".endswith(f".{name.upper()}") for path in carried)]
+    if found:
+        raise SchemaError(
+            f"{feed}: the source carries {', '.join(found)}, which forbidden_columns of the feed rules out; nothing "
+            "was read. Take it out of the source, or of forbidden_columns"
+        )
+
+
+def _paths(name: str, kind: SqlType) -> list[str]:
+    """The dotted upper-case names of a column and of the fields inside it."""
+    found = [name.upper()]
+    for inner, type_ in kind.fields:
+        found += _paths(f"{name}.{inner}", type_)
+    return found + (_paths(name, kind.element)[1:] if kind.element else [])
 
 
 def schema_of(columns: Sequence[Recorded]) -> pa.Schema:

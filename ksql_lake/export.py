@@ -142,12 +142,13 @@ def _export(client: Client, task: FeedTask, dataset: Dataset, progress: Callable
     if feed.type == "table":
         table = TableJob(
             dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink,
-            task.batch_size, progress,
+            task.batch_size, progress, feed.forbidden_columns,
         )
         return export_table(client, table, now)
     stream = StreamJob(
         dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
-        batch_size=task.batch_size, progress=progress,
+        source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
+        forbidden_columns=feed.forbidden_columns,
     )
     outcome = export_stream(client, stream, now)
     if task.reconcile:

@@ -14,19 +14,50 @@ from typing import Any
 from ksql_lake.errors import FeedError
 from ksql_lake.files import atomic_write
 
+SCHEMA_FILE = "feed.schema.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-TYPES: dict[str, tuple[type, ...]] = {
-    "$schema": (str,), "feed_name": (str,), "feed_type": (str,), "ksqldb_source": (str,), "description": (str,),
-    "partitioning": (dict,), "storage_mode": (str,), "format": (str,), "retention_days": (int,),
-    "retention_versions": (int,), "enabled": (bool,), "created_at": (str,), "timezone": (str,),
-    "timestamp_column": (str,), "access": (str,), "max_shrink": (int, float), "idle_seconds": (int, float),
-}
 REQUIRED = ("feed_name", "feed_type", "ksqldb_source")
-CHOICES: dict[str, tuple[str, ...]] = {
-    "feed_type": ("stream", "table"), "access": ("restricted", "open"), "format": ("parquet",),
-    "storage_mode": ("append", "overwrite"),
+WORDS = {
+    str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "an object",
+    list: "a list of column names",
 }
-WORDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "an object"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a feed file may say under one key; `least` is the smallest number allowed."""
+
+    types: tuple[type, ...]
+    says: str
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+
+
+KEYS: dict[str, Key] = {
+    "$schema": Key((str,), "The JSON Schema of feed files, for editors"),
+    "feed_name": Key((str,), "Name of the feed, of its file and of its directory in the lake"),
+    "feed_type": Key((str,), "What the source is", ("stream", "table")),
+    "ksqldb_source": Key((str,), "The stream or table in ksqlDB"),
+    "description": Key((str,), "What a reader of the lake should know"),
+    "partitioning": Key((dict,), "year, month, day for streams; version for tables"),
+    "storage_mode": Key((str,), "append for streams, overwrite for tables", ("append", "overwrite")),
+    "format": Key((str,), "Format of the files", ("parquet",)),
+    "retention_days": Key((int,), "Streams: a day goes when it ended more than so many days ago", least=1),
+    "retention_versions": Key((int,), "Tables: so many of the newest versions are kept", least=1),
+    "keep_versions": Key((int,), "Another name of retention_versions", least=1),
+    "source_retention_days": Key((int,), "Streams: days the topic keeps its records (default 7)", least=1),
+    "enabled": Key((bool,), "false leaves the feed out of --all"),
+    "created_at": Key((str,), "When the feed was added"),
+    "timezone": Key((str,), "IANA zone that a day is counted in (default UTC)"),
+    "timestamp_column": Key((str,), "Streams: column that decides the day (default ROWTIME)"),
+    "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
+    "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
+    "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1),
+    "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
+    "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
+    "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
+    "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +76,18 @@ class Feed:
     enabled: bool
     max_shrink: float
     idle_seconds: float | None
+    source_retention_days: int
+    forbidden_columns: tuple[str, ...]
+    compression: str | None
+    compression_level: int | None
+    bloom_filter_columns: tuple[str, ...]
     path: Path
     raw: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class FeedProblem:
-    """A feed file that cannot be used; the message names file, line and column."""
+    """A feed file that cannot be used; each line of the message names file, line and column."""
 
     path: Path
     message: str
@@ -83,7 +119,7 @@ def load(path: Path) -> Feed:
     raw = _parse(path, text)
     problems = [f"{path}:{_position(text, key)}: {problem}" for key, problem in _problems(path, raw)]
     if problems:
-        raise FeedError("; ".join(problems))
+        raise FeedError("\n".join(problems))
     table = raw["feed_type"] == "table"
     return Feed(
         name=raw["feed_name"],
@@ -91,13 +127,18 @@ def load(path: Path) -> Feed:
         source=raw["ksqldb_source"],
         description=raw.get("description", ""),
         retention_days=raw.get("retention_days"),
-        retention_versions=raw.get("retention_versions"),
+        retention_versions=raw.get("retention_versions", raw.get("keep_versions")),
         timezone=raw.get("timezone", "UTC"),
         timestamp_column=raw.get("timestamp_column"),
         access=raw.get("access", "open" if table else "restricted"),
         enabled=raw.get("enabled", True),
         max_shrink=raw.get("max_shrink", 0.5),
         idle_seconds=raw.get("idle_seconds"),
+        source_retention_days=raw.get("source_retention_days", 7),
+        forbidden_columns=tuple(raw.get("forbidden_columns", ())),
+        compression=raw.get("compression"),
+        compression_level=raw.get("compression_level"),
+        bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
         path=path,
         raw=raw,
     )
@@ -143,23 +184,54 @@ def _line_column(text: str, at: int) -> str:
 def _problems(path: Path, raw: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(key, what is wrong with it), all of them."""
     problems = [(key, f'key "{key}" is missing') for key in REQUIRED if key not in raw]
-    for key, value in raw.items():
-        if key not in TYPES:
-            close = difflib.get_close_matches(key, TYPES, 1)
-            hint = f': did you mean "{close[0]}"?' if close else f"; known are {', '.join(TYPES)}"
-            problems.append((key, f'unknown key "{key}"{hint}'))
-        elif not isinstance(value, TYPES[key]) or (isinstance(value, bool) and bool not in TYPES[key]):
-            problems.append((key, f'"{key}" is {json.dumps(value)}; expected {WORDS[TYPES[key][-1]]}'))
-        elif key in CHOICES and value not in CHOICES[key]:
-            problems.append((key, f'"{key}" is "{value}"; expected {" or ".join(CHOICES[key])}'))
-        elif key.startswith("retention_") and isinstance(value, int) and value < 1:
-            problems.append((key, f'"{key}" is {value}; expected 1 or more'))
-        elif key == "timezone" and not _is_zone(str(value)):
-            problems.append((key, f'"timezone" is "{value}"; expected an IANA name such as Europe/Paris'))
+    problems += [(key, problem) for key, value in raw.items() if (problem := _problem(key, value))]
+    if "retention_versions" in raw and "keep_versions" in raw:
+        problems.append(("keep_versions", '"keep_versions" is another name of "retention_versions"; keep one of them'))
+    if "compression_level" in raw and raw.get("compression") not in ("zstd", "gzip"):
+        problems.append(("compression_level", '"compression_level" goes with "compression": "zstd" or "gzip"'))
     name = raw.get("feed_name")
     if isinstance(name, str) and name != path.stem:
         problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {path.name}; rename one'))
     return problems
+
+
+def _problem(key: str, value: object) -> str | None:
+    known = KEYS.get(key)
+    if known is None:
+        close = difflib.get_close_matches(key, KEYS, 1)
+        hint = f': did you mean "{close[0]}"?' if close else f"; known are {', '.join(KEYS)}"
+        return f'unknown key "{key}"{hint}'
+    found = f'"{key}" is {json.dumps(value, ensure_ascii=False)}; expected '
+    if not isinstance(value, known.types) or (isinstance(value, bool) and bool not in known.types):
+        return found + WORDS[known.types[-1]]
+    if isinstance(value, list) and not all(isinstance(item, str) and item for item in value):
+        return found + WORDS[list]
+    if known.choices and value not in known.choices:
+        return found + " or ".join(known.choices)
+    if known.least is not None and isinstance(value, int | float) and value < known.least:
+        return f"{found}{known.least:g} or more"
+    if key == "timezone" and not _is_zone(str(value)):
+        return f"{found}an IANA name such as Europe/Paris"
+    return None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a feed file, from the same table that `load` checks by."""
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
+    properties: dict[str, Any] = {}
+    for key, known in KEYS.items():
+        entry: dict[str, Any] = {"description": known.says, "type": names[known.types[-1]]}
+        if known.choices:
+            entry["enum"] = list(known.choices)
+        if known.least is not None:
+            entry["minimum"] = known.least
+        if list in known.types:
+            entry["items"] = {"type": "string", "minLength": 1}
+        properties[key] = entry
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A feed of the ksqlDB data lake",
+        "type": "object", "required": list(REQUIRED), "additionalProperties": False, "properties": properties,
+    }
 
 
 def _is_zone(name: str) -> bool:
@@ -176,6 +248,10 @@ def save(path: Path, raw: Mapping[str, Any]) -> bool:
     if path.exists() and path.read_bytes() == data:
         return False
     atomic_write(path, data)
+    schema = path.parent.parent / SCHEMA_FILE
+    described = (json.dumps(json_schema(), indent=2) + "\n").encode()
+    if not schema.exists() or schema.read_bytes() != described:
+        atomic_write(schema, described)
     return True
 
 
@@ -185,6 +261,7 @@ def new(name: str, kind: str, source: str, created_at: str, **settings: Any) -> 
         raise FeedError(f"{name!r} cannot be a feed name; use letters, digits, _ . -")
     date = kind == "stream"
     return {
+        "$schema": f"../{SCHEMA_FILE}",
         "feed_name": name,
         "feed_type": kind,
         "ksqldb_source": source,

@@ -99,6 +99,7 @@ def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping
         "rows": parquet.metadata.num_rows,
         "bytes": path.stat().st_size,
         "crc32": _checksum(path),
+        "compression": _compression(parquet),
     }
     spans: dict[int, list[tuple[int, int]]] = {}
     if dataset.kind == "stream":
@@ -121,6 +122,12 @@ def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping
     }
     resume = json.loads(pairs[RESUME]) if RESUME in pairs else None
     return Found(entry, footer, resume, spans)
+
+
+def _compression(parquet: pq.ParquetFile) -> str:
+    groups = parquet.metadata.num_row_groups
+    name = parquet.metadata.row_group(0).column(0).compression.lower() if groups else "none"
+    return "none" if name == "uncompressed" else str(name)
 
 
 def _checksum(path: Path) -> int:

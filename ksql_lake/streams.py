@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ksql_lake import __version__, metadata
 from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
-from ksql_lake.columns import evolve, schema_of
+from ksql_lake.columns import evolve, refuse_forbidden, schema_of
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
 from ksql_lake.ksqldb import Answer, Client, Source, quote
@@ -60,6 +60,7 @@ class StreamJob:
     source_retention_days: int = 7
     batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
+    forbidden_columns: tuple[str, ...] = ()
 
 
 @dataclass
@@ -237,6 +238,7 @@ class StreamExport:
         sql = stream_query(self.source.name, self.sieve.anchors, window)
         self.sieve.start_query()
         with self.client.query(sql, earliest=True) as answer:
+            refuse_forbidden(job.dataset.feed, answer.columns[3:], job.forbidden_columns)
             columns, version = evolve(
                 job.dataset.feed, self.state["columns"], answer.columns[3:], RESERVED, self.state["schema_version"]
             )
@@ -535,6 +537,7 @@ def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
+        "compression": job.writer.compression,
         "rowtime_min": file.rowtime_min,
         "rowtime_max": file.rowtime_max,
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},

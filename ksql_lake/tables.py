@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__, metadata
-from ksql_lake.columns import evolve, schema_of
+from ksql_lake.columns import evolve, refuse_forbidden, schema_of
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.fold import Fold
+from ksql_lake.keys import KeyHashes
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.partitions import version_path
 from ksql_lake.retry import until_answered
@@ -47,6 +47,7 @@ class TableJob:
     allow_shrink: bool = False
     batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
+    forbidden_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,11 @@ def _read(client: Client, job: TableJob, source: Source, state: metadata.State) 
 
 def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
     with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
-        columns = _columns(answer, source)
-        keys = [i for i, column in enumerate(columns) if column.key]
+        columns = _columns(job, answer, source)
+        keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
         writer, schema = _writer(job, state, columns)
         decoder = Decoder(answer.columns, job.batch_size)
-        rows, closed, hashes = 0, False, [np.empty(0, np.int64)]
+        rows, closed = 0, False
         deadline = time.monotonic() + job.limits.duration
         heard = time.monotonic()
         while (lines := answer.read(POLL)) != b"":
@@ -141,7 +142,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
                 if isinstance(element, pa.RecordBatch):
                     _write(job, state, columns, writer, schema, element)
                     rows += len(element)
-                    hashes.append(_key_hashes(element, keys))
+                    keys.add(element)
                 elif isinstance(element, ErrorRow):
                     raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
                 elif isinstance(element, ArrayEnd):
@@ -150,31 +151,14 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
             raise AnswerCut(f"{source.name}: the answer ended without its closing bracket")
         if not answer.same_connection_info():
             raise AnswerCut(f"{source.name}: the server went away right after its answer, which may be a part only")
-    known = np.concatenate(hashes)
-    if keys and len(np.unique(known)) != len(known):
+    if keys.twice():
         raise AnswerCut(f"{source.name}: a key came twice, as happens when a node fails in the middle")
     return Snapshot(writer.close(), rows)
 
 
-def _key_hashes(batch: pa.RecordBatch, keys: list[int]) -> np.ndarray:
-    """64-bit hashes of the keys: equal keys are found with certainty, different ones all but never confused.
-
-    Of text, never of numbers: Python's hash of -1 is that of -2.
-    """
-    columns = [_as_text(batch.column(i)) for i in keys]
-    values = map(hash, columns[0] if len(columns) == 1 else zip(*columns, strict=True)) if columns else ()
-    return np.fromiter(values, np.int64, len(batch) if keys else 0)
-
-
-def _as_text(column: pa.Array) -> list[str | None]:
-    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return [str(value) for value in column.to_pylist()]
-    return list(column.cast(pa.string()).to_pylist())
-
-
 def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
     with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;", earliest=True) as answer:
-        columns = _columns(answer, source)
+        columns = _columns(job, answer, source)
         keys = [i for i, column in enumerate(columns) if column.key]
         if not keys:
             raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
@@ -221,8 +205,9 @@ def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, so
             raise KsqlError(f"{source.name}: its changelog did not fall silent within {job.limits.duration:.0f} s")
 
 
-def _columns(answer: Answer, source: Source) -> list[Column]:
+def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
     """The header's columns with their keys marked: push headers never mark them, DESCRIBE and windowType tell."""
+    refuse_forbidden(job.dataset.feed, answer.columns, job.forbidden_columns)
     keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
 
@@ -305,6 +290,7 @@ def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
+        "compression": job.writer.compression,
         "run": job.run,
         "origin": "export",
         "schema_version": state["schema_version"],

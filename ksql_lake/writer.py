@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ksql_lake.errors import SchemaError
 from ksql_lake.files import fsync_dir, make_dirs
 
 _SAMPLE_ROWS = 65_536
@@ -54,6 +55,7 @@ class WriterOptions:
 
     compression: str = "snappy"
     compression_level: int | None = None
+    bloom_filter_columns: tuple[str, ...] = ()
     row_group_rows: int = 262_144
     file_rows: int = 1_000_000
     file_bytes: int = 128 << 20
@@ -93,6 +95,11 @@ class PartitionWriter:
         self._ended = False
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._encoding: Future[None] | None = None
+        unknown = [name for name in options.bloom_filter_columns if name not in schema.names]
+        if unknown:
+            raise SchemaError(
+                f"bloom_filter_columns: {', '.join(unknown)} is no column here; there are {', '.join(schema.names)}"
+            )
         make_dirs(directory, options.dir_mode)
 
     def __enter__(self) -> PartitionWriter:
@@ -267,7 +274,11 @@ class _OpenFile:
                 use_dictionary=dictionary,
                 column_encoding=delta_columns(first.schema, dictionary),
                 write_statistics=True,
+                **_bloom_filters(options),
             )
+        except TypeError:
+            self._sink.discard()
+            raise SchemaError("bloom_filter_columns: this pyarrow cannot write bloom filters; update it") from None
         except BaseException:
             self._sink.discard()
             raise
@@ -406,6 +417,14 @@ def dictionary_columns(table: pa.Table) -> list[str]:
             if distinct <= _DICTIONARY_RATIO * sample.num_rows:
                 chosen.append(column.name)
     return chosen
+
+
+def _bloom_filters(options: WriterOptions) -> dict[str, Any]:
+    """One filter for each row group; one value in a hundred that is not there is looked for all the same."""
+    if not options.bloom_filter_columns:
+        return {}
+    one = {"ndv": options.row_group_rows, "fpp": 0.01}
+    return {"bloom_filter_options": dict.fromkeys(options.bloom_filter_columns, one)}
 
 
 def delta_columns(schema: pa.Schema, dictionary: Sequence[str]) -> dict[str, str]:

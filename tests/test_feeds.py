@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 import data_lake_config
@@ -70,8 +71,43 @@ def test_each_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str
 
 def test_all_mistakes_of_a_file_come_at_once(tmp_path: Path) -> None:
     text = EXAMPLE.replace("retention_days", "retension_days").replace("true", "1")
-    with pytest.raises(FeedError, match="retension_days.*enabled"):
+    with pytest.raises(FeedError) as wrong:
         feeds.load(write(tmp_path, text))
+    lines = str(wrong.value).splitlines()
+    assert [line.split(" ", 1)[0].rpartition("payment_stream.json")[2] for line in lines] == [":12:3:", ":13:3:"]
+    assert "retension_days" in lines[0] and "enabled" in lines[1]
+
+
+@pytest.mark.parametrize(("more", "message"), [
+    ('"keep_versions": 3, "retention_versions": 3', 'another name of "retention_versions"'),
+    ('"forbidden_columns": "user_id"', "expected a list of column names"),
+    ('"bloom_filter_columns": [1]', "expected a list of column names"),
+    ('"compression": "rar"', "expected snappy or zstd or lz4 or gzip or none"),
+    ('"compression_level": 3', 'goes with "compression": "zstd" or "gzip"'),
+    ('"source_retention_days": 0', "expected 1 or more"),
+])
+def test_the_other_keys(tmp_path: Path, more: str, message: str) -> None:
+    with pytest.raises(FeedError) as wrong:
+        feeds.load(write(tmp_path, EXAMPLE.replace('"format": "parquet"', f'"format": "parquet", {more}')))
+    assert message in str(wrong.value)
+
+
+def test_the_json_schema_says_what_the_loader_says(tmp_path: Path) -> None:
+    """One table makes both; editors complete and check by it."""
+    schema = json.loads((ROOT / "data_lake" / "feeds" / "feed.schema.json").read_text())
+    assert schema == feeds.json_schema(), "write it again: python manage_feeds.py sync"
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    for path in (ROOT / "data_lake" / "feeds" / "active").glob("*.json"):
+        raw = json.loads(path.read_text())
+        validator.validate(raw)
+        assert (path.parent / raw["$schema"]).resolve() == ROOT / "data_lake" / "feeds" / "feed.schema.json"
+    good = json.loads(EXAMPLE)
+    validator.validate(good)
+    for key, value in (("retension_days", 1), ("enabled", "yes"), ("retention_days", 0), ("access", "all")):
+        bad = {**good, key: value}
+        assert list(validator.iter_errors(bad)), key
+        assert feeds.problems_of(tmp_path / "payment_stream.json", bad), key
 
 
 def test_sync_writes_eight_feeds_and_keeps_hand_edits(tmp_path: Path, capsys: Any) -> None:
