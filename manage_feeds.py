@@ -22,7 +22,7 @@ from typing import Any
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake import feeds
-from ksql_lake.errors import ExitCode, FeedError, LakeBusyError, LakeError, StateError
+from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError, StateError
 from ksql_lake.feeds import Feed
 from ksql_lake.files import exclusive_lock, fsync_dir, make_dirs
 
@@ -88,6 +88,17 @@ def _lake_commands(commands: Any) -> None:
     undo.add_argument("name", nargs="?", help="of this feed (default: of the last run, all its feeds)")
     undo.add_argument("--list", action="store_true", help="only show what is in the trash")
     undo.set_defaults(run=_undo)
+    erase = commands.add_parser("erase", help="take every row of one person out of the lake, its trash included")
+    erase.add_argument(
+        "--where", required=True, type=_condition, metavar="COLUMN=VALUE",
+        help="such as user_id=user_42; also fields at any depth (customer.ip_address=...)",
+    )
+    erase.add_argument("--feeds", nargs="+", default=[], metavar="NAME", help="only these (default: all in the lake)")
+    erase.add_argument("--dry-run", action="store_true", help="only show where the rows are")
+    erase.add_argument(
+        "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
+    )
+    erase.set_defaults(run=_erase)
     versions = commands.add_parser("versions", help="list the versions of a table")
     versions.add_argument("name")
     versions.add_argument("--json", action="store_true", help="as JSON")
@@ -318,6 +329,84 @@ def _finish_interrupted(config: Config, name: str | None) -> bool:
         if interrupted in journalled:
             print(f"{interrupted}: finished a change that was interrupted; run again to undo more")
     return bool(journalled)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not column or not equals or not value:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected COLUMN=VALUE")
+    return column, value
+
+
+def _erase(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake import erase
+
+    if not args.later and not args.dry_run:
+        raise ConfigError("erase: say what becomes of later events: --later drop, or --later keep")
+    target = erase.Target(*args.where)
+    if args.dry_run:
+        return _erase_from(config, args, target, {})
+    with exclusive_lock(erase.lock(config.lake_dir), "erase"):
+        run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
+        by = data_lake_config.operator()
+        receipt = erase.begin(config.lake_dir, target, run, rule=args.later, now=_now(), by=by)
+        return _erase_from(config, args, target, receipt)
+
+
+def _erase_from(config: Config, args: argparse.Namespace, target: Any, receipt: dict[str, Any]) -> int:
+    from ksql_lake import erase
+
+    by = data_lake_config.operator()
+    datasets = _datasets(config, args.feeds)
+    seen, rows = 0, 0
+    for name in datasets:
+        with _changing(config, datasets[name], args.dry_run) as (dataset, state, run):
+            if state is None or not erase.has_column(state, target):
+                continue
+            seen += 1
+            found = list(erase.find(dataset, state, target))
+            for file in found:
+                print(f"{name}  {file.rows:,} rows in {file.path.relative_to(config.lake_dir)}")
+            rows += sum(file.rows for file in found)
+            number = receipt.get("receipt", "")
+            told = any(e["receipt"] == number for e in state.get("erasures", ()))
+            if not args.dry_run and (found or (args.later == "drop" and not told)):
+                erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, now=_now(), by=by)
+    if not seen:
+        raise FeedError(f"erase: no feed has a column {target.column}; see: python manage_feeds.py list")
+    if args.dry_run:
+        print(f"{rows:,} rows would go; nothing was changed")
+        return ExitCode.OK
+    return _finish_erasure(config, datasets, target, receipt)
+
+
+def _finish_erasure(config: Config, datasets: dict[str, Feed], target: Any, receipt: dict[str, Any]) -> int:
+    """Look again everywhere, and write down what was done."""
+    from ksql_lake import erase
+
+    left, lines = 0, []
+    for name in datasets:
+        with _changing(config, datasets[name], True) as (dataset, state, _):
+            if state is None or not erase.has_column(state, target):
+                continue
+            left += sum(file.rows for file in erase.find(dataset, state, target))
+            mine = (e for e in state.get("erasures", ()) if e["receipt"] == receipt["receipt"])
+            lines += [{"feed": name, "rows": e["rows"], "files": e["files"]} for e in mine]
+    rows = sum(line["rows"] for line in lines)
+    ended = None if left else _now()
+    done = {**receipt, "ended": ended, "feeds": lines, "rows": rows, "rows_left": left}
+    path = erase.write(config.lake_dir, done)
+    print(f"{rows:,} rows erased in {len(lines)} feeds, {left} left; receipt {path}")
+    return ExitCode.FINDINGS if left else ExitCode.OK
+
+
+def _datasets(config: Config, names: Sequence[str]) -> dict[str, Feed]:
+    """Every feed that has data in the lake, or those named; archived ones too."""
+    there = [path.name for kind in ("streams", "tables") for path in sorted((config.lake_dir / kind).glob("*/"))]
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(there) or 'none'}")
+    return {name: _feed(config, name) for name in there if not names or name in names}
 
 
 def _versions(config: Config, args: argparse.Namespace) -> int:

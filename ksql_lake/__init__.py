@@ -6,8 +6,9 @@ One module, one noun; imports point down this list only:
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
     retention, versions                    what is too old to stay; which version of a table is read
-    trash                                  what was taken out, and back
+    erase                                  one person's rows, everywhere
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
+    trash                                  what was taken out, and back
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     blocks                                 plain rows by the megabyte

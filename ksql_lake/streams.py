@@ -20,6 +20,7 @@ import pyarrow as pa
 from ksql_lake import __version__, metadata
 from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
 from ksql_lake.columns import evolve, refuse_forbidden, schema_of
+from ksql_lake.erase import later
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
 from ksql_lake.ksqldb import Answer, Client, Source, quote
@@ -323,12 +324,15 @@ class StreamExport:
             keep &= np.isin(days, [(day - EPOCH).days for day in self.job.days])
         if not keep.any():
             return
+        table = self._on_disk(batch, names, schema)
+        erased = later(self.state, table)
+        if erased is not None:
+            keep &= ~erased
         offsets = batch.column(2).to_numpy(zero_copy_only=False)
         if self.job.days:
             for partition in np.unique(partitions[keep]).tolist():
                 exported = ranges(np.sort(offsets[keep & (partitions == partition)]))
                 attempt.ranges.setdefault(partition, []).extend(exported)
-        table = self._on_disk(batch, names, schema)
         for day in np.unique(days[keep]).tolist():
             chosen = keep & (days == day)
             part = table if chosen.all() else table.filter(pa.array(chosen))

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ksql_lake import __version__, metadata
 from ksql_lake.columns import evolve, refuse_forbidden, schema_of
+from ksql_lake.erase import later
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.fold import Fold
@@ -240,7 +241,10 @@ def _write(
     positions = {column.name: i for i, column in enumerate(columns)}
     arrays = [batch.column(positions[column["name"]]) for column in state["columns"]]
     day = dt.datetime.strptime(job.run[:8], "%Y%m%d").strftime("%Y%m%d")
-    writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema), version_path(state["last_version"] + 1), day)
+    made = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    erased = later(state, made)
+    made = made if erased is None else made.filter(pa.array(~erased))
+    writer.write(made, version_path(state["last_version"] + 1), day)
     job.progress(len(batch))
 
 

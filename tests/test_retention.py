@@ -244,7 +244,7 @@ def test_a_change_failing_at_every_nth_call(name: str, fault: str, ksqldb: Embed
     assert manage_feeds.main(command) == 0
     wanted, wanted_state, files = content(lake, kind), state(lake, kind), trash_content(lake)
     before = content(base, kind)
-    tries = drive(base, tmp_path / "work", fault, 1 if fault == "kill" else 2, "manage_feeds", *command)
+    tries = drive(base, tmp_path / "work", fault, 1 if fault == "kill" else 4, "manage_feeds", *command)
     assert len(tries) > 5 and not tries[-1]["fired"]
     for attempt in tries:
         copy = Path(attempt["lake"])
