@@ -13,7 +13,9 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     sync_.set_defaults(run=_sync)
     add = commands.add_parser("add", help="add a feed")
     add.add_argument("--name", required=True, help="name of the feed and of its directory")
-    add.add_argument("--type", required=True, choices=("stream", "table"))
+    add.add_argument("--type", choices=("stream", "table"), help="needed only when the server cannot be asked")
     add.add_argument("--source", required=True, help="the stream or table in ksqlDB")
     add.add_argument("--description", default="")
     add.add_argument("--retention-days", type=int, metavar="N", help="streams: days to keep")
@@ -57,6 +59,22 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--timezone", metavar="ZONE", help="IANA zone that a day is counted in (default: UTC)")
     add.add_argument("--access", choices=("restricted", "open"), help="750/640 or 755/644")
     add.set_defaults(run=_add)
+    update = commands.add_parser("update", help="change settings of a feed")
+    update.add_argument("name")
+    update.add_argument("settings", nargs="+", metavar="KEY=VALUE", help="an empty VALUE takes the key out")
+    update.set_defaults(run=_update)
+    remove = commands.add_parser("remove", help="remove a feed file; the data stay")
+    remove.add_argument("name")
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    remove.set_defaults(run=_remove)
+    discover = commands.add_parser("discover", help="sources on the server that have no feed")
+    discover.add_argument("--add", nargs="*", metavar="SOURCE", help="add a feed for these, or for all")
+    discover.set_defaults(run=_discover)
+    completion = commands.add_parser("completion", help="print a completion script: eval \"$(... completion)\"")
+    completion.set_defaults(run=_completion, commands=commands.choices)
+    permissions = commands.add_parser("permissions", help="modes that are not as the feed's access says")
+    permissions.add_argument("--apply", action="store_true", help="set them right")
+    permissions.set_defaults(run=_permissions)
     list_ = commands.add_parser("list", help="list the feeds")
     list_.add_argument("--json", action="store_true", help="as JSON")
     list_.set_defaults(run=_list)
@@ -67,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("name", nargs="?" if name == "check" else None)
+        if name == "check":
+            command.add_argument("--online", action="store_true", help="also ask the server")
         command.set_defaults(run=globals()[f"_{name}"])
     _lake_commands(commands)
     return parser
@@ -157,8 +177,9 @@ def _add(config: Config, args: argparse.Namespace) -> int:
     for taken in (path, _archived(config) / path.name):
         if taken.exists():
             raise FeedError(f"{taken}: exists already; choose another name, or restore or edit that feed")
+    kind = _kind(config, args.source, args.type)
     raw = feeds.new(
-        args.name, args.type, args.source, _now(), description=args.description, retention_days=args.retention_days,
+        args.name, kind, args.source, _now(), description=args.description, retention_days=args.retention_days,
         retention_versions=args.retention_versions, timezone=args.timezone, access=args.access,
     )
     problems = feeds.problems_of(path, raw)
@@ -193,7 +214,12 @@ def _list(config: Config, args: argparse.Namespace) -> int:
 
 
 def _show(config: Config, args: argparse.Namespace) -> int:
-    print((_existing(config, args.name)).read_text(encoding="utf-8"), end="")
+    path = _existing(config, args.name)
+    print(path.read_text(encoding="utf-8"), end="")
+    metadata = config.lake_dir / f"{feeds.load(path).type}s" / args.name / "_metadata.json"
+    history = json.loads(metadata.read_bytes()).get("schema_history", []) if metadata.exists() else []
+    for entry in history:
+        print(f"# schema {entry['version']} since {entry['at']}: {', '.join(entry['added'])}")
     return ExitCode.OK
 
 
@@ -206,8 +232,170 @@ def _check(config: Config, args: argparse.Namespace) -> int:
     for problem in bad:
         for line in problem.message.splitlines():
             print(f"error: {line}", file=sys.stderr)
+    if args.online:
+        return _check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
     print(f"{len(loaded) - len(bad)} feeds are right, {len(bad)} are wrong")
     return ExitCode.FINDINGS if bad else ExitCode.OK
+
+
+def _kind(config: Config, source: str, given: str | None) -> str:
+    """Stream or table: as the server says, or as given when it cannot be asked."""
+    from ksql_lake.errors import KsqlError, SourceError
+    from ksql_lake.ksqldb import Client
+
+    try:
+        with Client(_server(config, 3.0)) as client:
+            listed = {name.upper(): kind for name, kind, _ in client.sources()}
+    except KsqlError as error:
+        if given is None:
+            raise ConfigError(f"add: say --type stream or --type table; the server cannot be asked: {error}") from None
+        return given
+    found = listed.get(source.upper())
+    if found is None and given is None:
+        raise SourceError(f"{source}: not on {config.url}; see: python manage_feeds.py discover, or say --type")
+    if found is None:
+        print(f"note: {source} is not on {config.url} yet", file=sys.stderr)
+    elif given not in (None, found):
+        raise SourceError(f"{source} is a {found} on {config.url}, not a {given}")
+    return found or str(given)
+
+
+def _server(config: Config, timeout: float | None = None) -> Any:
+    from ksql_lake.ksqldb import Server
+
+    seconds = min(timeout or config.timeout, config.timeout)
+    return Server(config.url, config.user, config.password, config.ca_cert, seconds)
+
+
+def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
+    """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
+    from ksql_lake.columns import refuse_forbidden
+    from ksql_lake.ksqldb import Client, quote
+    from ksql_lake.partitions import disk_names
+    from ksql_lake.streams import RESERVED
+    from ksql_lake.types import arrow_schema
+
+    wrong = 0
+    with Client(_server(config)) as client:
+        for feed in good:
+            try:
+                source = client.resolve(feed.source, feed.type)
+                with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
+                    columns = answer.columns
+                arrow_schema(columns)
+                refuse_forbidden(feed.name, columns, feed.forbidden_columns)
+            except LakeError as error:
+                print(f"error: {feed.path}: {error}", file=sys.stderr)
+                wrong += 1
+                continue
+            names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
+            renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
+            how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
+            print(f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}")
+    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
+    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+
+
+def _update(config: Config, args: argparse.Namespace) -> int:
+    feed = feeds.load(_existing(config, args.name))
+    raw = dict(feed.raw)
+    for setting in args.settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"update: {setting!r}: expected KEY=VALUE")
+        if key in ("feed_name", "feed_type"):
+            raise FeedError(f"{feed.path}: {key} cannot change; add another feed")
+        if not text:
+            raw.pop(key, None)
+            continue
+        try:
+            raw[key] = json.loads(text)
+        except ValueError:
+            raw[key] = text
+    problems = feeds.problems_of(feed.path, raw)
+    if problems:
+        raise FeedError("\n".join(problems))
+    print(f"{args.name} is {'updated' if feeds.save(feed.path, raw) else 'as it was'}")
+    return ExitCode.OK
+
+
+def _remove(config: Config, args: argparse.Namespace) -> int:
+    archived = _archived(config) / f"{args.name}.json"
+    path = archived if archived.exists() else _existing(config, args.name)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("remove: nobody to ask; say --yes")
+        if input(f"remove {path}? Its data stay in the lake. [y/N] ").strip().lower() not in ("y", "yes"):
+            print("left as it is")
+            return ExitCode.OK
+    os.unlink(path)
+    fsync_dir(path.parent)
+    print(f"{args.name} is removed; its data stay in the lake")
+    return ExitCode.OK
+
+
+def _discover(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.ksqldb import Client
+
+    known = {
+        feed.source.upper()
+        for directory in (_active(config), _archived(config))
+        for feed in feeds.load_all(directory)
+        if isinstance(feed, Feed)
+    }
+    with Client(_server(config)) as client:
+        free = [(name, kind) for name, kind, _ in client.sources() if name.upper() not in known]
+    wanted = None if args.add is None else {name.upper() for name in args.add} or {name.upper() for name, _ in free}
+    missing = (wanted or set()) - {name.upper() for name, _ in free}
+    if missing:
+        raise FeedError(f"discover: {', '.join(sorted(missing))}: no source without a feed of that name")
+    for name, kind in free:
+        if wanted is None:
+            print(f"{kind:<7} {name}")
+        elif name.upper() in wanted:
+            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-") or "feed"
+            path = _active(config) / f"{feed}.json"
+            if path.exists():
+                raise FeedError(f"{path}: exists already; add {name} under another name")
+            make_dirs(path.parent)
+            feeds.save(path, feeds.new(feed, kind, name, _now()))
+            print(f"added {path}")
+    if not free:
+        print("every source has a feed")
+    return ExitCode.OK
+
+
+def _completion(config: Config, args: argparse.Namespace) -> int:
+    commands = " ".join(sorted(args.commands))
+    active = _active(config)
+    print(f"""_manage_feeds() {{
+  local names=$(cd {shlex.quote(str(active))} 2>/dev/null && ls *.json 2>/dev/null | sed 's/[.]json$//')
+  COMPREPLY=($(compgen -W "$([ $COMP_CWORD -le ${{_manage_feeds_at:-2}} ] && echo {commands} || echo $names)" -- \
+    "${{COMP_WORDS[COMP_CWORD]}}"))
+}}
+_python_manage_feeds() {{
+  case "${{COMP_WORDS[1]}}" in *manage_feeds.py) _manage_feeds_at=2 _manage_feeds;; *) COMPREPLY=($(compgen -f -- \
+    "${{COMP_WORDS[COMP_CWORD]}}"));; esac
+}}
+_script_manage_feeds() {{ _manage_feeds_at=1 _manage_feeds; }}
+complete -F _python_manage_feeds python python3
+complete -F _script_manage_feeds manage_feeds.py ./manage_feeds.py""")
+    return ExitCode.OK
+
+
+def _permissions(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.metadata import Dataset
+    from ksql_lake.permissions import apply, drift
+
+    found = []
+    for feed in _datasets(config, []).values():
+        found += list(drift(Dataset(config.lake_dir, feed.name, feed.type, feed.access == "restricted")))
+    for one in found:
+        print(f"{one.path}  {one.found:o} -> {one.wanted:o}")
+    if args.apply:
+        apply(found)
+    print(f"{len(found)} {'mended' if args.apply else 'are not as they should be'}")
+    return ExitCode.OK if args.apply or not found else ExitCode.FINDINGS
 
 
 def _existing(config: Config, name: str) -> Path:
@@ -234,7 +422,8 @@ def _switch(config: Config, name: str, enabled: bool) -> int:
 
 
 def _archive(config: Config, args: argparse.Namespace) -> int:
-    return _move(_existing(config, args.name), _archived(config), "archived; its data stay in the lake")
+    word = "archived; its data stay in the lake, and retention leaves them alone until it is restored"
+    return _move(_existing(config, args.name), _archived(config), word)
 
 
 def _restore(config: Config, args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ exit codes: 0 all well; 1 a finding; 2 usage or configuration.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import datetime as dt
 import io
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lake = args.lake.resolve() if args.lake else config.lake_dir
         if args.reconcile:
             return _reconcile(config, lake, args.reconcile, args.date)
+        if args.compare:
+            return _compare(lake, args.compare, args.format)
         if args.rebuild:
             return _rebuild(lake, args.feed)
         states, problems = _load(lake)
@@ -61,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument(
         "--reconcile", metavar="NAME", help="count a stream's rows per day at the source and compare"
+    )
+    what.add_argument(
+        "--compare", nargs=3, metavar=("NAME", "V1", "V2"), help="rows of a table added, removed and changed, by key"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json", "csv"), default="text", help="with --compare (default: text)"
     )
     parser.add_argument(
         "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
@@ -239,6 +248,33 @@ def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Seq
     return ExitCode.FINDINGS if unexplained else ExitCode.OK
 
 
+def _compare(lake: Path, what: Sequence[str], form: str) -> int:
+    from ksql_lake.compare import compare
+
+    name, before, after = what
+    dataset = metadata.Dataset(lake, name, "table")
+    state = metadata.load(dataset)
+    if state is None:
+        raise StateError(f"{dataset.metadata}: missing; {name} is no table that was exported")
+    found = compare(dataset, state, before, after)
+    if form == "json":
+        shown = [{"kind": d.kind, "key": d.key, "changed": d.changed} for d in found]
+        print(json.dumps(shown, indent=2, default=str))
+        return ExitCode.OK
+    if form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(("kind", "key", "column", "before", "after"))
+        for d in found:
+            key = ", ".join(f"{k}={v}" for k, v in d.key.items())
+            writer.writerows([(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")])
+        return ExitCode.OK
+    for d in found:
+        print(d)
+    count = {kind: sum(d.kind == kind for d in found) for kind in ("added", "removed", "changed")}
+    print(f"{name} {before} to {after}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
+    return ExitCode.OK
+
+
 def _day(text: str) -> dt.date:
     try:
         return dt.datetime.strptime(text, "%Y-%m-%d").date()
@@ -256,6 +292,17 @@ def _datasets(lake: Path) -> list[metadata.Dataset]:
     ]
 
 
+def _dataset_of(lake: Path, name: str, kind: str) -> metadata.Dataset:
+    """A feed with the access its file gives it; without one, as its directory stands."""
+    for state in ("active", "archived"):
+        path = lake / "feeds" / state / f"{name}.json"
+        if path.exists():
+            with contextlib.suppress(LakeError):
+                return metadata.Dataset(lake, name, kind, feeds.load(path).access == "restricted")
+    mode = (lake / f"{kind}s" / name).stat().st_mode
+    return metadata.Dataset(lake, name, kind, not mode & 0o005)
+
+
 def _is_usable(dataset: metadata.Dataset) -> bool:
     try:
         metadata.load_or_new(dataset, dict)
@@ -265,10 +312,12 @@ def _is_usable(dataset: metadata.Dataset) -> bool:
 
 
 def _verify(lake: Path, states: dict[str, State], deep: bool) -> int:
+    from ksql_lake.permissions import drift
     from ksql_lake.verify import verify  # Arrow is loaded only where files are read
 
     findings = []
     for name, state in states.items():
+        findings += [str(one) for one in drift(_dataset_of(lake, name, state["type"]))]
         findings += verify(lake / f"{state['type']}s" / name, state, deep=deep)
     for finding in findings:
         print(finding)

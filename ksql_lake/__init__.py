@@ -5,7 +5,8 @@ One module, one noun; imports point down this list only:
     export                                 the turn of one feed
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
-    retention, versions                    what is too old to stay; which version of a table is read
+    compare                                two versions of a table
+    retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase                                  one person's rows, everywhere
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
     trash                                  what was taken out, and back

@@ -65,6 +65,15 @@ def _way_out() -> str:
     return "change it back, or archive this feed and add a new one under another name (its data stay)"
 
 
+def record_schema(state: Recorded, now: str) -> None:
+    """Note in the metadata since when which columns are there; one entry for each schema version."""
+    history = state.setdefault("schema_history", [])
+    version = state["schema_version"]
+    if state["columns"] and (not history or history[-1]["version"] != version):
+        added = [f"{c['disk_name']} {c['ksql_type']}" for c in state["columns"] if c["since"] == version]
+        history.append({"version": version, "at": now, "added": added})
+
+
 def refuse_forbidden(feed: str, columns: Sequence[Column], forbidden: Sequence[str]) -> None:
     """Stop before anything is read when the source carries a column that this feed must never hold.
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ksql_lake import __version__, metadata
 from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
-from ksql_lake.columns import evolve, refuse_forbidden, schema_of
+from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
@@ -513,6 +513,7 @@ def _commit(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) ->
         "files": len(moves),
         "result": "findings" if export.findings else "ok",
     }
+    record_schema(state, now)
     metadata.summarise(state)
     metadata.commit(job.dataset, export.run, base, moves, state)
     return state

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ksql_lake import __version__, metadata
-from ksql_lake.columns import evolve, refuse_forbidden, schema_of
+from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import make_dirs, remove_tree
@@ -283,6 +283,7 @@ def _publish(job: TableJob, state: metadata.State, snapshot: Snapshot, version: 
         "findings": [],
         "last_run": {"ended": now, "rows": snapshot.rows, "files": len(snapshot.files), "result": "ok"},
     }
+    record_schema(state, now)
     metadata.summarise(state)
     metadata.commit(job.dataset, job.run, base, moves, state)
 

@@ -122,6 +122,16 @@ def test_every_option_is_in_readme() -> None:
             assert option in README, f"{script} {option}"
 
 
+def test_every_command_of_manage_feeds_is_in_readme() -> None:
+    shown = subprocess.run(
+        [sys.executable, "manage_feeds.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    commands = re.findall(r"^    ([a-z]+) ", shown, re.M)
+    assert len(commands) > 15
+    for command in commands:
+        assert re.search(rf"(manage_feeds\.py|`){command}\b|`[^`]*\b{command}\b[^`]*`", README), command
+
+
 def test_design_names_tests_that_exist() -> None:
     design = (ROOT / "DESIGN_DOCUMENT.md").read_text(encoding="utf-8")
     named = re.findall(r"`tests/(test_\w+\.py)(?:::(\w+))?`", design)

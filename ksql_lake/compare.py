@@ -1,0 +1,77 @@
+"""Two versions of a table, by key: rows added, removed and changed, with the columns that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ksql_lake.errors import SourceError
+from ksql_lake.metadata import Dataset, State
+from ksql_lake.versions import versions
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key that is not the same in both; `changed` is column -> (before, after)."""
+
+    kind: str
+    key: Row
+    changed: dict[str, tuple[Any, Any]]
+
+    def __str__(self) -> str:
+        key = ", ".join(f"{name}={value}" for name, value in self.key.items())
+        columns = ", ".join(f"{name}: {a} -> {b}" for name, (a, b) in self.changed.items())
+        return f"{self.kind:<8} {key}" + (f"  {columns}" if columns else "")
+
+
+def compare(dataset: Dataset, state: State, before: str, after: str) -> list[Difference]:
+    """What is different in version `after` from version `before`, in the order of the keys' text.
+
+    Raises:
+        SourceError: a version is not there, or the table has no key columns.
+    """
+    there = [version.name for version in versions(state)]
+    for name in (before, after):
+        if name not in there:
+            raise SourceError(f"{dataset.feed}: has no version {name}; there are {', '.join(there) or 'none'}")
+    keys = [column["disk_name"] for column in state["columns"] if column["key"]]
+    if not keys:
+        raise SourceError(f"{dataset.feed}: its source names no key column, so rows cannot be matched")
+    old, new = (_rows(dataset, state, name, keys) for name in (before, after))
+    return list(_differences(old, new, keys))
+
+
+def _rows(dataset: Dataset, state: State, version: str, keys: Sequence[str]) -> dict[str, Row]:
+    paths = [dataset.directory / f["path"] for f in state["files"] if f["partition"] == f"version={version}"]
+    found: dict[str, Row] = {}
+    for path in paths:
+        for row in _read(path):
+            found[repr([row.get(key) for key in keys])] = row
+    return found
+
+
+def _read(path: Path) -> Iterator[Row]:
+    with pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches():
+            yield from batch.to_pylist()
+
+
+def _differences(old: dict[str, Row], new: dict[str, Row], keys: Sequence[str]) -> Iterator[Difference]:
+    for text in sorted({*old, *new}):
+        before, after = old.get(text), new.get(text)
+        key = {name: ((after or before) or {}).get(name) for name in keys}
+        if before is None:
+            yield Difference("added", key, {})
+        elif after is None:
+            yield Difference("removed", key, {})
+        else:
+            names = list(dict.fromkeys([*before, *after]))
+            changed = {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
+            if changed:
+                yield Difference("changed", key, changed)
