@@ -119,6 +119,13 @@ def _lake_commands(commands: Any) -> None:
         "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
     )
     erase.set_defaults(run=_erase)
+    compact = commands.add_parser("compact", help="merge the small files of days that are over")
+    compact.add_argument("name", nargs="*", help="only these streams (default: all active ones)")
+    compact.add_argument(
+        "--older-than", type=_days, default=2, metavar="DAYS", help="days that ended so long ago (default: 2d)"
+    )
+    compact.add_argument("--dry-run", action="store_true", help="only show what would be merged")
+    compact.set_defaults(run=_compact)
     versions = commands.add_parser("versions", help="list the versions of a table")
     versions.add_argument("name")
     versions.add_argument("--json", action="store_true", help="as JSON")
@@ -518,6 +525,37 @@ def _finish_interrupted(config: Config, name: str | None) -> bool:
         if interrupted in journalled:
             print(f"{interrupted}: finished a change that was interrupted; run again to undo more")
     return bool(journalled)
+
+
+def _days(text: str) -> int:
+    number = text.removesuffix("d")
+    if not number.isdigit() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of days such as 2d, 1 or more")
+    return int(number)
+
+
+def _compact(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake import __version__
+    from ksql_lake.compact import compact, plan
+
+    names = args.name or [f.name for f in feeds.load_all(_active(config)) if isinstance(f, Feed) and f.type == "stream"]
+    before = after = 0
+    for name in names:
+        feed = _feed(config, name)
+        if feed.type != "stream":
+            raise FeedError(f"{name}: is a table; each version is written whole")
+        with _changing(config, feed, args.dry_run) as (dataset, state, run):
+            merges = plan(state, args.older_than, dt.datetime.now(dt.UTC)) if state else []
+            for number, merge in enumerate(merges):
+                before += len(merge.files)
+                made = 1
+                if not args.dry_run:
+                    by = data_lake_config.operator()
+                    made = compact(dataset, state, merge, f"{run}c{number}", tool=__version__, now=_now(), by=by)
+                after += made
+                print(f"{name}  {merge.partition}  {merge.rows:,} rows  {len(merge.files)} files into {made}")
+    print(f"{before} files {'would become' if args.dry_run else 'became'} {after}")
+    return ExitCode.OK
 
 
 def _condition(text: str) -> tuple[str, str]:

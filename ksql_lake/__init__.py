@@ -7,7 +7,7 @@ One module, one noun; imports point down this list only:
     streams, tables, verify                one export, one check, start to end
     compare                                two versions of a table
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
-    erase                                  one person's rows, everywhere
+    erase, compact                         one person's rows, everywhere; small files of a day merged
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
     trash                                  what was taken out, and back
     metadata                               _metadata.json and the commit journal

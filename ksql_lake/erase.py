@@ -170,11 +170,11 @@ def _replace(
     number = len(moves)
     staged = _rewrite(dataset, file, target, f"{run}e{number}")
     retired = dataset.staging / run / "retired" / f"{number}_{file.path.name}"
-    moves.append(_move(dataset, file.path, retired))
+    moves.append(Move.of(dataset, file.path, retired))
     entries = []
     for new in staged:
         final = directory / new.partition / new.name
-        moves.append(_move(dataset, new.staged, final))
+        moves.append(Move.of(dataset, new.staged, final))
         entries.append(
             {
                 **file.entry, "path": f"{new.partition}/{new.name}", "rows": new.rows, "bytes": new.bytes,
@@ -223,19 +223,15 @@ def _replace_bundle(
         if replaced:
             files += _replace(dataset, replaced, target, run, directory, moves)
         else:
-            moves.append(_move(dataset, bundle.directory / entry["path"], directory / entry["path"]))
+            moves.append(Move.of(dataset, bundle.directory / entry["path"], directory / entry["path"]))
             files.append(entry)
     manifest = json.loads((bundle.directory / trash.MANIFEST).read_bytes())
     staged = dataset.staging / run / f"{len(moves)}_{trash.MANIFEST}"
     text = json.dumps({**manifest, "files": files}, indent=2, ensure_ascii=False)
     atomic_write(staged, text.encode(), dataset.file_mode)
     retired = dataset.staging / run / "retired" / f"{len(moves)}_{trash.MANIFEST}"
-    moves.append(_move(dataset, bundle.directory / trash.MANIFEST, retired))
-    moves.append(_move(dataset, staged, directory / trash.MANIFEST))
-
-
-def _move(dataset: Dataset, source: Path, target: Path) -> Move:
-    return Move(str(source.relative_to(dataset.lake)), str(target.relative_to(dataset.lake)))
+    moves.append(Move.of(dataset, bundle.directory / trash.MANIFEST, retired))
+    moves.append(Move.of(dataset, staged, directory / trash.MANIFEST))
 
 
 def lock(lake: Path) -> Path:

@@ -71,6 +71,11 @@ class Move:
     source: str
     target: str
 
+    @classmethod
+    def of(cls, dataset: Dataset, source: Path, target: Path) -> Move:
+        """From whole paths inside the lake."""
+        return cls(str(source.relative_to(dataset.lake)), str(target.relative_to(dataset.lake)))
+
 
 def load(dataset: Dataset) -> State | None:
     """The feed's state, or None when it was never exported.

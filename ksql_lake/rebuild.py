@@ -183,15 +183,15 @@ def _stream(dataset: Dataset, found: Sequence[Found], log: Sequence[State]) -> S
     for file in found:
         if file.footer["sequence"] <= known:
             continue
-        generation, export = file.footer["generation"], file.entry["origin"] == "export"
+        generation, origin = file.footer["generation"], file.entry["origin"]
         if generation > state["generation"]:
             state["generation"], state["resume"], state["heads"] = generation, {}, {}
         covered = state["coverage"].setdefault(str(generation), {})
-        for partition, anchor in (file.resume or {}).items() if export else ():
+        for partition, anchor in (file.resume or {}).items() if origin in ("export", "compact") else ():
             entry = covered.setdefault(partition, {"upto": -1, "beyond": []})
             if anchor["offset"] >= entry["upto"]:
                 state["resume"][partition], entry["upto"] = anchor, anchor["offset"]
-        for number, spans in file.ranges.items() if not export else ():
+        for number, spans in file.ranges.items() if origin != "export" else ():
             entry = covered.setdefault(str(number), {"upto": -1, "beyond": []})
             entry["beyond"] = merge(entry["beyond"], spans, entry["upto"])
     for covered in state["coverage"].values():

@@ -47,7 +47,7 @@ def put(
     manifest = {"feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why, "files": files}
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
-    moves = [_move(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory)]
+    moves = [Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory)]
     state["files"] = [file for file in state["files"] if file["partition"] not in partitions]
     count_removed(state, files, why)
     metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
@@ -64,12 +64,8 @@ def _moves(dataset: Dataset, files: Iterable[dict[str, Any]], directory: Path) -
         names = {path.name for path in place.iterdir()} if place.is_dir() else set()
         whole = dataset.kind == "table" and names == {Path(path).name for path in paths}
         for path in [partition] if whole else paths:
-            moves.append(_move(dataset, dataset.directory / path, directory / path))
+            moves.append(Move.of(dataset, dataset.directory / path, directory / path))
     return moves
-
-
-def _move(dataset: Dataset, source: Path, target: Path) -> Move:
-    return Move(str(source.relative_to(dataset.lake)), str(target.relative_to(dataset.lake)))
 
 
 def bundles(lake: Path, feed: str | None = None) -> list[Bundle]:
@@ -98,8 +94,8 @@ def undo(dataset: Dataset, state: State, bundle: Bundle, run: str, *, now: str, 
             raise StateError(f"{dataset.directory / file['path']}: stands there already; move it away first")
     staging = dataset.staging / run
     make_dirs(staging)
-    moves = [_move(dataset, bundle.directory / f["path"], dataset.directory / f["path"]) for f in bundle.files]
-    moves.append(_move(dataset, bundle.directory / MANIFEST, staging / f"undone_{MANIFEST}"))
+    moves = [Move.of(dataset, bundle.directory / f["path"], dataset.directory / f["path"]) for f in bundle.files]
+    moves.append(Move.of(dataset, bundle.directory / MANIFEST, staging / f"undone_{MANIFEST}"))
     state["files"] += bundle.files
     count_removed(state, bundle.files, bundle.why, -1)
     what = f"undo: {len(bundle.files)} files back from the trash of {bundle.at}"

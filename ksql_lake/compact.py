@@ -1,0 +1,158 @@
+"""The small files of a day that is over, merged: same rows, sorted by (partition, offset), as one commit a day."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ksql_lake import metadata
+from ksql_lake.anchors import PSEUDO
+from ksql_lake.columns import schema_of
+from ksql_lake.errors import StateError
+from ksql_lake.files import make_dirs
+from ksql_lake.metadata import Dataset, Move, State
+from ksql_lake.partitions import parse_day
+from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+
+TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Files of one day and one generation that become one."""
+
+    partition: str
+    generation: int
+    files: tuple[dict[str, Any], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file["rows"] for file in self.files)
+
+
+def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
+    """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
+
+    Args:
+        today: the present time, with a time zone.
+        target: bytes; a file of half of it or more is left alone.
+    """
+    last = today.astimezone(ZoneInfo(state["timezone"])).date() - dt.timedelta(days=older_than)
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for file in state["files"]:
+        day = parse_day(file["partition"])
+        if day is not None and day <= last and file["bytes"] < target // 2:
+            groups[(file["partition"], file["generation"])].append(file)
+    merges = []
+    for (partition, generation), files in sorted(groups.items(), key=lambda group: group[0]):
+        for some in _up_to(files, target):
+            if len(some) > 1:
+                merges.append(Merge(partition, generation, tuple(some)))
+    return merges
+
+
+def _up_to(files: Sequence[dict[str, Any]], target: int) -> list[list[dict[str, Any]]]:
+    bins: list[list[dict[str, Any]]] = [[]]
+    for file in files:
+        if bins[-1] and sum(f["bytes"] for f in bins[-1]) + file["bytes"] > target:
+            bins.append([])
+        bins[-1].append(file)
+    return bins
+
+
+def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
+    """Carry out one merge as one commit; returns the files it made. Call with the feed's lock held.
+
+    Raises:
+        StateError: what was read is not what the metadata says; nothing is changed.
+    """
+    table = _read(dataset, state, merge)
+    if table.num_rows != merge.rows:
+        raise StateError(
+            f"{dataset.directory / merge.partition}: holds {table.num_rows} rows, the metadata says {merge.rows}; see: "
+            f"python metadata_utils.py --verify --deep --feed {dataset.feed}"
+        )
+    table = table.sort_by([("ROWPARTITION", "ascending"), ("ROWOFFSET", "ascending")])
+    made = _write(dataset, state, merge, table, run, tool)
+    moves = []
+    retired = dataset.staging / run / "retired"
+    make_dirs(retired)
+    for number, file in enumerate(merge.files):
+        name = f"{number}_{file['path'].rpartition('/')[2]}"
+        moves.append(Move.of(dataset, dataset.directory / file["path"], retired / name))
+    for staged in made:
+        moves.append(Move.of(dataset, staged.staged, dataset.directory / staged.partition / staged.name))
+    gone = {file["path"] for file in merge.files}
+    state["files"] = [file for file in state["files"] if file["path"] not in gone]
+    state["files"] += [_entry(state, merge, staged, run) for staged in made]
+    what = f"compact: {len(merge.files)} files of {merge.partition} into {len(made)}"
+    metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+    return len(made)
+
+
+def _read(dataset: Dataset, state: State, merge: Merge) -> pa.Table:
+    """All rows under the full current schema: a column that came later is null in older files."""
+    with pq.ParquetFile(dataset.directory / merge.files[0]["path"]) as parquet:
+        pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in PSEUDO]
+    schema = pa.schema([*pseudo, *schema_of(state["columns"])])
+    parts = []
+    for file in merge.files:
+        with pq.ParquetFile(dataset.directory / file["path"]) as parquet:
+            part = parquet.read()
+        columns = [
+            part.column(field.name).cast(field.type) if field.name in part.schema.names
+            else pa.nulls(part.num_rows, field.type)
+            for field in schema
+        ]
+        parts.append(pa.table(columns, schema=schema))
+    return pa.concat_tables(parts)
+
+
+def _write(
+    dataset: Dataset, state: State, merge: Merge, table: pa.Table, run: str, tool: str
+) -> list[StagedFile]:
+    footer = {
+        "tool": tool, "feed": dataset.feed, "source": state["source"], "created_at": state["created_at"], "run": run,
+        "origin": "compact", "generation": merge.generation, "sequence": state["sequence"] + 1,
+        "timezone": state["timezone"], "timestamp_column": state["timestamp_column"],
+        "schema_version": state["schema_version"], "columns": state["columns"],
+    }
+    pairs = {"ksql_lake": json.dumps(footer, ensure_ascii=False)}
+    if merge.generation == state["generation"]:
+        pairs["ksql_lake.resume"] = json.dumps(state["resume"])
+    options = WriterOptions(
+        compression=merge.files[0].get("compression", "snappy"), file_rows=1 << 60, file_bytes=1 << 60,
+        file_mode=dataset.file_mode,
+    )
+    day = parse_day(merge.partition)
+    with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
+        for batch in table.to_batches():
+            writer.write(batch, merge.partition, f"{day:%Y%m%d}")
+        return writer.close()
+
+
+def _entry(state: State, merge: Merge, file: StagedFile, run: str) -> dict[str, Any]:
+    return {
+        "path": f"{file.partition}/{file.name}",
+        "partition": file.partition,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "crc32": file.crc32,
+        "compression": merge.files[0].get("compression", "snappy"),
+        "rowtime_min": file.rowtime_min,
+        "rowtime_max": file.rowtime_max,
+        "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},
+        "generation": merge.generation,
+        "run": run,
+        "origin": "compact",
+        "schema_version": state["schema_version"],
+        "exported_at": max(old["exported_at"] for old in merge.files),
+    }
