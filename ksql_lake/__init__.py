@@ -2,7 +2,7 @@
 
 One module, one noun; imports point down this list only:
 
-    export                                 the turn of one feed
+    export, cluster                        the turn of one feed; the workers of a Dask cluster
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
     staged, compare                        what a reading left to be published; two versions of a table
