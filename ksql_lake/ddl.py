@@ -84,7 +84,7 @@ AT_ONCE = 100  # partitions in one statement: Athena takes 262,144 characters
 _CLOUDS = {"athena": "s3://", "bigquery": "gs://"}
 _NEWER = "A column that came since: drop the table (an external table's files stay) and run this again."
 _HEAD = {
-    "duckdb": "Views follow the lake: new files and a table's current version are seen as they come.",
+    "duckdb": "Views follow the lake (new files, a table's current version); run again for columns that came since.",
     "hive": f"Hive 4 or later (timestamps of Parquet). Run again after each export for new partitions. {_NEWER}",
     "athena": f"One statement at a time. Run again after each export for new partitions. {_NEWER}",
     "spark": f"Run again after each export for new partitions. {_NEWER}",

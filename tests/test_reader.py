@@ -23,6 +23,7 @@ import manage_feeds
 from ksql_lake import metadata, read
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.errors import ConfigError, LakeError, StateError
+from tests import typed_lake
 
 JAN15 = 1_736_899_200_000
 DAY = 86_400_000
@@ -360,3 +361,20 @@ def test_state_of_the_past_needs_no_file_list(nights: Nights) -> None:
     line = json.loads((nights.lake / ".state" / "s.jsonl").read_text().splitlines()[0])
     assert "files" not in line and line["coverage"]["1"]["0"]["upto"] == 9
     assert len(nights.read(as_of="2025-02-01", columns=["ROWOFFSET"], filters=[("ROWPARTITION", "=", 0)])) == 10
+
+
+def test_every_type_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested integers beside a null stay integers as well; times, dates and bytes are Python's own."""
+    with EmbeddedKsqlDB() as database:
+        typed_lake.build(tmp_path / "lake", database, monkeypatch)
+    frame = read("all_types", lake=tmp_path / "lake").set_index("ID").sort_index()
+    row = frame.loc["e0"]
+    plain = ["B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "DAY_"]
+    values = dict(zip(["ID", "B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "TS", "A", "M", "S", "DAY_"],
+                      typed_lake.VALUES, strict=True))
+    assert [row[name] for name in plain] == [values[name] for name in plain]
+    assert row["TS"] == pd.Timestamp(values["TS"], tz="UTC")
+    assert list(row["A"]) == [typed_lake.BIG, None] and dict(row["M"]) == {"k": 1, "n": None}
+    assert row["S"]["X"] == 2**53 - 1 and list(row["S"]["N"]["IN"]) == ["a", None]
+    assert frame.loc["e1"].drop(["ROWTIME", "ROWPARTITION", "ROWOFFSET", "year", "month", "day"]).isna().all()
+    assert frame["LATE"].tolist() == [pd.NA, pd.NA, 7, 7] and str(frame["LATE"].dtype) == "Int32"
