@@ -35,7 +35,7 @@ def section(title: str) -> str:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The demo's sources, exported on Monday 20 January 2025 and again on Thursday, when three users had bought more."""
+    """The demo's sources, exported on Monday 20 January 2025 and again on Thursday, after more of three users."""
     lake = tmp_path_factory.mktemp("recipes") / "data_lake"
     with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
         for name, value in (("KSQLDB_URL", database.url), ("IDLE_SECONDS", "0.3"), ("RETENTION", "off"),
