@@ -1,4 +1,4 @@
-"""What a night costs that finds little new: CPU seconds of the first export, of one with 1 % new rows, of one with none.
+"""What a night costs that finds little new: CPU seconds of a first export, with 1 % new rows, with none.
 
     python -m benchmarks.nightly [--rows N] [--rounds N]
 """
