@@ -223,6 +223,7 @@ def test_a_demo_tells_nobody_that_the_settings_name(
     pings: PingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PING_URL", pings.url)
+    monkeypatch.setenv("IDLE_SECONDS", "0.2")
     argv = ["--demo", "--quiet", "--events", "20", "--lake", str(tmp_path / "demo")]
     assert export(*argv) == 0 and pings.pings == []
     assert export(*argv, "--ping-url", pings.url) == 0 and len(pings.pings) == 2
