@@ -13,6 +13,7 @@ One module, one noun; imports point down this list only:
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     blocks                                 plain rows by the megabyte
+    ddl                                    types in the words of other systems
     partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
     alerts                                 who learns how a run went
     history                                one line for each run of each feed
