@@ -12,6 +12,7 @@ import datetime as dt
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import data_lake_config
 from ksql_lake import feeds, history, metadata
-from ksql_lake.errors import ExitCode, LakeError, StateError
+from ksql_lake.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.files import atomic_write, exclusive_lock
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
@@ -74,6 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
+    what.add_argument(
+        "--register", choices=("glue",), help="create or update tables and partitions of a catalog: only what changed"
+    )
+    parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
+    parser.add_argument(
+        "--location", metavar="URI", help="with --register: where those who query find the lake, such as s3://bucket/lake"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="with --register: say what would be sent, and why")
     parser.add_argument("--deep", action="store_true", help="with --verify: read every row group, check every offset")
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
@@ -111,6 +120,8 @@ def _run(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
     if args.json:
         print(json.dumps(_lines(lake, chosen, args.feed), indent=2))
         return ExitCode.OK
+    if args.register:
+        return _register(args, lake, chosen)
     return _stats(chosen) if args.stats else _report(lake, _lines(lake, chosen, args.feed))
 
 
@@ -246,6 +257,50 @@ def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Seq
     unexplained = sum(not count.explained for count in counts)
     print(f"{name}: {len(counts)} days, {unexplained} differ without an explanation")
     return ExitCode.FINDINGS if unexplained else ExitCode.OK
+
+
+def _register(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
+    """The lake's feeds as tables of a Glue database; one that cannot be is said and does not stop the others."""
+    if not args.database:
+        raise ConfigError("--register needs --database NAME")
+    if args.location and not re.match(r"[a-z][a-z0-9]*://", args.location):
+        raise ConfigError(f"--location is {args.location!r}; expected a URI such as s3://bucket/lake")
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise ConfigError("--register glue needs boto3: pip install -r requirements-glue.txt") from None
+    from ksql_lake import glue
+
+    location = args.location or lake.as_uri()
+    if not args.location:
+        print(f"note: tables will point at {location}; Athena needs --location s3://...", file=sys.stderr)
+    tables, failures = [], []
+    for name, state in states.items():
+        try:
+            tables.append(glue.wanted(name, state, location))
+        except LakeError as error:
+            failures.append(f"{args.database}.{name}: {error}")
+    try:
+        client = boto3.client("glue")
+    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, an endpoint that is no URL
+        raise ConfigError(f"Glue: {_one_line(error)}") from None
+    try:
+        with exclusive_lock(lake / glue.LOCK, "the Glue catalog"):
+            registry = glue.Registry(client, lake, args.database.lower())
+            done = glue.register(registry, tables, print, args.dry_run)
+    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no way there
+        raise CatalogError(f"Glue: {_one_line(error)}") from None
+    failures += done.failures
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    would = "would change" if args.dry_run else "changed"
+    print(f"{len(states)} tables, {done.changed} {would}, {len(failures)} failed")
+    return ExitCode.FINDINGS if failures else ExitCode.OK
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _compare(lake: Path, what: Sequence[str], form: str) -> int:

@@ -7,6 +7,7 @@ One module, one noun; imports point down this list only:
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
     compare                                two versions of a table
+    glue                                   the lake in an AWS Glue catalog
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
