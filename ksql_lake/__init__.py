@@ -3,12 +3,14 @@
 One module, one noun; imports point down this list only:
 
     export                                 the turn of one feed
+    summary, findings                      each feed at a glance; what is wrong with it, by kind
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
     compare                                two versions of a table
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
+    merges                                 which small files belong together
     trash                                  what was taken out, and back
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
