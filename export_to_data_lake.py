@@ -29,7 +29,7 @@ from ksql_lake import __version__, alerts, feeds, history
 from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
-from ksql_lake.files import make_dirs
+from ksql_lake.files import atomic_write, make_dirs
 from ksql_lake.ksqldb import Client, Server
 from ksql_lake.retention import Rule
 from ksql_lake.retry import until_answered
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[FeedResult] = []
     said: list[str] = []
     code = int(ExitCode.FINDINGS)  # what Python ends with after a bug
+    started = time.monotonic()
     try:
         settings, lake = _alerts(args), _lake(args)
     except ConfigError as error:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         failed = tuple(result.feed for result in results if result.exit_code)
         lines = [line for result in results for line in _complaints(result)]
-        _tell_of(alerts.Ending(code, failed, (*lines, *said)), settings, lake)
+        _tell_of(alerts.Ending(code, failed, (*lines, *said)), settings, lake, time.monotonic() - started)
     return code
 
 
@@ -82,12 +83,30 @@ def _attempt(
         return ExitCode.INTERRUPTED
 
 
-def _tell_of(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path) -> None:
+def _tell_of(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, seconds: float) -> None:
     """Tell who is to learn of it how the run ended."""
+    if settings.metrics_file:
+        _warn(_write_metrics(settings.metrics_file, lake, ending.exit_code, seconds))
     if settings.ping_url:
         _warn(alerts.Ping(settings.ping_url).end(ending))
     if settings.on_failure and ending.exit_code:
         _warn(alerts.on_failure(settings.on_failure, ending, lake, os.environ))
+
+
+def _write_metrics(file: Path, lake: Path, code: int, seconds: float) -> str | None:
+    """Metrics of all feeds of the lake; a warning when they could not be written."""
+    from ksql_lake import metrics, summary
+
+    moment = dt.datetime.now(dt.UTC)
+    try:
+        run = metrics.ExportRun(code, moment, seconds)
+        atomic_write(file, metrics.text(summary.summarise(lake, moment), run, __version__).encode())
+    except OSError as error:
+        return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
+    except Exception as error:
+        log.exception("metrics: a bug")
+        return f"{file}: a bug: {type(error).__name__}: {error}; the metrics there are old, the export is not affected"
+    return None
 
 
 def _refused(error: LakeError, said: list[str]) -> int:

@@ -4,6 +4,8 @@ One module, one noun; imports point down this list only:
 
     export                                 the turn of one feed
     reader                                 a feed as one table, now or as it was
+    metrics                                what is known of the feeds, as Prometheus text
+    summary, findings                      each feed at a glance; what is wrong with it, by kind
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
     compare                                two versions of a table
@@ -11,6 +13,7 @@ One module, one noun; imports point down this list only:
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
+    merges                                 which small files belong together
     trash                                  what was taken out, and back
     moments                                what a feed held at a time
     metadata                               _metadata.json and the commit journal
