@@ -20,7 +20,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,11 +29,11 @@ from ksql_lake import __version__, alerts, feeds, history
 from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
-from ksql_lake.files import atomic_write, make_dirs
+from ksql_lake.files import make_dirs
 from ksql_lake.ksqldb import Client, Server
+from ksql_lake.pace import Limits
 from ksql_lake.retention import Rule
 from ksql_lake.retry import until_answered
-from ksql_lake.streams import Limits
 from ksql_lake.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -86,27 +86,22 @@ def _attempt(
 def _tell_of(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, seconds: float) -> None:
     """Tell who is to learn of it how the run ended."""
     if settings.metrics_file:
-        _warn(_write_metrics(settings.metrics_file, lake, ending.exit_code, seconds))
+        from ksql_lake import metrics
+
+        run = metrics.ExportRun(ending.exit_code, dt.datetime.now(dt.UTC), seconds)
+        _warn(metrics.write(settings.metrics_file, lake, run, __version__, _max_share()))
     if settings.ping_url:
         _warn(alerts.Ping(settings.ping_url).end(ending))
     if settings.on_failure and ending.exit_code:
         _warn(alerts.on_failure(settings.on_failure, ending, lake, os.environ))
 
 
-def _write_metrics(file: Path, lake: Path, code: int, seconds: float) -> str | None:
-    """Metrics of all feeds of the lake; a warning when they could not be written."""
-    from ksql_lake import metrics, summary
-
-    moment = dt.datetime.now(dt.UTC)
+def _max_share() -> float:
+    """MAX_DELETE_PERCENT, by which the report counts findings; its default where the settings are wrong."""
     try:
-        run = metrics.ExportRun(code, moment, seconds)
-        atomic_write(file, metrics.text(summary.summarise(lake, moment), run, __version__).encode())
-    except OSError as error:
-        return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
-    except Exception as error:
-        log.exception("metrics: a bug")
-        return f"{file}: a bug: {type(error).__name__}: {error}; the metrics there are old, the export is not affected"
-    return None
+        return data_lake_config.load(os.environ).max_delete_percent / 100
+    except ConfigError:
+        return data_lake_config.MAX_DELETE_PERCENT / 100
 
 
 def _refused(error: LakeError, said: list[str]) -> int:
@@ -156,7 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     how.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     how.add_argument("--wait", action="store_true", help="wait for a lock another run holds (default: exit code 3)")
-    how.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="feeds to export at the same time (default: 1)")
+    how.add_argument("--jobs", type=_jobs, metavar="N", help="feeds to export at the same time (default: 1)")
+    how.add_argument(
+        "--cluster", metavar="ADDRESS", help="let the workers of this Dask scheduler read (tcp://scheduler:8786)"
+    )
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
@@ -273,16 +271,28 @@ def _task(
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
-    """The feeds' results as they come: one after the other, or --jobs at a time."""
-    if args.jobs == 1:
+    """The feeds' results as they come: one after the other, --jobs at a time, or as many as a cluster has threads."""
+    if args.cluster and tasks:
+        from ksql_lake.cluster import workers
+
+        with workers(args.cluster, tasks[0].lake) as there:
+            yield from _side_by_side(tasks, args.jobs or there.threads, there.executor)
+    elif (args.jobs or 1) > 1:
+        yield from _side_by_side(tasks, args.jobs, None)
+    else:
         for task in tasks:
             with _progress(args, task.feed.name) as progress:
                 result = export_feed(task, progress.add)
             yield result
-        return
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for future in as_completed([pool.submit(export_feed, task) for task in tasks]):
+
+
+def _side_by_side(tasks: Sequence[FeedTask], jobs: int, workers: Executor | None) -> Iterator[FeedResult]:
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for future in as_completed([pool.submit(export_feed, task, workers=workers) for task in tasks]):
             yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Progress:
@@ -332,7 +342,8 @@ def _recorded(
     line = {
         "run": run, "feed": result.feed, "type": result.type, "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
         "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
-        "files": result.files, "bytes": result.bytes, "version": result.version, "retries": result.retries,
+        "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
+        "retries": result.retries,
         "findings": list(result.messages), "days": args.date and [str(day) for day in args.date], "tool": __version__,
     }
     try:
@@ -401,4 +412,8 @@ def _demo(args: argparse.Namespace, results: list[FeedResult]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    if code == ExitCode.INTERRUPTED:
+        logging.shutdown()
+        os._exit(code)  # threads of --jobs are still reading; what is not committed, the next run forgets
+    raise SystemExit(code)

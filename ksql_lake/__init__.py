@@ -2,13 +2,13 @@
 
 One module, one noun; imports point down this list only:
 
-    export                                 the turn of one feed
+    export, cluster                        the turn of one feed; the workers of a Dask cluster
     reader                                 a feed as one table, now or as it was
     metrics                                what is known of the feeds, as Prometheus text
     summary, findings                      each feed at a glance; what is wrong with it, by kind
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
-    compare                                two versions of a table
+    staged, compare                        what a reading left to be published; two versions of a table
     glue                                   the lake in an AWS Glue catalog
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
@@ -21,7 +21,7 @@ One module, one noun; imports point down this list only:
     blocks                                 plain rows by the megabyte
     predicates                             columns and rows that are asked for
     ddl                                    types in the words of other systems
-    partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
+    partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     alerts                                 who learns how a run went
     history                                one line for each run of each feed
     files, errors                          atomic writes and locks; the error family

@@ -8,11 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ksql_lake import metadata
+from ksql_lake import metadata, trash
 from ksql_lake.anchors import PSEUDO
 from ksql_lake.columns import schema_of
 from ksql_lake.errors import StateError
-from ksql_lake.files import make_dirs
 from ksql_lake.merges import Merge
 from ksql_lake.metadata import Dataset, Move, State
 from ksql_lake.partitions import parse_day
@@ -21,6 +20,8 @@ from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
 def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
     """Carry out one merge as one commit; returns the files it made. Call with the feed's lock held.
+
+    The small files stay in the trash for some days, to be looked at; who has opened them reads on.
 
     Raises:
         StateError: what was read is not what the metadata says; nothing is changed.
@@ -33,12 +34,7 @@ def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str
         )
     table = table.sort_by([("ROWPARTITION", "ascending"), ("ROWOFFSET", "ascending")])
     made = _write(dataset, state, merge, table, run, tool)
-    moves = []
-    retired = dataset.staging / run / "retired"
-    make_dirs(retired)
-    for number, file in enumerate(merge.files):
-        name = f"{number}_{file['path'].rpartition('/')[2]}"
-        moves.append(Move.of(dataset, dataset.directory / file["path"], retired / name))
+    moves = trash.stage(dataset, merge.files, run, now=now, by=by, why=trash.COMPACTED)
     for staged in made:
         moves.append(Move.of(dataset, staged.staged, dataset.directory / staged.partition / staged.name))
     gone = {file["path"] for file in merge.files}

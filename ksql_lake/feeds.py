@@ -147,6 +147,20 @@ def load(path: Path) -> Feed:
     )
 
 
+def read(path: Path) -> dict[str, Any]:
+    """What a feed file says, unchecked: for changing one key and keeping all others, also those of a newer version.
+
+    Raises:
+        FeedError: it is not there, or no JSON object; names line and column.
+    """
+    try:
+        return _parse(path, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FeedError(f"{path}: cannot be read ({error})") from None
+
+
 def _parse(path: Path, text: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}

@@ -6,13 +6,17 @@ Base units throughout: seconds, bytes, rows. Times are seconds since 1970, UTC.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ksql_lake.files import atomic_write
 from ksql_lake.findings import LEVELS
-from ksql_lake.summary import FeedSummary
+from ksql_lake.summary import FeedSummary, summarise
 
+log = logging.getLogger("export_to_data_lake")
 RESULTS = ("ok", "findings", "failed", "busy")
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
@@ -26,6 +30,18 @@ class ExportRun:
     exit_code: int
     ended: dt.datetime
     seconds: float
+
+
+def write(file: Path, lake: Path, export: ExportRun, version: str, max_share: float) -> str | None:
+    """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`."""
+    try:
+        atomic_write(file, text(summarise(lake, export.ended, max_share=max_share), export, version).encode())
+    except OSError as error:
+        return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
+    except Exception as error:
+        log.exception("metrics: a bug")
+        return f"{file}: a bug: {type(error).__name__}: {error}; the metrics there are old, the export is not affected"
+    return None
 
 
 def text(summaries: Sequence[FeedSummary], export: ExportRun, version: str) -> str:
