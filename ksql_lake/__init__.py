@@ -20,7 +20,7 @@ One module, one noun; imports point down this list only:
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     blocks                                 plain rows by the megabyte
     predicates                             columns and rows that are asked for
-    ddl                                    types in the words of other systems
+    ddl                                    the lake in the SQL of other systems
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     alerts                                 who learns how a run went
     history                                one line for each run of each feed

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ksql_lake.anchors import PSEUDO
-from ksql_lake.ddl import hive_type
+from ksql_lake.ddl import PSEUDO, hive_type
 from ksql_lake.errors import CatalogError, LakeError, SchemaError
 from ksql_lake.files import atomic_write, make_dirs
 from ksql_lake.types import SqlType, parse_type
@@ -35,7 +34,6 @@ FORMAT = {
     },
 }
 OURS = "ksql_lake.feed"  # the parameter that marks a table as made by this tool
-_PSEUDO_TYPES = dict(zip(PSEUDO, ("timestamp", "int", "bigint"), strict=True))
 _UNSPEAKABLE = re.compile(r"[,:;<>`\s]")  # a type's text has no way to quote these in a name
 Columns = tuple[tuple[str, str], ...]
 Values = tuple[str, ...]
@@ -110,7 +108,7 @@ def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
         SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
     """
     kind = state["type"]
-    pseudo = tuple(_PSEUDO_TYPES.items()) if kind == "stream" else ()
+    pseudo = [(name, hive_type(SqlType(base))) for name, base in PSEUDO.items()] if kind == "stream" else []
     columns = tuple((name.lower(), type_) for name, type_ in (*pseudo, *map(_column, state["columns"])))
     location = f"{root.rstrip('/')}/{kind}s/{feed}/"
     parameters = {"EXTERNAL": "TRUE", "classification": "parquet", OURS: feed}

@@ -23,6 +23,7 @@ import manage_feeds
 from ksql_lake import metadata, read
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.errors import ConfigError, LakeError, StateError
+from tests import typed_lake
 
 JAN15 = 1_736_899_200_000
 DAY = 86_400_000
@@ -189,7 +190,7 @@ def test_feeds_that_are_unknown_archived_or_without_a_file(nights: Nights, tmp_p
     with pytest.raises(LakeError, match="no such directory"):
         read("s", lake=tmp_path / "nowhere")
     assert manage_feeds.main(["archive", "s"]) == 0 and len(nights.read()) == 40
-    assert manage_feeds.main(["remove", "s"]) == 0 and not list((nights.lake / "feeds").rglob("s.json"))
+    assert manage_feeds.main(["remove", "s", "--yes"]) == 0 and not list((nights.lake / "feeds").rglob("s.json"))
     assert len(nights.read()) == 40
     shutil.copytree(nights.lake / "streams" / "s", nights.lake / "streams" / "t")
     with pytest.raises(LakeError, match="write streams/t or tables/t"):
@@ -287,7 +288,7 @@ def test_a_state_log_that_does_not_reach_back(nights: Nights) -> None:
     lines = log.read_text().splitlines(keepends=True)
     log.write_text('{"torn\n' + lines[-1])
     assert nights.ids(as_of="2025-02-02") == names(0, 40)
-    with pytest.raises(StateError, match="s.jsonl: begins at 2025-02-02T02:00:00Z; what s held at 2025-02-01T23:59:59Z"):
+    with pytest.raises(StateError, match="begins at 2025-02-02T02:00:00Z; what s held at 2025-02-01T23:59:59Z"):
         nights.ids(as_of="2025-02-01")
     log.unlink()
     assert nights.ids(as_of="2025-02-03") == names(0, 40), "the metadata themselves know this"
@@ -360,3 +361,20 @@ def test_state_of_the_past_needs_no_file_list(nights: Nights) -> None:
     line = json.loads((nights.lake / ".state" / "s.jsonl").read_text().splitlines()[0])
     assert "files" not in line and line["coverage"]["1"]["0"]["upto"] == 9
     assert len(nights.read(as_of="2025-02-01", columns=["ROWOFFSET"], filters=[("ROWPARTITION", "=", 0)])) == 10
+
+
+def test_every_type_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested integers beside a null stay integers as well; times, dates and bytes are Python's own."""
+    with EmbeddedKsqlDB() as database:
+        typed_lake.build(tmp_path / "lake", database, monkeypatch)
+    frame = read("all_types", lake=tmp_path / "lake").set_index("ID").sort_index()
+    row = frame.loc["e0"]
+    plain = ["B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "DAY_"]
+    values = dict(zip(["ID", "B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "TS", "A", "M", "S", "DAY_"],
+                      typed_lake.VALUES, strict=True))
+    assert [row[name] for name in plain] == [values[name] for name in plain]
+    assert row["TS"] == pd.Timestamp(values["TS"], tz="UTC")
+    assert list(row["A"]) == [typed_lake.BIG, None] and dict(row["M"]) == {"k": 1, "n": None}
+    assert row["S"]["X"] == 2**53 - 1 and list(row["S"]["N"]["IN"]) == ["a", None]
+    assert frame.loc["e1"].drop(["ROWTIME", "ROWPARTITION", "ROWOFFSET", "year", "month", "day"]).isna().all()
+    assert frame["LATE"].tolist() == [pd.NA, pd.NA, 7, 7] and str(frame["LATE"].dtype) == "Int32"
