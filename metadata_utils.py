@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         help="views (duckdb) or external tables (hive, athena, spark, bigquery) of every feed, as SQL",
     )
     parser.add_argument(
-        "--location", metavar="URI", help="with --sql: where the lake lies for that system, such as s3://bucket/lake"
+        "--location", metavar="URI",
+        help="with --sql, --register: where the lake lies for those who query, such as s3://bucket/lake",
     )
     parser.add_argument(
         "--format", choices=("text", "json", "csv"), default="text", help="with --compare (default: text)"
@@ -86,9 +87,6 @@ def _parser() -> argparse.ArgumentParser:
         "--register", choices=("glue",), help="create or update tables and partitions of a catalog: only what changed"
     )
     parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
-    parser.add_argument(
-        "--location", metavar="URI", help="with --register: where those who query find the lake, such as s3://bucket/lake"
-    )
     parser.add_argument("--dry-run", action="store_true", help="with --register: say what would be sent, and why")
     parser.add_argument("--deep", action="store_true", help="with --verify: read every row group, check every offset")
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
