@@ -63,9 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true",
         help="restore metadata that is missing or corrupt from footers and state log; with --feed also a good one",
     )
-    what.add_argument(
-        "--reconcile", metavar="NAME", help="count a stream's rows per day at the source and compare"
-    )
+    what.add_argument("--reconcile", metavar="NAME", help="count a stream's rows per day at the source and compare")
     what.add_argument(
         "--compare", nargs=3, metavar=("NAME", "V1", "V2"), help="rows of a table added, removed and changed, by key"
     )
