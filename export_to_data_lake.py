@@ -257,8 +257,9 @@ def _task(
         duration=config.max_duration,
         retry=config.timeout * 4,
     )
+    level = feed.compression_level if feed.compression else config.compression_level
     options = WriterOptions(
-        compression=feed.compression or config.compression, compression_level=feed.compression_level,
+        compression=feed.compression or config.compression, compression_level=level,
         bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
     )
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)

@@ -204,7 +204,7 @@ def _add(config: Config, args: argparse.Namespace) -> int:
         retention_versions=args.retention_versions, timezone=args.timezone, access=args.access,
     )
     make_dirs(path.parent)
-    _save(path, {}, _with(path, raw, args.settings))
+    _save(path, None, _with(path, raw, args.settings))
     print(f"added {path}")
     return ExitCode.OK
 
@@ -340,9 +340,9 @@ def _with(path: Path, raw: dict[str, Any], settings: Sequence[str]) -> dict[str,
     return made
 
 
-def _save(path: Path, before: dict[str, Any], after: dict[str, Any]) -> bool:
+def _save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
     """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
-    known = feeds.problems_of(path, before)
+    known = feeds.problems_of(path, before) if before is not None else []
     problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
     if problems:
         raise FeedError("\n".join(problems))

@@ -465,7 +465,7 @@ def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": job.writer.compression,
+        **job.writer.codec,
         "rowtime_min": file.rowtime_min,
         "rowtime_max": file.rowtime_max,
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},

@@ -290,7 +290,7 @@ def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": job.writer.compression,
+        **job.writer.codec,
         "run": job.run,
         "origin": "export",
         "schema_version": state["schema_version"],

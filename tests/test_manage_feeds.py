@@ -114,7 +114,7 @@ def test_keys_of_a_newer_version_survive_changes(ksqldb: EmbeddedKsqlDB, tmp_pat
 
 
 def test_add_takes_any_key(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
-    assert add("s", "compression=zstd", 'forbidden_columns=["ip"]') == 0
+    assert add("s", "compression=zstd", 'forbidden_columns=["ip"]') == 0 and capsys.readouterr().err == ""
     raw = json.loads((tmp_path / "lake" / "feeds" / "active" / "s.json").read_text())
     assert raw["compression"] == "zstd" and raw["forbidden_columns"] == ["ip"]
     assert add("plain", "compresion=zstd") == 1 and 'did you mean "compression"' in capsys.readouterr().err
