@@ -3,10 +3,11 @@
 One module, one noun; imports point down this list only:
 
     export                                 the turn of one feed
+    page, charts, report                   the lake as a web page and on a terminal
     summary, findings                      each feed at a glance; what is wrong with it, by kind
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
-    compare                                two versions of a table
+    compare, column_stats                  two versions of a table; what its columns hold
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
@@ -16,7 +17,7 @@ One module, one noun; imports point down this list only:
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     blocks                                 plain rows by the megabyte
     partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
-    history                                one line for each run of each feed
+    history, figures                       one line for each run of each feed; figures in few characters
     files, errors                          atomic writes and locks; the error family
 
 Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package
