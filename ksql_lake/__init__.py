@@ -3,7 +3,8 @@
 One module, one noun; imports point down this list only:
 
     export                                 the turn of one feed
-    page, charts, report                   the lake as a web page and on a terminal
+    page, page_feed, page_style, report    the lake as a web page and on a terminal
+    charts                   the lake as a web page and on a terminal
     summary, findings                      each feed at a glance; what is wrong with it, by kind
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
