@@ -84,7 +84,7 @@ def _line(summary: FeedSummary, now: dt.datetime, ink: Ink) -> str:
     age, limit = summary.freshness_seconds, summary.freshness_limit
     newest = ("-" if age is None else duration(age)) + ("" if limit is None else f"/{duration(limit)}")
     stale = any(finding.kind == "stale" for finding in summary.findings)
-    parts = f"{summary.partitions:,}{'v' if summary.type == 'table' else 'd'}"
+    parts = f"{_few(summary.partitions)}{'v' if summary.type == 'table' else 'd'}"
     return (
         f"{_clip(summary.feed):<{NAME}} {ink(RESULTS.get(result, 'quiet'), f'{result:<9}')} {count(summary.rows):>5} "
         f"{size(summary.bytes):>6} {parts:>5} {ink('error' if stale else 'plain', f'{newest:>9}')} "
@@ -101,6 +101,10 @@ def _exported(summary: FeedSummary, now: dt.datetime) -> str:
     return f"{duration(ago)}{brought}"
 
 
+def _few(number: int) -> str:
+    return str(number) if number < 10_000 else count(number)
+
+
 def _clip(name: str, width: int = NAME) -> str:
     """A long name without its middle: beginning and end tell names apart."""
     half = (width - 2) // 2
@@ -111,7 +115,7 @@ def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> lis
     rows, held = sum(summary.rows for summary in summaries), sum(summary.bytes for summary in summaries)
     parts = sum(summary.partitions for summary in summaries)
     feeds = f"{len(summaries):,} feed{'' if len(summaries) == 1 else 's'}"
-    lines = [ink("head", f"{feeds:<{NAME}} {'':<9} {count(rows):>5} {size(held):>6} {parts:>5,}")]
+    lines = [ink("head", f"{feeds:<{NAME}} {'':<9} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
     ended = max((summary.last_run["ended"] for summary in summaries if summary.last_run), default=None)
     ago = since(ended, now)
     if ended is not None and ago is not None:
