@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-CELL, GAP = 11, 3  # pixels of a day of the calendar
+CELL, GAP = 14, 3  # pixels of a day of the calendar
 WEEKS = 53  # of a strip
 HALF = 26  # weeks are drawn at least
 STRIPS = 4  # the newest so many years; older days are not drawn
-LEAST = 24  # columns that fill the width; fewer leave room at the right
+LEAST = 24  # columns of a chart of full width
 STEPS = 4  # shades of the calendar, besides that of no rows
 
 
@@ -27,12 +27,12 @@ class Bar:
     style: str = ""
 
 
-def columns(bars: Sequence[Bar], label: str, height: int = 72) -> str:
-    """Columns over the full width of their place, at least one pixel high where there is something."""
+def columns(bars: Sequence[Bar], label: str, height: int = 72, least: int = 1) -> str:
+    """Columns, at least a pixel high where there is something; fewer than `least` leave room at the right."""
     if not bars:
         return ""
     most = max(bar.value for bar in bars) or 1.0
-    step = 100 / max(len(bars), LEAST)
+    step = 100 / max(len(bars), least)
     marks = []
     for number, bar in enumerate(bars):
         high = max(bar.value / most * (height - 2), 1.5 if bar.value else 0)
@@ -87,7 +87,7 @@ def calendar(values: Mapping[dt.date, float], titles: Mapping[dt.date, str], las
     for _ in range(STRIPS):
         weeks = min(max(total, 1), WEEKS)
         first = end - dt.timedelta(weeks=weeks - 1)
-        strips.append(_strip(first, weeks, last, values, titles, bounds, label))
+        strips.append(_strip(first, weeks, (min(known), last), values, titles, bounds, label))
         total -= weeks
         if total <= 0 or first <= min(known):
             break
@@ -96,12 +96,12 @@ def calendar(values: Mapping[dt.date, float], titles: Mapping[dt.date, str], las
 
 
 def _strip(
-    first: dt.date, weeks: int, last: dt.date, values: Mapping[dt.date, float], titles: Mapping[dt.date, str],
-    bounds: Sequence[float], label: str,
+    first: dt.date, weeks: int, span: tuple[dt.date, dt.date], values: Mapping[dt.date, float],
+    titles: Mapping[dt.date, str], bounds: Sequence[float], label: str,
 ) -> str:
-    size, left, top = CELL + GAP, 30, 16
+    size, left, top = CELL + GAP, 34, 18
     marks = [
-        f'<text x="{left - 6}" y="{top + row * size + 9}" text-anchor="end">{name}</text>'
+        f'<text x="{left - 6}" y="{top + row * size + 11}" text-anchor="end">{name}</text>'
         for row, name in ((0, "Mon"), (2, "Wed"), (4, "Fri"))
     ]
     named = -9
@@ -110,16 +110,16 @@ def _strip(
         x = left + week * size
         if week - named >= 4 and (monday.day <= 7 or week == 0):
             year = f" {monday.year}" if named < 0 or monday.month == 1 else ""
-            marks.append(f'<text x="{x}" y="9">{monday:%b}{year}</text>')
+            marks.append(f'<text x="{x}" y="11">{monday:%b}{year}</text>')
             named = week + (1 if year else 0)
         for row in range(7):
             day = monday + dt.timedelta(days=row)
-            if day > last:
+            if day > span[1]:
                 break
-            value = values.get(day, 0)
-            title = titles.get(day) or f"{day}: no rows"
+            title = titles.get(day) or f"{day}: {'no rows' if day >= span[0] else 'before the first day'}"
+            style = f"s{shade(values.get(day, 0), bounds)}" if day >= span[0] else "before"
             marks.append(
-                f'<rect class="s{shade(value, bounds)}" x="{x}" y="{top + row * size}" width="{CELL}" height="{CELL}">'
+                f'<rect class="{style}" x="{x}" y="{top + row * size}" width="{CELL}" height="{CELL}">'
                 f"<title>{escape(title)}</title></rect>"
             )
     width, height = left + weeks * size + 30, top + 7 * size

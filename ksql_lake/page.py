@@ -130,7 +130,7 @@ def _feed_row(summary: FeedSummary, record: FeedRecord, now: dt.datetime) -> str
         f'<span class="under">{escape(summary.newest)}</span></td>{_freshness(summary)}'
         f'<td class="n opt" data-v="{-1 if ago is None else ago:.0f}">{"-" if ago is None else f"{duration(ago)} ago"}'
         f'<span class="under">{brought}</span></td>'
-        f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30)}</td></tr>'
+        f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30, SPARK)}</td></tr>'
     )
 
 
@@ -142,7 +142,7 @@ def _freshness(summary: FeedSummary) -> str:
         late = age > limit
         title = f"{duration(age)} old, {duration(limit)} allowed"
         bar = charts.meter(age / limit if limit else 1.0, title, "error" if late else "")
-        bar += f'<span class="under{" error" if late else ""}">of {duration(limit)}</span>'
+        shown += f' <span class="{"error" if late else "soft"}">of {duration(limit)}</span>'
     return f'<td class="n" data-v="{-1 if age is None else age:.0f}">{shown}{bar}</td>'
 
 
@@ -170,11 +170,15 @@ def _sizes(summaries: Sequence[FeedSummary]) -> str:
     most = max(held for _, held, _ in lines)
     items = "".join(
         f'<li><div><span class="name">{escape(feed)}</span><span>{size(held)} <span class="soft">'
-        f"{held / total:.0%}</span></span></div>"
+        f"{_share(held / total)}</span></span></div>"
         f"{charts.meter(held / most, f'{feed}: {held:,} bytes, {rows:,} rows')}</li>"
         for feed, held, rows in lines
     )
     return f'<section><h2>Size by feed</h2><ol class="sizes">{items}</ol></section>'
+
+
+def _share(part: float) -> str:
+    return "&lt;1%" if 0 < part < 0.01 else f"{part:.0%}"
 
 
 def _runs(runs: Sequence[Run]) -> str:

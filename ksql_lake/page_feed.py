@@ -102,9 +102,11 @@ def version_bars(partitions: Sequence[PartitionSummary], most: int = DAYS) -> li
 def figure(bars: Sequence[charts.Bar], label: str, first: str, last: str, unit: str, height: int = 72) -> str:
     """Columns with what they are, their greatest value, and where they begin and end."""
     most = f"{label.rpartition(': ')[2]}; at most {count(max((bar.value for bar in bars), default=0))} {unit}"
+    width = f"{min(len(bars) / charts.LEAST, 1):.0%}"  # a few bars fill a part only, and so does what is below them
     return (
-        f'<figure>{charts.columns(bars, label, height)}<figcaption><span>{escape(first)}</span>'
-        f'<span class="what">{escape(most)}</span><span>{escape(last)}</span></figcaption></figure>'
+        f'<figure style="max-width:max(280px,{width})">{charts.columns(bars, label, height)}<figcaption>'
+        f'<span>{escape(first)}</span><span class="what">{escape(most)}</span><span>{escape(last)}</span>'
+        "</figcaption></figure>"
     )
 
 

@@ -26,7 +26,7 @@ border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 .good{color:var(--good)}
 .dot::before{content:"";display:inline-block;width:8px;height:8px;border-radius:50%;background:currentColor;
 margin-right:8px}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto}wbr{display:none}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:8px 14px 8px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:500;color:var(--soft);font-size:13px;white-space:nowrap;vertical-align:bottom}
@@ -41,15 +41,16 @@ a{color:inherit;text-decoration-color:var(--line);text-underline-offset:3px}a:ho
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 svg{display:block}svg rect{fill:var(--accent)}svg .hit{fill:transparent}svg g:hover .hit{fill:var(--line)}
 svg .track{fill:var(--s0)}svg .error rect:not(.hit){fill:var(--error)}svg .warning rect:not(.hit){fill:var(--warning)}
-svg.meter{width:100%;min-width:48px;height:6px;border-radius:3px;overflow:hidden;margin-top:5px}
+svg.meter{width:100%;min-width:72px;height:5px;border-radius:3px;overflow:hidden;margin-top:6px}
 svg.meter.error rect:not(.track){fill:var(--error)}
 svg.columns{width:100%;border-bottom:1px solid var(--soft)}
 figure{margin:14px 0 0}
 figcaption{display:flex;justify-content:space-between;gap:2px 16px;font-size:12.5px;margin-top:5px}
 figcaption span:not(.what){white-space:nowrap}
 .spark{width:110px}.spark svg.columns{border-bottom-color:var(--line)}
-svg.calendar{max-width:none;margin-top:6px}svg.calendar text{font-size:10px;fill:var(--soft)}
-svg.calendar rect{rx:2px}svg .s0,.legend .s0{fill:var(--s0)}svg .s1{fill:var(--s1)}svg .s2{fill:var(--s2)}
+svg.calendar{max-width:none;margin-top:6px}svg.calendar text{font-size:11px;fill:var(--soft)}
+svg.calendar rect{rx:2px}svg .before{fill:var(--s0);opacity:.4}
+svg .s0{fill:var(--s0)}svg .s1{fill:var(--s1)}svg .s2{fill:var(--s2)}
 svg .s3{fill:var(--s3)}svg .s4{fill:var(--s4)}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:12.5px;color:var(--soft);margin-top:8px}
 .legend span{display:inline-flex;align-items:center;gap:3px}
@@ -66,7 +67,8 @@ summary strong{font-weight:600;overflow-wrap:anywhere}summary .soft{font-size:13
 details>div{padding:0 0 26px 26px}
 code{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 footer{margin-top:56px;font-size:13px;color:var(--soft)}
-@media(max-width:640px){main{padding:24px 16px 48px}h1{font-size:25px}.opt{display:none}details>div{padding-left:0}
+@media(max-width:640px){wbr{display:inline}main{padding:24px 16px 48px}h1{font-size:25px}
+.opt{display:none}details>div{padding-left:0}
 ul.findings li{grid-template-columns:1fr}.totals{grid-template-columns:repeat(3,1fr);gap:14px 12px}
 .totals dd{font-size:19px}th,td{padding-right:10px}ol.sizes{grid-template-columns:1fr}
 figcaption{flex-wrap:wrap}.what{order:-1;width:100%}}
@@ -97,6 +99,9 @@ function unfold() {
   var target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
 }
+document.querySelectorAll(".scroll").forEach(function (box) {
+  if (box.querySelector(".calendar")) { box.scrollLeft = box.scrollWidth; }
+});
 addEventListener("hashchange", unfold);
 unfold();
 """

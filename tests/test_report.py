@@ -23,7 +23,7 @@ import export_to_data_lake
 import metadata_utils
 from ksql_lake import figures
 from ksql_lake.column_stats import column_stats
-from ksql_lake.findings import Finding
+from ksql_lake.findings import KINDS, Finding
 from ksql_lake.report import report
 from ksql_lake.summary import FeedSummary
 from tests.conftest import ROOT
@@ -174,6 +174,13 @@ def test_the_history_of_runs(tmp_path: Path, capsys: Any) -> None:
     assert len(shown(tmp_path, capsys, "--history", "--since", "2025-01-19").splitlines()) == 2
     (only,) = json.loads(shown(tmp_path, capsys, "--history", "--json", "--feed", "feed_0000"))
     assert only["offsets"] == {"0": [5, 14]}
+
+
+def test_readme_knows_every_kind_of_finding_and_every_key(demo: Path, capsys: Any) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    keys = json.loads(shown(demo, capsys, "--json"))[0]
+    for word in (*KINDS, *keys, *metadata_utils.CSV_COLUMNS):
+        assert f"`{word}`" in readme, word
 
 
 def test_nothing_to_do_is_a_usage_error(capsys: Any) -> None:
