@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-CELL, GAP = 14, 3  # pixels of a day of the calendar
+CELL, GAP = 14, 3  # pixels of a day of the calendar; the style of the page says the first again
 WEEKS = 53  # of a strip
 HALF = 26  # weeks are drawn at least
-STRIPS = 4  # the newest so many years; older days are not drawn
+STRIPS = 4  # of a calendar, the newest so many years
 LEAST = 24  # columns of a chart of full width
 STEPS = 4  # shades of the calendar, besides that of no rows
 
@@ -70,12 +70,15 @@ def shade(value: float, bounds: Sequence[float]) -> int:
     return 0 if value <= 0 else 1 + sum(value > bound for bound in bounds)
 
 
-def calendar(values: Mapping[dt.date, float], titles: Mapping[dt.date, str], last: dt.date, label: str) -> list[str]:
+def calendar(
+    values: Mapping[dt.date, float], titles: Mapping[dt.date, str], last: dt.date, label: str, years: int = STRIPS
+) -> list[str]:
     """A heat map of days, a strip for each 53 weeks up to `last`, the newest first.
 
     Args:
         values: of the days that have any; decides their shade.
         titles: the tooltips of these days.
+        years: strips at most; older days are not drawn.
     """
     known = [day for day in values if day <= last]
     if not known:
@@ -84,7 +87,7 @@ def calendar(values: Mapping[dt.date, float], titles: Mapping[dt.date, str], las
     end = last - dt.timedelta(days=last.weekday())  # the Monday of the last week
     total = max((end - min(known)).days // 7 + 2, HALF)
     strips = []
-    for _ in range(STRIPS):
+    for _ in range(years):
         weeks = min(max(total, 1), WEEKS)
         first = end - dt.timedelta(weeks=weeks - 1)
         strips.append(_strip(first, weeks, (min(known), last), values, titles, bounds, label))
@@ -119,7 +122,7 @@ def _strip(
             title = titles.get(day) or f"{day}: {'no rows' if day >= span[0] else 'before the first day'}"
             style = f"s{shade(values.get(day, 0), bounds)}" if day >= span[0] else "before"
             marks.append(
-                f'<rect class="{style}" x="{x}" y="{top + row * size}" width="{CELL}" height="{CELL}">'
+                f'<rect class="{style}" x="{x}" y="{top + row * size}">'
                 f"<title>{escape(title)}</title></rect>"
             )
     width, height = left + weeks * size + 30, top + 7 * size

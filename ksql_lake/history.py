@@ -34,7 +34,7 @@ def runs(lake: Path, tail: int = TAIL) -> list[Run]:
             run = json.loads(line)
         except ValueError:
             continue
-        if isinstance(run, dict) and "feed" in run:
+        if isinstance(run, dict) and {"feed", "ended"} <= run.keys():
             found.append(run)
     return found
 

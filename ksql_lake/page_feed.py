@@ -118,15 +118,15 @@ def _days(feed: str, partitions: Sequence[PartitionSummary], now: dt.datetime) -
     ends = bars[0].title[:10], bars[-1].title[:10]
     return (
         f"<h3>Rows per day</h3>{figure(bars, f'{feed}: rows per day', *ends, 'rows')}"
-        f"<h3>Days</h3>{heat_map(days, now, f'{feed}: days')}"
+        f"<h3>Days of the last year</h3>{heat_map(days, now, f'{feed}: days', 1)}"
     )
 
 
-def heat_map(days: DayCounts, now: dt.datetime, label: str) -> str:
-    """A calendar with its legend."""
+def heat_map(days: DayCounts, now: dt.datetime, label: str, years: int = charts.STRIPS) -> str:
+    """A calendar of so many years with its legend."""
     last = max((day for day in days if day <= now.date() + dt.timedelta(days=1)), default=now.date())
     values: dict[dt.date, float] = {day: rows for day, (rows, _) in days.items()}
-    strips = charts.calendar(values, {day: day_title(day, days) for day in days}, last, label)
+    strips = charts.calendar(values, {day: day_title(day, days) for day in days}, last, label, years)
     known = [value for day, value in values.items() if day <= last]
     none, *shades = (
         f'<svg width="11" height="11" aria-hidden="true"><rect class="s{step}" width="11" height="11" rx="2"/></svg>'

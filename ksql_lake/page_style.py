@@ -49,7 +49,7 @@ figcaption{display:flex;justify-content:space-between;gap:2px 16px;font-size:12.
 figcaption span:not(.what){white-space:nowrap}
 .spark{width:110px}.spark svg.columns{border-bottom-color:var(--line)}
 svg.calendar{max-width:none;margin-top:6px}svg.calendar text{font-size:11px;fill:var(--soft)}
-svg.calendar rect{rx:2px}svg .before{fill:var(--s0);opacity:.4}
+svg.calendar rect{width:14px;height:14px;rx:2px}svg .before{fill:var(--s0);opacity:.4}
 svg .s0{fill:var(--s0)}svg .s1{fill:var(--s1)}svg .s2{fill:var(--s2)}
 svg .s3{fill:var(--s3)}svg .s4{fill:var(--s4)}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:12.5px;color:var(--soft);margin-top:8px}

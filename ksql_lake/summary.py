@@ -94,6 +94,8 @@ def _is_known(record: FeedRecord) -> bool:
 
 def _record(lake: Path, name: str, kind: str | None, runs: list[Run]) -> FeedRecord:
     feed, feed_problem, status = _feed(lake, name)
+    if feed is not None and (lake / f"{feed.type}s" / name).is_dir():
+        kind = feed.type  # the name may have been another kind of feed before
     state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
     known = kind or (feed.type if feed else runs[-1].get("type", "-") if runs else "-")
     return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem)
@@ -184,7 +186,8 @@ def _findings(
         found.append(Finding("feed file", record.feed_problem))
     if record.status == "active":
         found += _age(record.name, now, newest_event, age, limit)
-    found += findings_of_runs(record.runs, record.state)
+    if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
+        found += findings_of_runs(record.runs, record.state)
     if record.state is not None:
         rule = record.feed if record.status in ("active", "disabled") else None
         found += findings_of_state(record.name, record.state, rule, now, max_share)

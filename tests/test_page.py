@@ -95,7 +95,7 @@ def test_a_lake_with_nothing_in_it_has_a_page(tmp_path: Path) -> None:
     assert "Nothing." in made(tmp_path, tmp_path / "empty.html")
 
 
-@pytest.mark.parametrize(("feeds", "days", "seconds", "megabytes"), [(1, 1000, 3.0, 1), (50, 40, 5.0, 3)])
+@pytest.mark.parametrize(("feeds", "days", "seconds", "megabytes"), [(1, 1000, 5.0, 0.5), (50, 400, 20.0, 4)])
 def test_a_large_lake_has_a_page_of_sensible_size(
     tmp_path: Path, feeds: int, days: int, seconds: float, megabytes: float
 ) -> None:
