@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
 EVERYTHING = 1 << 40  # bytes of the run history
+LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql")  # what is answered from metadata
 State = dict[str, Any]
 
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _rebuild(lake, args.feed)
         if args.history:
             return _history(lake, args)
-        if args.verify or args.report or args.stats or args.csv or args.html or args.json:
+        if any(getattr(args, name) for name in LOOKS):
             return _look(args, config, lake)
         parser.error("say what to do, for instance --report")
     except LakeError as error:
@@ -80,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--compare", nargs=3, metavar=("NAME", "V1", "V2"), help="rows of a table added, removed and changed, by key"
     )
+    what.add_argument(
+        "--sql", choices=("duckdb", "hive", "athena", "spark", "bigquery"), metavar="DIALECT",
+        help="views (duckdb) or external tables (hive, athena, spark, bigquery) of every feed, as SQL",
+    )
+    parser.add_argument(
+        "--location", metavar="URI", help="with --sql: where the lake lies for that system, such as s3://bucket/lake"
+    )
     parser.add_argument(
         "--format", choices=("text", "json", "csv"), default="text", help="with --compare (default: text)"
     )
@@ -106,12 +114,15 @@ def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path)
         print(f"error: {problem}", file=sys.stderr)
     code = ExitCode.FINDINGS if problems else ExitCode.OK
     exported = [record for record in records if record.state is not None]
+    states = {record.name: record.state for record in exported if record.state is not None}
     reports = args.report or args.html or (args.json and not args.stats)
     if args.feed and not (records if reports else exported or problems):
         print(f"error: {args.feed}: was never exported; see: python manage_feeds.py list", file=sys.stderr)
         return ExitCode.FINDINGS
     if args.verify:
-        return max(_verify(lake, {record.name: record.state or {} for record in exported}, args.deep), code)
+        return max(_verify(lake, states, args.deep), code)
+    if args.sql:
+        return max(_sql(args.sql, states, lake, args.location), code)
     if args.csv:
         _csv(args.csv, exported, args.since)
     elif args.stats:
@@ -185,6 +196,13 @@ def _history(lake: Path, args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def _sql(dialect: str, states: dict[str, State], lake: Path, location: str | None) -> int:
+    from ksql_lake.ddl import script
+
+    sys.stdout.write(script(dialect, states, lake, location))
+    return ExitCode.OK
+
+
 def _rebuild(lake: Path, feed: str | None) -> int:
     """Restore one feed's metadata, or that of every feed where it is missing or not readable."""
     from ksql_lake.rebuild import rebuild
@@ -208,8 +226,8 @@ def _rebuild(lake: Path, feed: str | None) -> int:
 def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Sequence[dt.date]) -> int:
     """One line a day; exit code 1 when a day differs and nothing explains it."""
     from ksql_lake.ksqldb import Client, Server
+    from ksql_lake.pace import Limits
     from ksql_lake.reconcile import reconcile
-    from ksql_lake.streams import Limits
 
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
     limits = Limits(first_row=config.timeout, retry=config.timeout * 4)
