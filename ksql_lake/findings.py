@@ -146,7 +146,7 @@ def _retention(name: str, state: State, feed: Feed, now: dt.datetime, max_share:
     rule = retention.Rule(feed.retention_days, feed.retention_versions, max_share)
     decided = retention.plan(name, state, rule, now)
     if decided.refusal:
-        yield Finding("retention", f"refused: {decided.refusal}", "warning")
+        yield Finding("retention", decided.refusal, "warning")
     elif decided.going:
         word = "version" if state["type"] == "table" else "day"
         yield Finding(

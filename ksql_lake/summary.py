@@ -7,7 +7,7 @@ and findings, the worst first.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ def _is_known(record: FeedRecord) -> bool:
 
 def _record(lake: Path, name: str, kind: str | None, runs: list[Run]) -> FeedRecord:
     feed, feed_problem, status = _feed(lake, name)
+    if feed is not None and (lake / f"{feed.type}s" / name).is_dir():
+        kind = feed.type  # the name may have been another kind of feed before
     state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
     known = kind or (feed.type if feed else runs[-1].get("type", "-") if runs else "-")
     return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem)
@@ -184,7 +186,8 @@ def _findings(
         found.append(Finding("feed file", record.feed_problem))
     if record.status == "active":
         found += _age(record.name, now, newest_event, age, limit)
-    found += findings_of_runs(record.runs, record.state)
+    if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
+        found += findings_of_runs(record.runs, record.state)
     if record.state is not None:
         rule = record.feed if record.status in ("active", "disabled") else None
         found += findings_of_state(record.name, record.state, rule, now, max_share)
@@ -204,9 +207,70 @@ def _age(
         )
 
 
+@dataclass(frozen=True)
+class PartitionSummary:
+    """One day of a stream or one version of a table; `label` is the day or the version in short."""
+
+    feed: str
+    type: str
+    source: str
+    path: str
+    label: str
+    rows: int
+    bytes: int
+    files: int
+    exported_at: str
+    current: bool
+
+
+def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[PartitionSummary]:
+    """The partitions of a feed, oldest first.
+
+    Args:
+        first: only days from this one on, and versions taken on it or later.
+    """
+    state = record.state or {}
+    found: dict[str, list[dict[str, Any]]] = {entry["path"]: [] for entry in state.get("partitions", ())}
+    for file in state.get("files", ()):
+        found.setdefault(file["partition"], []).append(file)
+    current = (state.get("current") or {}).get("path")
+    partitions = []
+    for path, files in found.items():
+        day, at = parse_day(path), max((file["exported_at"] for file in files), default="")
+        if first is None or (str(day) if day else at[:10]) >= str(first):
+            partitions.append(PartitionSummary(
+                record.name, state["type"], state["source"], path, str(day) if day else path.removeprefix("version="),
+                sum(file["rows"] for file in files), sum(file["bytes"] for file in files), len(files), at,
+                path == current,
+            ))
+    return partitions
+
+
+def result_of(summary: FeedSummary) -> str:
+    """In one word how the last run went, or why there is none to expect."""
+    if summary.state != "active":
+        return summary.state
+    return str(summary.last_run["result"]) if summary.last_run else "ok" if summary.last_export else "never run"
+
+
+def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
+    """By the worst finding that is more than a note, then by name."""
+    def urgency(summary: FeedSummary) -> tuple[tuple[int, int], str]:
+        ranks = [finding.rank for finding in summary.findings if finding.level != "note"]
+        return min(ranks, default=(9, 0)), summary.feed
+
+    return sorted(summaries, key=urgency)
+
+
+def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[tuple[FeedSummary, Finding]]:
+    """All findings with their feeds, the worst first."""
+    found = [(summary, finding) for summary in summaries for finding in summary.findings]
+    return sorted(found, key=lambda pair: (pair[1].rank, pair[0].feed))
+
+
 def as_json(summary: FeedSummary) -> dict[str, Any]:
-    """The stable form for machines: the fields of `FeedSummary`, findings as objects with kind, level and message."""
-    shown = dict(vars(summary))
+    """The stable form for machines: the fields of `FeedSummary`, size in MB, result, findings as objects."""
+    shown = {**vars(summary), "size_mb": round(summary.bytes / 1e6, 6), "result": result_of(summary)}
     shown["findings"] = [
         {"kind": finding.kind, "level": finding.level, "message": finding.message} for finding in summary.findings
     ]

@@ -90,6 +90,10 @@ def test_an_archived_feed_keeps_its_data_and_asks_for_nothing(
     try:
         summary = one(lake, "transaction_stream_blacklisted", NOW + dt.timedelta(days=4000))
         assert summary.state == "archived" and summary.rows > 0 and not summary.findings
+        with (lake / "logs" / "runs.jsonl").open("a") as file:
+            file.write(json.dumps({"feed": "transaction_stream_blacklisted", "ended": "2025-01-18T02:00:00Z",
+                                   "result": "failed", "findings": ["x"]}) + "\n")
+        assert not one(lake, "transaction_stream_blacklisted").findings
     finally:
         assert manage_feeds.main(["restore", "transaction_stream_blacklisted"]) == 0
 
