@@ -118,7 +118,7 @@ def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     code = ExitCode.FINDINGS if problems else ExitCode.OK
-    exported = [record for record in records if record.state is not None]
+    exported = sorted((record for record in records if record.state is not None), key=lambda r: (r.type, r.name))
     states = {record.name: record.state for record in exported if record.state is not None}
     reports = args.report or args.html or (args.json and not args.stats)
     if args.feed and not (records if reports else exported or problems):

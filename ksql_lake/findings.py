@@ -71,9 +71,9 @@ def findings_of_runs(runs: Sequence[Run], state: State | None) -> list[Finding]:
     else:
         messages, result = [str(message) for message in run.get("findings", ())], str(run.get("result"))
     found = []
-    for message in messages:
+    for message in (line for text in messages for line in text.splitlines()):
         if message.startswith("retention: ") or any(check.message in message for check in checks):
-            continue  # told again from the state as it is now
+            continue  # told from the state as it is now, and with the checks
         kind = {"failed": "failed", "busy": "busy"}.get(result) or _kind(message)
         found.append(Finding(kind, message))
     if result == "failed" and not found:
@@ -88,8 +88,9 @@ def _kind(message: str) -> str:
 def _quality(checks: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     for check in checks:
         if check.get("failed"):
-            message = check.get("message") or f"{check.get('check')}: {check['failed']} of {check.get('rows')} rows"
-            yield Finding("quality", str(message), "warning" if check.get("level") == "warn" else "error")
+            what = f"{check.get('check', '')} {check.get('column') or ''}".strip()
+            said = check.get("message") or f"{check['failed']:,} of {check.get('rows')} rows"
+            yield Finding("quality", f"{what}: {said}", "error" if check.get("level") == "fail" else "warning")
 
 
 def findings_of_state(

@@ -165,8 +165,6 @@ def _sizes(summaries: Sequence[FeedSummary]) -> str:
         return ""
     lines = [(summary.feed, summary.bytes, summary.rows) for summary in ordered[:SIZES]]
     rest = ordered[SIZES:]
-    if rest:
-        lines.append((f"{len(rest)} others", sum(s.bytes for s in rest), sum(s.rows for s in rest)))
     most = max(held for _, held, _ in lines)
     items = "".join(
         f'<li><div><span class="name">{escape(feed)}</span><span>{size(held)} <span class="soft">'
@@ -174,6 +172,10 @@ def _sizes(summaries: Sequence[FeedSummary]) -> str:
         f"{charts.meter(held / most, f'{feed}: {held:,} bytes, {rows:,} rows')}</li>"
         for feed, held, rows in lines
     )
+    if rest:
+        held = sum(summary.bytes for summary in rest)
+        items += (f'<li><div><span class="name">{len(rest)} others</span><span>{size(held)} '
+                  f'<span class="soft">{_share(held / total)}</span></span></div></li>')
     return f'<section><h2>Size by feed</h2><ol class="sizes">{items}</ol></section>'
 
 

@@ -13,6 +13,7 @@ from ksql_lake.partitions import parse_day
 from ksql_lake.summary import FeedRecord, FeedSummary, PartitionSummary, partitions_of, result_of
 
 DAYS = 90  # of the columns of a growth chart
+FEW = 8  # columns of the narrowest chart
 RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
 DayCounts = Mapping[dt.date, tuple[int, int]]  # day -> (rows, bytes)
 
@@ -102,9 +103,11 @@ def version_bars(partitions: Sequence[PartitionSummary], most: int = DAYS) -> li
 def figure(bars: Sequence[charts.Bar], label: str, first: str, last: str, unit: str, height: int = 72) -> str:
     """Columns with what they are, their greatest value, and where they begin and end."""
     most = f"{label.rpartition(': ')[2]}; at most {count(max((bar.value for bar in bars), default=0))} {unit}"
-    width = f"{min(len(bars) / charts.LEAST, 1):.0%}"  # a few bars fill a part only, and so does what is below them
+    # a few bars fill a part only, and so does what is below them
+    width = f"{min(max(len(bars), FEW) / charts.LEAST, 1):.0%}"
+    narrow = ' class="narrow"' if len(bars) < charts.LEAST * 2 // 3 else ""
     return (
-        f'<figure style="max-width:max(280px,{width})">{charts.columns(bars, label, height)}<figcaption>'
+        f'<figure{narrow} style="max-width:max(280px,{width})">{charts.columns(bars, label, height, FEW)}<figcaption>'
         f'<span>{escape(first)}</span><span class="what">{escape(most)}</span><span>{escape(last)}</span>'
         "</figcaption></figure>"
     )

@@ -47,6 +47,7 @@ svg.columns{width:100%;border-bottom:1px solid var(--soft)}
 figure{margin:14px 0 0}
 figcaption{display:flex;justify-content:space-between;gap:2px 16px;font-size:12.5px;margin-top:5px}
 figcaption span:not(.what){white-space:nowrap}
+.narrow figcaption{flex-wrap:wrap}.narrow .what{order:-1;width:100%}
 .spark{width:110px}.spark svg.columns{border-bottom-color:var(--line)}
 svg.calendar{max-width:none;margin-top:6px}svg.calendar text{font-size:11px;fill:var(--soft)}
 svg.calendar rect{width:14px;height:14px;rx:2px}svg .before{fill:var(--s0);opacity:.4}
@@ -70,7 +71,7 @@ footer{margin-top:56px;font-size:13px;color:var(--soft)}
 @media(max-width:640px){wbr{display:inline}main{padding:24px 16px 48px}h1{font-size:25px}
 .opt{display:none}details>div{padding-left:0}
 ul.findings li{grid-template-columns:1fr}.totals{grid-template-columns:repeat(3,1fr);gap:14px 12px}
-.totals dd{font-size:19px}th,td{padding-right:10px}ol.sizes{grid-template-columns:1fr}
+.totals dd{font-size:19px}th,td{padding-right:10px}ol.sizes{grid-template-columns:minmax(0,1fr)}
 figcaption{flex-wrap:wrap}.what{order:-1;width:100%}}
 """
 

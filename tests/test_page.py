@@ -164,6 +164,15 @@ def test_in_a_browser_it_fits_and_can_be_read(
     assert browser.problems == []
 
 
+def test_long_names_and_many_feeds_fit_a_telephone(tmp_path: Path, browser: Chromium) -> None:
+    write_lake(tmp_path, ["x" * 90, "a_long_name_" * 8, *many_feeds(40)], 100)
+    made(tmp_path, tmp_path / "lake.html")
+    browser.open(tmp_path / "lake.html", 390, 900)
+    assert browser.run("document.querySelectorAll('#feeds tbody tr').length") == 42
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert browser.run("document.documentElement.scrollWidth") == 390 and browser.problems == []
+
+
 # of the text's colour against the page's, by the formula of WCAG 2
 CONTRAST = """(function () {
   function light(colour) {

@@ -134,14 +134,18 @@ def test_what_runs_say_becomes_kinds() -> None:
 
 def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
     checks = [
-        {"check": "not_null", "column": "ID", "level": "fail", "failed": 3, "rows": 9, "message": "ID: 3 of 9 null"},
-        {"check": "unique", "column": "ID", "level": "warn", "failed": 1, "rows": 9, "message": "ID: 1 comes twice"},
-        {"check": "range", "column": "N", "level": "fail", "failed": 0, "rows": 9, "message": "N: all in range"},
+        {"check": "not_null", "column": "ID", "level": "fail", "failed": 3, "rows": 9, "message": "3 of 9 are null"},
+        {"check": "unique", "column": "ID", "level": "quarantine", "failed": 1, "rows": 9, "message": "1 comes twice"},
+        {"check": "row_count", "column": "", "level": "warn", "failed": 1, "rows": 9, "message": "9 rows are few"},
+        {"check": "range", "column": "N", "level": "fail", "failed": 0, "rows": 9, "message": "all in range"},
     ]
-    run = {"feed": "s", "result": "findings", "findings": ["s: ID: 3 of 9 null"], "checks": checks}
-    assert [(f.kind, f.level, f.message[:2]) for f in findings_of_runs([run], None)] == [
-        ("quality", "error", "ID"), ("quality", "warning", "ID"),
+    said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be set aside"
+    run = {"feed": "s", "result": "failed", "findings": [said], "checks": checks}
+    assert [(f.kind, f.level, f.message) for f in findings_of_runs([run], None)] == [
+        ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),
+        ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "s: the last run failed"),
     ]
+    assert [f.kind for f in findings_of_runs([], {"findings": [], "checks": checks})] == ["quality"] * 3
 
 
 def test_missing_days_small_files_and_new_columns(lake: Path) -> None:
