@@ -201,7 +201,7 @@ def _add(config: Config, args: argparse.Namespace) -> int:
 def _list(config: Config, args: argparse.Namespace) -> int:
     rows, code = [], ExitCode.OK
     for state, directory in (("active", _active(config)), ("archived", _archived(config))):
-        for feed in feeds.load_all(directory):
+        for feed in feeds.load_all(directory, patterns=False):
             if not isinstance(feed, Feed):
                 for line in feed.message.splitlines():
                     print(f"error: {line}", file=sys.stderr)
