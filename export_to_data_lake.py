@@ -31,9 +31,9 @@ from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
 from ksql_lake.files import make_dirs
 from ksql_lake.ksqldb import Client, Server
+from ksql_lake.pace import Limits
 from ksql_lake.retention import Rule
 from ksql_lake.retry import until_answered
-from ksql_lake.streams import Limits
 from ksql_lake.writer import WriterOptions
 
 DEMO_START = dt.date(2025, 1, 15)
@@ -242,7 +242,8 @@ def _recorded(
     line = {
         "run": run, "feed": result.feed, "type": result.type, "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
         "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
-        "files": result.files, "bytes": result.bytes, "version": result.version, "retries": result.retries,
+        "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
+        "retries": result.retries,
         "findings": list(result.messages), "days": args.date and [str(day) for day in args.date], "tool": __version__,
     }
     try:

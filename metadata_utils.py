@@ -234,8 +234,8 @@ def _rebuild(lake: Path, feed: str | None) -> int:
 def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Sequence[dt.date]) -> int:
     """One line a day; exit code 1 when a day differs and nothing explains it."""
     from ksql_lake.ksqldb import Client, Server
+    from ksql_lake.pace import Limits
     from ksql_lake.reconcile import reconcile
-    from ksql_lake.streams import Limits
 
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
     limits = Limits(first_row=config.timeout, retry=config.timeout * 4)

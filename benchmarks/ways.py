@@ -156,7 +156,7 @@ def export_http(kind: str, directory: Path, out: Path, url: str) -> None:
     from ksql_lake.export import FeedTask, export_feed
     from ksql_lake.feeds import load, new, save
     from ksql_lake.ksqldb import Server
-    from ksql_lake.streams import Limits
+    from ksql_lake.pace import Limits
     from ksql_lake.writer import WriterOptions
 
     letter, type_ = ("S", "stream") if out.name.endswith("stream") else ("T", "table")

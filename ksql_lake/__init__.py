@@ -5,7 +5,7 @@ One module, one noun; imports point down this list only:
     export                                 the turn of one feed
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
-    compare                                two versions of a table
+    staged, compare                        what a reading left to be published; two versions of a table
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
@@ -13,7 +13,7 @@ One module, one noun; imports point down this list only:
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
     blocks                                 plain rows by the megabyte
-    partitions, types, body, feeds         days and versions; types; HTTP bodies; feed files
+    partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     history                                one line for each run of each feed
     files, errors                          atomic writes and locks; the error family
 

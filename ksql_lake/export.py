@@ -1,27 +1,31 @@
 """The turn of one feed: its lock, its client, its export, and a result that says how it went.
 
-This is the unit of work that an Executor runs: it takes plain values, returns plain values, and raises
-nothing, so that one failing feed never stops the next.
+`stage` is the unit of work that an Executor runs, here or on another machine: plain values in, plain values out.
+`export_feed` raises nothing, so that one failing feed never stops the next.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
+import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ksql_lake import metadata, retention, trash
+from ksql_lake import metadata, retention, streams, tables, trash
 from ksql_lake.errors import ExitCode, LakeBusyError, LakeError
 from ksql_lake.feeds import Feed
 from ksql_lake.files import exclusive_lock
 from ksql_lake.ksqldb import Client, Server
-from ksql_lake.metadata import Dataset
+from ksql_lake.metadata import Dataset, State
+from ksql_lake.pace import Limits
 from ksql_lake.reconcile import reconcile
-from ksql_lake.streams import Limits, Outcome, StreamJob, export_stream
-from ksql_lake.tables import TableJob, export_table
+from ksql_lake.staged import Outcome, Staged, publish
+from ksql_lake.streams import StreamJob, stage_stream
+from ksql_lake.tables import TableJob, stage_table
 from ksql_lake.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -63,16 +67,27 @@ class FeedResult:
     exit_code: int = ExitCode.OK
     reconciled: tuple[str, ...] = ()
     retries: int = 0
+    offsets: dict[str, list[int]] = field(default_factory=dict)
 
 
-def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: None) -> FeedResult:
-    """Export one feed; every failure becomes a result."""
+def export_feed(
+    task: FeedTask,
+    progress: Callable[[int], None] = lambda rows: None,
+    workers: Executor | None = None,
+) -> FeedResult:
+    """Export one feed; every failure becomes a result.
+
+    Args:
+        workers: who reads and stages; None for this very thread. Only this process publishes.
+    """
     started = time.monotonic()
     name = task.feed.name
     try:
-        dataset = Dataset(task.lake, name, task.feed.type, task.feed.access == "restricted")
-        with exclusive_lock(dataset.lock, name, wait=task.wait), Client(task.server) as client:
-            outcome = _export(client, task, dataset, progress)
+        dataset = dataset_of(task)
+        with exclusive_lock(dataset.lock, name, wait=task.wait):
+            outcome = _export(task, dataset, progress, workers)
+            if task.reconcile and task.feed.type == "stream":
+                _reconcile(task, dataset, outcome)
             if task.rule is not None:
                 _retain(task, dataset, outcome)
     except LakeBusyError as error:
@@ -103,6 +118,7 @@ def export_feed(task: FeedTask, progress: Callable[[int], None] = lambda rows: N
         ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
         tuple(outcome.reconciled),
         outcome.retries,
+        outcome.offsets,
     )
 
 
@@ -137,25 +153,63 @@ def file_error(error: OSError) -> str:
     return f"{where}{error.strerror or error}; nothing is lost, mend it and run again"
 
 
-def _export(client: Client, task: FeedTask, dataset: Dataset, progress: Callable[[int], None]) -> Outcome:
-    feed = task.feed
+def dataset_of(task: FeedTask) -> Dataset:
+    """Where the feed of a task lives in the lake."""
+    return Dataset(task.lake, task.feed.name, task.feed.type, task.feed.access == "restricted")
+
+
+def _export(
+    task: FeedTask, dataset: Dataset, progress: Callable[[int], None], workers: Executor | None
+) -> Outcome:
+    """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
+    outcome = Outcome(notes=metadata.recover(dataset))
+    state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    while True:
+        staged = workers.submit(stage_on_worker, task, state).result() if workers else stage(task, state, progress)
+        outcome.add(staged.outcome)
+        state = publish(dataset, staged)
+        if not staged.again:
+            return outcome
+
+
+def _new_state(feed: Feed) -> State:
     if feed.type == "table":
-        table = TableJob(
-            dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink,
-            task.batch_size, progress, feed.forbidden_columns,
+        return tables.empty_state(feed.source, now())
+    return streams.empty_state(feed.source, feed.timezone, feed.timestamp_column, now())
+
+
+def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda rows: None) -> Staged:
+    """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
+
+    Raises:
+        LakeError: nothing was staged, and why.
+    """
+    feed, dataset = task.feed, dataset_of(task)
+    with Client(task.server) as client:
+        if feed.type == "table":
+            table = TableJob(
+                dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink,
+                task.batch_size, progress, feed.forbidden_columns,
+            )
+            return stage_table(client, table, state, now)
+        stream = StreamJob(
+            dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
+            source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
+            forbidden_columns=feed.forbidden_columns,
         )
-        return export_table(client, table, now)
-    stream = StreamJob(
-        dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
-        source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
-        forbidden_columns=feed.forbidden_columns,
-    )
-    outcome = export_stream(client, stream, now)
-    if task.reconcile:
+        return stage_stream(client, stream, state, now)
+
+
+def stage_on_worker(task: FeedTask, state: State) -> Staged:
+    """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
+    return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
+
+
+def _reconcile(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
+    with Client(task.server) as client:
         counts = reconcile(client, dataset, task.days, task.limits)
-        outcome.reconciled = [str(count) for count in counts]
-        outcome.findings += [f"{feed.name}: {count}" for count in counts if not count.explained]
-    return outcome
+    outcome.reconciled = [str(count) for count in counts]
+    outcome.findings += [f"{task.feed.name}: {count}" for count in counts if not count.explained]
 
 
 def now() -> str:

@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,29 +21,18 @@ from ksql_lake import __version__, metadata
 from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
 from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
-from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.files import remove_tree
 from ksql_lake.ksqldb import Answer, Client, Source, quote
+from ksql_lake.pace import POLL, Limits, Pace
 from ksql_lake.partitions import day_bounds, day_path, days_of
 from ksql_lake.retry import delay, until_answered
 from ksql_lake.rows import Decoder, ErrorRow
+from ksql_lake.staged import Outcome, Staged
 from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
 EPOCH = dt.date(1970, 1, 1)
 RESERVED = (*PSEUDO, "year", "month", "day")
-POLL = 0.05  # seconds between looks at the end rule while the server is silent
-TRICKLE = 100  # rows a second; less than that over three idle periods is no catching up any more
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait for what, in seconds."""
-
-    first_row: float = 30.0
-    idle: float = 10.0
-    anchor: float = 60.0
-    retry: float = 120.0
-    duration: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -62,25 +51,6 @@ class StreamJob:
     batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
     forbidden_columns: tuple[str, ...] = ()
-
-
-@dataclass
-class Outcome:
-    """What one export did; `findings` are lines a person should read, `reconciled` one line a day."""
-
-    rows: int = 0
-    files: int = 0
-    bytes: int = 0
-    findings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    version: str | None = None
-    retries: int = 0
-    reconciled: list[str] = field(default_factory=list)
-
-    def retried(self, note: str) -> None:
-        """Count a try that failed and remember why."""
-        self.retries += 1
-        self.notes.append(note)
 
 
 def stream_query(
@@ -107,52 +77,6 @@ def _case(anchors: Mapping[int, Anchor], otherwise: int) -> str:
         return str(min(anchor.offset for anchor in anchors.values()))
     whens = " ".join(f"WHEN ROWPARTITION = {p} THEN {anchors[p].offset}" for p in sorted(anchors))
     return f"CASE {whens} ELSE {otherwise} END"
-
-
-@dataclass
-class Pace:
-    """When rows came, and so whether the query has reached the present end of the topic."""
-
-    limits: Limits
-    partitions: int
-    run_started_ms: int
-    started: float
-    first_row: float | None = None
-    last_row: float | None = None
-    longest_gap: float = 0.0
-    seen: dict[int, float] = field(default_factory=dict)
-    recent: set[int] = field(default_factory=set)
-    window: list[tuple[float, int]] = field(default_factory=list)
-
-    def rows(self, now: float, now_ms: int, partitions: np.ndarray, rowtimes: np.ndarray) -> None:
-        if self.last_row is not None:
-            self.longest_gap = max(self.longest_gap, now - self.last_row)
-        self.first_row = self.first_row or now
-        self.last_row = now
-        self.window.append((now, len(partitions)))
-        for partition in np.unique(partitions).tolist():
-            self.seen[partition] = now
-        current = (rowtimes >= self.run_started_ms) & (rowtimes <= now_ms)
-        self.recent.update(np.unique(partitions[current]).tolist())
-
-    def silence(self, now: float) -> float:
-        return now - (self.last_row if self.last_row is not None else self.started)
-
-    def ended(self, now: float) -> str | None:
-        """Why the topic counts as read to its end, or None to go on."""
-        if self.first_row is None:
-            return "no rows" if now - self.started >= self.limits.first_row else None
-        idle = max(self.limits.idle, 3 * self.longest_gap)
-        known = set(range(self.partitions)) | set(self.seen)
-        waiting = [p for p in known - self.recent if now - self.seen.get(p, self.first_row) < idle]
-        if not waiting:
-            return "caught up"
-        span = 3 * self.limits.idle
-        if now - self.first_row >= span:
-            self.window = [(at, rows) for at, rows in self.window if now - at < span]
-            if sum(rows for _, rows in self.window) < TRICKLE * span:
-                return "only a trickle"
-        return None
 
 
 @dataclass
@@ -194,7 +118,7 @@ class StreamExport:
                 self.notes.append(f"ended: {ended}")
                 return False
             except TopicRecreated as evidence:
-                self._drop_unverified()
+                self.drop_unverified()
                 self.findings.append(
                     f"{self.source.name}: the topic was recreated ({evidence}); generation "
                     f"{self.state['generation'] + 1} starts, older data stay"
@@ -223,12 +147,13 @@ class StreamExport:
         return sum(attempt.rows for attempt in self.attempts)
 
     def _give_up(self, error: KsqlUnavailable) -> None:
-        self._drop_unverified()
+        self.drop_unverified()
         if not self.attempts:
             raise error
         self.findings.append(f"{error}; what was read until then is published, the next run goes on from there")
 
-    def _drop_unverified(self) -> None:
+    def drop_unverified(self) -> None:
+        """Forget the attempts whose anchors were never seen."""
         while self.attempts and not self.attempts[-1].verified:
             self.attempts.pop()
 
@@ -440,40 +365,30 @@ def empty_state(source: str, timezone: str, timestamp_column: str | None, now: s
     }
 
 
-def export_stream(client: Client, job: StreamJob, now: Callable[[], str]) -> Outcome:
-    """Export what is new in a stream. Call with the feed's lock held.
+def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+    """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
 
     Args:
+        state: the feed's state; it becomes the new one.
         now: the present time as ISO 8601 text.
 
     Raises:
-        LakeError: nothing was published, and why.
+        LakeError: nothing was staged, and why.
     """
-    outcome = Outcome(notes=metadata.recover(job.dataset))
-    state = metadata.load_or_new(
-        job.dataset, lambda: empty_state(job.source, job.timezone, job.timestamp_column, now())
-    )
-    outcome.findings += metadata.unknown_files(job.dataset, state)
+    outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
     _refuse_moved_days(job, state)
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
-    recreated = True
-    while recreated:
-        if not state["resume"] and client.is_empty(source.name):
-            outcome.notes.append("the stream is empty")
-            export = StreamExport(client, job, source, state)
-            recreated = False
-        else:
-            export = StreamExport(client, job, source, state)
-            try:
-                recreated = export.read()
-            except BaseException:
-                remove_tree(job.dataset.staging / export.run)
-                raise
-        state = _commit(job, export, outcome, now())
-        if recreated:
-            state["generation"] += 1
-            state["resume"], state["heads"] = {}, {}
-    return outcome
+    export = StreamExport(client, job, source, state)
+    recreated = False
+    if not state["resume"] and client.is_empty(source.name):
+        outcome.notes.append("the stream is empty")
+    else:
+        try:
+            recreated = export.read()
+        except BaseException:
+            remove_tree(job.dataset.staging / export.run)
+            raise
+    return _staged(job, export, outcome, now(), recreated)
 
 
 def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
@@ -485,21 +400,21 @@ def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
             )
 
 
-def _commit(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> metadata.State:
-    """Publish the attempts that count, and return the state they made."""
+def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, recreated: bool) -> Staged:
+    """The attempts that count, and the state that publishing them makes."""
     state = export.state
-    export._drop_unverified()
-    lake = job.dataset.lake
+    export.drop_unverified()
     moves = []
     for attempt in export.attempts:
         for file in attempt.files:
             target = job.dataset.directory / file.partition / file.name
-            moves.append(metadata.Move(str(file.staged.relative_to(lake)), str(target.relative_to(lake))))
+            moves.append(metadata.Move.of(job.dataset, file.staged, target))
             state["files"].append(_file_entry(job, state, file, now))
             outcome.files += 1
             outcome.bytes += file.bytes
         outcome.rows += attempt.rows
     _advance(job, export, state)
+    outcome.offsets = _spans(export.attempts)
     outcome.findings += export.findings
     outcome.notes += export.notes
     outcome.retries += export.retries
@@ -515,8 +430,16 @@ def _commit(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) ->
     }
     record_schema(state, now)
     metadata.summarise(state)
-    metadata.commit(job.dataset, export.run, base, moves, state)
-    return state
+    return Staged(export.run, base, tuple(moves), state, outcome, recreated)
+
+
+def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
+    """Kafka partition -> first and last offset that was exported."""
+    spans: dict[str, list[int]] = {}
+    for partition, (low, high, _) in (item for a in attempts for file in a.files for item in file.offsets.items()):
+        before = spans.get(str(partition), [low, high])
+        spans[str(partition)] = [min(before[0], low), max(before[1], high)]
+    return dict(sorted(spans.items(), key=lambda item: int(item[0])))
 
 
 def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> None:
@@ -552,6 +475,3 @@ def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: st
         "schema_version": state["schema_version"],
         "exported_at": now,
     }
-
-
-__all__ = ["KsqlError", "Limits", "Outcome", "StreamJob", "export_stream", "stream_query"]

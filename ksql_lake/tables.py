@@ -24,10 +24,11 @@ from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.fold import Fold
 from ksql_lake.keys import KeyHashes
 from ksql_lake.ksqldb import Answer, Client, Source, quote
+from ksql_lake.pace import POLL, Limits
 from ksql_lake.partitions import version_path
 from ksql_lake.retry import until_answered
 from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
-from ksql_lake.streams import POLL, Limits, Outcome
+from ksql_lake.staged import Outcome, Staged
 from ksql_lake.types import Column
 from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
@@ -84,29 +85,21 @@ def empty_state(source: str, now: str) -> metadata.State:
     }
 
 
-def export_table(client: Client, job: TableJob, now: Callable[[], str]) -> Outcome:
-    """Export a table as its next version. Call with the feed's lock held.
+def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+    """Stage a whole copy of a table as its next version. Call with the feed's lock held, as for `stage_stream`.
 
     Raises:
-        LakeError: nothing was published, and why.
+        LakeError: nothing was staged, and why.
     """
-    outcome = Outcome(notes=metadata.recover(job.dataset))
-    state = metadata.load_or_new(job.dataset, lambda: empty_state(job.source, now()))
-    outcome.findings += metadata.unknown_files(job.dataset, state)
+    outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
     source = until_answered(lambda: client.resolve(job.source, "table"), job.limits.retry, outcome.retried)
-    directory = job.dataset.staging / job.run
     try:
         snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, outcome.retried)
         _refuse_shrunk(job, state, snapshot.rows)
-        version = f"v{state['last_version'] + 1}"
-        _publish(job, state, snapshot, version, now())
+        return _staged(job, state, snapshot, outcome, now())
     except BaseException:
-        if not (directory / metadata.JOURNAL).exists():
-            remove_tree(directory)
+        remove_tree(job.dataset.staging / job.run)
         raise
-    outcome.rows, outcome.files, outcome.version = snapshot.rows, len(snapshot.files), version
-    outcome.bytes = sum(file.bytes for file in snapshot.files)
-    return outcome
 
 
 def _read(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
@@ -265,13 +258,13 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
         )
 
 
-def _publish(job: TableJob, state: metadata.State, snapshot: Snapshot, version: str, now: str) -> None:
+def _staged(job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, now: str) -> Staged:
+    """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state["last_version"] + 1
     path = version_path(number)
-    lake = job.dataset.lake
-    staged = job.dataset.staging / job.run / "files" / path
-    make_dirs(staged)
-    moves = [metadata.Move(str(staged.relative_to(lake)), str((job.dataset.directory / path).relative_to(lake)))]
+    directory = job.dataset.staging / job.run / "files" / path
+    make_dirs(directory)
+    move = metadata.Move.of(job.dataset, directory, job.dataset.directory / path)
     state["files"] += [_file_entry(job, state, file, path, now) for file in snapshot.files]
     base = state["sequence"]
     state |= {
@@ -279,13 +272,15 @@ def _publish(job: TableJob, state: metadata.State, snapshot: Snapshot, version: 
         "run": job.run,
         "last_export": now,
         "last_version": number,
-        "current": {"version": version, "path": path},
+        "current": {"version": f"v{number}", "path": path},
         "findings": [],
         "last_run": {"ended": now, "rows": snapshot.rows, "files": len(snapshot.files), "result": "ok"},
     }
     record_schema(state, now)
     metadata.summarise(state)
-    metadata.commit(job.dataset, job.run, base, moves, state)
+    outcome.rows, outcome.files, outcome.version = snapshot.rows, len(snapshot.files), f"v{number}"
+    outcome.bytes = sum(file.bytes for file in snapshot.files)
+    return Staged(job.run, base, (move,), state, outcome)
 
 
 def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: str, now: str) -> dict[str, Any]:

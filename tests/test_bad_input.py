@@ -156,7 +156,7 @@ def test_a_bug_is_one_line_on_the_screen_and_a_traceback_in_the_log(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug for this test")
 
-    monkeypatch.setattr(ksql_lake.export, "export_stream", broken)
+    monkeypatch.setattr(ksql_lake.export, "stage_stream", broken)
     capsys.readouterr()
     assert export_to_data_lake.main(["--all"]) == 1
     err = capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""When a query that never ends has been read to its present end: how fast rows came, and how long none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+POLL = 0.05  # seconds between looks at the end rule while the server is silent
+TRICKLE = 100  # rows a second; less than that over three idle periods is no catching up any more
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait for what, in seconds."""
+
+    first_row: float = 30.0
+    idle: float = 10.0
+    anchor: float = 60.0
+    retry: float = 120.0
+    duration: float = 3600.0
+
+
+@dataclass
+class Pace:
+    """When rows came, and so whether the query has reached the present end of the topic."""
+
+    limits: Limits
+    partitions: int
+    run_started_ms: int
+    started: float
+    first_row: float | None = None
+    last_row: float | None = None
+    longest_gap: float = 0.0
+    seen: dict[int, float] = field(default_factory=dict)
+    recent: set[int] = field(default_factory=set)
+    window: list[tuple[float, int]] = field(default_factory=list)
+
+    def rows(self, now: float, now_ms: int, partitions: np.ndarray[Any, Any], rowtimes: np.ndarray[Any, Any]) -> None:
+        if self.last_row is not None:
+            self.longest_gap = max(self.longest_gap, now - self.last_row)
+        self.first_row = self.first_row or now
+        self.last_row = now
+        self.window.append((now, len(partitions)))
+        for partition in np.unique(partitions).tolist():
+            self.seen[partition] = now
+        current = (rowtimes >= self.run_started_ms) & (rowtimes <= now_ms)
+        self.recent.update(np.unique(partitions[current]).tolist())
+
+    def silence(self, now: float) -> float:
+        return now - (self.last_row if self.last_row is not None else self.started)
+
+    def ended(self, now: float) -> str | None:
+        """Why the topic counts as read to its end, or None to go on."""
+        if self.first_row is None:
+            return "no rows" if now - self.started >= self.limits.first_row else None
+        idle = max(self.limits.idle, 3 * self.longest_gap)
+        known = set(range(self.partitions)) | set(self.seen)
+        waiting = [p for p in known - self.recent if now - self.seen.get(p, self.first_row) < idle]
+        if not waiting:
+            return "caught up"
+        span = 3 * self.limits.idle
+        if now - self.first_row >= span:
+            self.window = [(at, rows) for at, rows in self.window if now - at < span]
+            if sum(rows for _, rows in self.window) < TRICKLE * span:
+                return "only a trickle"
+        return None

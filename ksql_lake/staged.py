@@ -1,0 +1,82 @@
+"""What one reading of a source leaves in staging, ready to be published: plain values that travel between machines.
+
+Reading stages, publishing commits. Whoever reads (this process, a worker of a cluster) changes nothing that a
+reader of the lake sees; only the process that holds the feed's lock publishes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ksql_lake import metadata
+from ksql_lake.files import remove_tree
+from ksql_lake.metadata import Dataset, Move, State
+
+
+@dataclass
+class Outcome:
+    """What one export did; `findings` are lines a person should read, `reconciled` one line a day.
+
+    `offsets` is Kafka partition -> first and last offset that was exported.
+    """
+
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str | None = None
+    retries: int = 0
+    reconciled: list[str] = field(default_factory=list)
+    offsets: dict[str, list[int]] = field(default_factory=dict)
+
+    def retried(self, note: str) -> None:
+        """Count a try that failed and remember why."""
+        self.retries += 1
+        self.notes.append(note)
+
+    def add(self, later: Outcome) -> None:
+        """Count in what another reading of the same run did."""
+        self.rows += later.rows
+        self.files += later.files
+        self.bytes += later.bytes
+        self.retries += later.retries
+        self.version = later.version or self.version
+        self.findings += later.findings
+        self.notes += later.notes
+        self.offsets = later.offsets
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Complete files in staging, the renames that publish them, and the state that goes with them.
+
+    Attributes:
+        run: the name of the staging directory and of the journal.
+        base: the sequence number the state builds on.
+        again: the topic was recreated: publish this, then read the new one.
+    """
+
+    run: str
+    base: int
+    moves: tuple[Move, ...]
+    state: State
+    outcome: Outcome
+    again: bool = False
+
+
+def publish(dataset: Dataset, staged: Staged) -> State:
+    """Commit what was staged; returns the state the next reading starts from. Call with the feed's lock held.
+
+    Raises:
+        StateError: the lake is no longer at the state it builds on.
+    """
+    try:
+        metadata.commit(dataset, staged.run, staged.base, staged.moves, staged.state)
+    except OSError:
+        if not (dataset.staging / staged.run / metadata.JOURNAL).exists():
+            remove_tree(dataset.staging / staged.run)  # a full disk needs the room
+        raise
+    if not staged.again:
+        return staged.state
+    return {**staged.state, "generation": staged.state["generation"] + 1, "resume": {}, "heads": {}}
