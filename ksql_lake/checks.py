@@ -66,6 +66,24 @@ class Check:
         return FORMS[self.check].rows
 
 
+@dataclass(frozen=True)
+class Result:
+    """What one check found in one run: `failed` of `rows` rows, or 1 where it does not count rows; a line for people.
+
+    `message` never holds a value of a row.
+    """
+
+    check: str
+    column: str
+    level: str
+    failed: int
+    rows: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{f'{self.check} {self.column}'.strip()}: {self.message}"
+
+
 def parse(raw: Sequence[Mapping[str, Any]]) -> tuple[Check, ...]:
     """The checks of a feed file in which `problems` found nothing."""
     found = []

@@ -35,16 +35,18 @@ class KeyHashes:
     def add(self, batch: pa.RecordBatch) -> None:
         """The next rows of the answer."""
         if self._positions:
-            parts = [self._of_text(_text(batch.column(i))) for i in self._positions]
-            mixed = [part * factor for part, factor in zip(parts, self._column_factors, strict=True)]
-            self._hashes.append(np.add.reduce(mixed))
+            self._hashes.append(self.of([batch.column(i) for i in self._positions]))
+
+    def of(self, columns: Sequence[pa.Array]) -> Hashes:
+        """The hashes of the rows of these key columns; comparable with all that this object makes."""
+        parts = [self._of_text(_text(column)) for column in columns]
+        mixed = [part * factor for part, factor in zip(parts, self._column_factors, strict=True)]
+        hashes: Hashes = np.add.reduce(mixed)
+        return hashes
 
     def twice(self) -> bool:
         """Whether any key came more than once."""
-        if not self._hashes:
-            return False
-        every = np.sort(np.concatenate(self._hashes))
-        return bool((every[1:] == every[:-1]).any())
+        return repeats(self._hashes) > 0
 
     def _of_text(self, array: pa.Array) -> Hashes:
         offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
@@ -61,6 +63,14 @@ class KeyHashes:
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
         hashes: Hashes = sums[ends] - sums[ends - lengths] + lengths.astype(np.uint64)
         return hashes ^ (hashes >> np.uint64(29))
+
+
+def repeats(parts: Sequence[Hashes]) -> int:
+    """How many rows have a key that another row before them has."""
+    if not parts:
+        return 0
+    every = np.sort(np.concatenate(parts))
+    return int((every[1:] == every[:-1]).sum())
 
 
 def _text(column: pa.Array) -> pa.Array:
