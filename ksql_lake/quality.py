@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksql_lake.checks import Check, Result
+from ksql_lake.errors import QualityError
 from ksql_lake.keys import Hashes, KeyHashes, repeats
 from ksql_lake.rules import Rule, bind
 
@@ -165,6 +166,21 @@ def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occas
             message = f"{failed:,} of {rows:,} rows {_complaint(check)}" if failed else ""
         found.append(Result(check.check, ", ".join(check.columns), check.level, failed, rows, message))
     return found
+
+
+def judge(feed: str, found: Sequence[Result]) -> list[str]:
+    """The findings of a run; call before it is published.
+
+    Raises:
+        QualityError: a check of level `fail` failed; a line for each check that did.
+    """
+    bad = [result for result in found if result.failed]
+    if any(result.level == "fail" for result in bad):
+        after = {"fail": "nothing was published", "warn": "a warning only", "quarantine": "would be set aside"}
+        lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
+        raise QualityError("\n".join(lines), found)
+    after = {"warn": "published all the same", "quarantine": f"set aside: python manage_feeds.py quarantine {feed}"}
+    return [f"{feed}: {result}; {after[result.level]}" for result in bad]
 
 
 def _complaint(check: Check) -> str:

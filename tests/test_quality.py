@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksql_lake import feeds, history
@@ -97,6 +97,7 @@ def holds(value: Any, kind: str, low: Any, high: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", COLUMNS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_range(name: str, data: st.DataObject) -> None:
     kind, values, bounds = COLUMNS[name]
@@ -111,6 +112,7 @@ def test_range(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", [*COLUMNS, "string", "bool"])
+@settings(deadline=None)
 @given(data=st.data())
 def test_accepted_values(name: str, data: st.DataObject) -> None:
     kinds = {**COLUMNS, "string": (pa.string(), st.text(max_size=2), st.text(max_size=2)),
