@@ -22,6 +22,7 @@ from ksql_lake.checks import Check, Result
 from ksql_lake.errors import QualityError
 from ksql_lake.keys import Hashes, KeyHashes, repeats
 from ksql_lake.rules import Rule, bind
+from ksql_lake.types import Column, arrow_schema
 
 ENOUGH = 3  # runs of the same weekday without which a median says nothing
 REASON_LENGTH = 100  # characters of a bad value that its reason repeats
@@ -53,6 +54,17 @@ class Occasion:
     usual: Sequence[int] = ()
     newest: int | None = None
     part: str = ""
+
+
+def fits(feed: str, checks: Sequence[Check], columns: Sequence[Column], kind: str) -> None:
+    """Whether the checks can judge what a source has now.
+
+    Raises:
+        SchemaError: a check names a column that is not there, or cannot judge its type.
+    """
+    schema = arrow_schema(columns)
+    pseudo = [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
+    Checker(feed, checks, pa.schema([*(pseudo if kind == "stream" else []), *schema]), {})
 
 
 class Checker:

@@ -1,13 +1,14 @@
 """Rows that a check set aside: kept outside of what readers see, with their reason, countable, and back again.
 
-    <lake>/quarantine/<feed>/<run>_0001.parquet      the feed's columns, and `_reason` as the last one
+    <lake>/quarantine/<feed>/<run>_<day or version>_0001.parquet      the feed's columns, then `_reason`
 
-Such a file belongs to one partition and appears by the commit of its run. Coverage includes its rows: they do not come
-again by themselves.
+Such a file belongs to one partition, which its name repeats, and appears by the commit of its run. Coverage includes
+its rows: they do not come again by themselves.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from ksql_lake.columns import as_schema, schema_of
 from ksql_lake.errors import StateError
 from ksql_lake.files import make_dirs
 from ksql_lake.metadata import QUARANTINE, Dataset, Move, State
-from ksql_lake.partitions import disk_names, parse_day
+from ksql_lake.partitions import day_path, disk_names, parse_day
 from ksql_lake.quality import BadRows, Checker, count_reasons
 from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
 
@@ -80,7 +81,7 @@ class Aside:
         """The renames of a commit, and the entries that go with them; `common` is what all entries say."""
         moves, entries = [], []
         for number, file in enumerate(self.files, 1):
-            target = directory(dataset) / f"{unique}_{number:04d}.parquet"
+            target = directory(dataset) / file_name(unique, file.partition, number)
             moves.append(Move.of(dataset, file.staged, target))
             entries.append({**entry_of(dataset, file, target), **common, "reasons": reasons(file.staged, self.labels)})
         if moves:
@@ -91,6 +92,18 @@ class Aside:
 def reason_column(names: Sequence[str]) -> str:
     """`_reason`, or `_reason_` where the source has such a column."""
     return disk_names([REASON], names, {})[REASON]
+
+
+def file_name(unique: str, partition: str, number: int) -> str:
+    """`<run>_20250115_0001.parquet`, or `<run>_v3_0001.parquet` for a table."""
+    day = parse_day(partition)
+    return f"{unique}_{f'{day:%Y%m%d}' if day else partition.removeprefix('version=')}_{number:04d}.parquet"
+
+
+def partition_of(name: str) -> str:
+    """The partition that the name of a file in quarantine repeats."""
+    label = name.rsplit("_", 2)[1]
+    return f"version={label}" if label.startswith("v") else day_path(dt.datetime.strptime(label, "%Y%m%d").date())
 
 
 def directory(dataset: Dataset) -> Path:
@@ -226,7 +239,7 @@ class Import:
                 **known, "compression": self.options.compression, "generation": entry["generation"], "run": self.run,
                 "origin": "quarantine", "schema_version": self.state["schema_version"],
             })
-        keep = ("compression", "generation", "run", "schema_version", "exported_at")
+        keep = ("compression", "generation", "run", "origin", "schema_version", "exported_at")
         moves, entries = aside.publish(dataset, unique, {key: entry[key] for key in keep if key in entry})
         self.moves += moves
         self.left += entries

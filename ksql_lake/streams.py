@@ -482,7 +482,7 @@ def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str)
     state, moves = export.state, []
     common = {
         "compression": job.writer.compression, "generation": state["generation"], "run": job.run,
-        "schema_version": state["schema_version"], "exported_at": now,
+        "origin": _origin(job), "schema_version": state["schema_version"], "exported_at": now,
     }
     for number, attempt in enumerate(export.attempts):
         renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}", common)

@@ -336,8 +336,8 @@ def _set_aside(job: TableJob, state: metadata.State, aside: Aside, now: str) -> 
             make_dirs(retired.parent)
             moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry["path"], retired))
     common = {
-        "compression": job.writer.compression, "run": job.run, "schema_version": state["schema_version"],
-        "exported_at": now,
+        "compression": job.writer.compression, "run": job.run, "origin": "export",
+        "schema_version": state["schema_version"], "exported_at": now,
     }
     renames, entries = aside.publish(job.dataset, job.run, common)
     if "quarantine" in state or entries:
