@@ -23,7 +23,7 @@ from ksql_lake import metadata
 from ksql_lake.checks import Check
 from ksql_lake.columns import as_schema, schema_of
 from ksql_lake.errors import StateError
-from ksql_lake.files import make_dirs
+from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.metadata import QUARANTINE, Dataset, Move, State
 from ksql_lake.partitions import day_path, disk_names, parse_day
 from ksql_lake.quality import BadRows, Checker, count_reasons
@@ -188,6 +188,8 @@ class Import:
             self.state["quarantine"] = kept + self.left
             self.state["files"] += self.files
             self._amend(rows, now, by)
+        else:
+            remove_tree(self.dataset.staging / self.run)
         return Readmitted(rows, left)
 
     def _amend(self, rows: int, now: str, by: str) -> None:
