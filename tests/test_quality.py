@@ -139,6 +139,7 @@ def test_accepted_values(name: str, data: st.DataObject) -> None:
     assert result.failed == sum(aside)
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.text("ab1_\n", max_size=4), max_size=12),
        st.sampled_from(["^a", "b$", "a.b", "[ab]+1", "_"]))
 def test_regex(column: list[str | None], pattern: str) -> None:
@@ -148,6 +149,7 @@ def test_regex(column: list[str | None], pattern: str) -> None:
     assert result.failed == sum(aside)
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.dictionaries(st.just("A"), st.none() | st.integers(0, 3)), max_size=12))
 def test_not_null_reaches_into_structs(column: list[Any]) -> None:
     kind = pa.struct([pa.field("A", pa.int32())])
@@ -164,6 +166,7 @@ def test_not_null_reaches_into_structs(column: list[Any]) -> None:
 VALUES = st.one_of(st.none(), st.integers(0, 5))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(VALUES, st.none() | st.sampled_from(["a", "b", ""]), st.sampled_from([0.0, -0.0, 1.5])),
                 max_size=30), st.integers(0, 30))
 def test_unique_over_the_queries_of_a_run(rows: list[tuple[Any, ...]], cut: int) -> None:
@@ -184,6 +187,7 @@ def test_unique_over_the_queries_of_a_run(rows: list[tuple[Any, ...]], cut: int)
     assert (several.rows, several.column) == (len(rows), "A, B, C")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), max_size=8), st.integers(0, 2000))
 def test_row_count(usual: list[int], rows: int) -> None:
     (check,) = parse([{"check": "row_count", "min_share": 0.5, "max_share": 2.0}])
