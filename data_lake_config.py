@@ -21,6 +21,7 @@ KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
 STORAGE_FORMAT = "parquet"
 PARQUET_COMPRESSION = "snappy"
+PARQUET_COMPRESSION_LEVEL = ""  # of zstd or gzip; empty: the codec's own
 BATCH_SIZE = 10000
 
 RETENTION = "on"  # apply retention after every good export of --all
@@ -57,6 +58,7 @@ TABLES: dict[str, dict[str, Any]] = {
 
 DIRECTORIES = ("streams", "tables", "feeds/active", "feeds/archived", "logs")
 COMPRESSIONS = ("snappy", "zstd", "lz4", "gzip", "none")
+LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -71,6 +73,7 @@ class Config:
     ca_cert: str | None
     timeout: float
     compression: str
+    compression_level: int | None
     batch_size: int
     file_rows: int
     idle_seconds: float
@@ -93,6 +96,7 @@ def load(env: Mapping[str, str]) -> Config:
     host = read.text("KSQLDB_HOST", KSQLDB_CONFIG["host"])
     port = read.number("KSQLDB_PORT", KSQLDB_CONFIG["port"], 1, 65535)
     here = Path(__file__).resolve().parent
+    compression = read.choice("PARQUET_COMPRESSION", PARQUET_COMPRESSION, COMPRESSIONS)
     return Config(
         lake_dir=Path(read.text("DATA_LAKE_DIR", here / "data_lake")).expanduser().resolve(),
         url=read.text("KSQLDB_URL", f"http://{host}:{port:g}"),
@@ -100,7 +104,8 @@ def load(env: Mapping[str, str]) -> Config:
         password=read.password(),
         ca_cert=read.optional("KSQLDB_CA_CERT"),
         timeout=read.number("KSQLDB_TIMEOUT", KSQLDB_CONFIG["timeout"], 0.001, 86400),
-        compression=read.choice("PARQUET_COMPRESSION", PARQUET_COMPRESSION, COMPRESSIONS),
+        compression=compression,
+        compression_level=read.level("PARQUET_COMPRESSION_LEVEL", PARQUET_COMPRESSION_LEVEL, compression),
         batch_size=int(read.number("BATCH_SIZE", BATCH_SIZE, 1, 10_000_000)),
         file_rows=int(read.number("FILE_ROWS", 1_000_000, 1, 1_000_000_000)),
         idle_seconds=read.number("IDLE_SECONDS", 10, 0.1, 86400),
@@ -138,6 +143,13 @@ class _Reader:
         if not low <= value <= high:
             raise ConfigError(f"{name} is {text!r}; expected a number from {low:g} to {high:g}")
         return value
+
+    def level(self, name: str, default: object, codec: str) -> int | None:
+        if not self.text(name, default):
+            return None
+        if codec not in LEVELED:
+            raise ConfigError(f"{name} goes with PARQUET_COMPRESSION zstd or gzip, not {codec}; unset it")
+        return int(self.number(name, default, 1, LEVELED[codec]))
 
     def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
         text = self.text(name, default)
@@ -200,13 +212,14 @@ def _show(config: Config) -> None:
     values = {
         "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": config.url, "KSQLDB_USER": config.user,
         "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
-        "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression, "BATCH_SIZE": config.batch_size,
+        "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression,
+        "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
     }
     for name, value in values.items():
-        print(f"{name:<22} {'-' if value is None else value!s:<44} {config.origins[name]}")
+        print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -76,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how")
     how.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     how.add_argument("--wait", action="store_true", help="wait for a lock another run holds (default: exit code 3)")
-    how.add_argument("--jobs", type=_jobs, default=1, metavar="N", help="feeds to export at the same time (default: 1)")
+    how.add_argument("--jobs", type=_jobs, metavar="N", help="feeds to export at the same time (default: 1)")
+    how.add_argument(
+        "--cluster", metavar="ADDRESS", help="let the workers of this Dask scheduler read (tcp://scheduler:8786)"
+    )
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
@@ -173,8 +176,9 @@ def _task(
         duration=config.max_duration,
         retry=config.timeout * 4,
     )
+    level = feed.compression_level if feed.compression else config.compression_level
     options = WriterOptions(
-        compression=feed.compression or config.compression, compression_level=feed.compression_level,
+        compression=feed.compression or config.compression, compression_level=level,
         bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
     )
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
@@ -194,16 +198,28 @@ def _usual_rows(config: data_lake_config.Config, feed: Feed) -> tuple[int, ...]:
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
-    """The feeds' results as they come: one after the other, or --jobs at a time."""
-    if args.jobs == 1:
+    """The feeds' results as they come: one after the other, --jobs at a time, or as many as a cluster has threads."""
+    if args.cluster and tasks:
+        from ksql_lake.cluster import workers
+
+        with workers(args.cluster, tasks[0].lake) as there:
+            yield from _side_by_side(tasks, args.jobs or there.threads, there.executor)
+    elif (args.jobs or 1) > 1:
+        yield from _side_by_side(tasks, args.jobs, None)
+    else:
         for task in tasks:
             with _progress(args, task.feed.name) as progress:
                 result = export_feed(task, progress.add)
             yield result
-        return
-    with ThreadPoolExecutor(args.jobs) as pool:
-        for future in as_completed([pool.submit(export_feed, task) for task in tasks]):
+
+
+def _side_by_side(tasks: Sequence[FeedTask], jobs: int, workers: Executor | None) -> Iterator[FeedResult]:
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for future in as_completed([pool.submit(export_feed, task, workers=workers) for task in tasks]):
             yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Progress:
@@ -321,4 +337,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    if code == ExitCode.INTERRUPTED:
+        logging.shutdown()
+        os._exit(code)  # threads of --jobs are still reading; what is not committed, the next run forgets
+    raise SystemExit(code)

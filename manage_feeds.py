@@ -55,9 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--source", required=True, help="the stream or table in ksqlDB")
     add.add_argument("--description", default="")
     add.add_argument("--retention-days", type=int, metavar="N", help="streams: days to keep")
-    add.add_argument("--retention-versions", type=int, metavar="N", help="tables: versions to keep")
+    add.add_argument(
+        "--retention-versions", "--keep-versions", type=int, metavar="N", help="tables: versions to keep"
+    )
     add.add_argument("--timezone", metavar="ZONE", help="IANA zone that a day is counted in (default: UTC)")
     add.add_argument("--access", choices=("restricted", "open"), help="750/640 or 755/644")
+    add.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="any other key of a feed file")
     add.set_defaults(run=_add)
     update = commands.add_parser("update", help="change settings of a feed")
     update.add_argument("name")
@@ -167,7 +170,7 @@ def sync(config: Config, now: str, *, dry_run: bool = False) -> list[str]:
         for name, settings in mapping.items():
             path = directory / f"{name}.json"
             if path.exists():
-                plan.append(f"keep    {name}")
+                plan.append(f"keep    {name}{_other_than(path, settings)}")
                 continue
             if (_archived(config) / path.name).exists():
                 plan.append(f"leave   {name} (archived)")
@@ -179,6 +182,17 @@ def sync(config: Config, now: str, *, dry_run: bool = False) -> list[str]:
                 rest = {key: value for key, value in settings.items() if key != "ksqldb_source"}
                 feeds.save(path, feeds.new(name, kind, source, now, **rest))
     return plan
+
+
+def _other_than(path: Path, settings: dict[str, Any]) -> str:
+    """What a person has set otherwise than the config: it stays."""
+    try:
+        raw = feeds.read(path)
+    except FeedError:
+        return " (broken; see: python manage_feeds.py check)"
+    differ = (key for key, value in settings.items() if raw.get(key) != value)
+    other = [f"{key} is {raw.get(key, 'not set')}, in the config {settings[key]}" for key in differ]
+    return f" ({'; '.join(other)})" if other else ""
 
 
 def _sync(config: Config, args: argparse.Namespace) -> int:
@@ -196,11 +210,8 @@ def _add(config: Config, args: argparse.Namespace) -> int:
         args.name, kind, args.source, _now(), description=args.description, retention_days=args.retention_days,
         retention_versions=args.retention_versions, timezone=args.timezone, access=args.access,
     )
-    problems = feeds.problems_of(path, raw)
-    if problems:
-        raise FeedError("\n".join(problems))
     make_dirs(path.parent)
-    feeds.save(path, raw)
+    _save(path, None, _with(path, raw, args.settings))
     print(f"added {path}")
     return ExitCode.OK
 
@@ -313,26 +324,40 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
 
 
 def _update(config: Config, args: argparse.Namespace) -> int:
-    feed = feeds.load(_existing(config, args.name))
-    raw = dict(feed.raw)
-    for setting in args.settings:
+    path = _existing(config, args.name)
+    raw = feeds.read(path)
+    changed = _save(path, raw, _with(path, raw, args.settings))
+    print(f"{args.name} is {'updated' if changed else 'as it was'}")
+    return ExitCode.OK
+
+
+def _with(path: Path, raw: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The content of a feed file with KEY=VALUE settings; values are JSON, or else text."""
+    made = dict(raw)
+    for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError(f"update: {setting!r}: expected KEY=VALUE")
+            raise ConfigError(f"{setting!r}: expected KEY=VALUE")
         if key in ("feed_name", "feed_type"):
-            raise FeedError(f"{feed.path}: {key} cannot change; add another feed")
-        if not text:
-            raw.pop(key, None)
-            continue
+            raise FeedError(f"{path}: {key} cannot change; add another feed")
         try:
-            raw[key] = json.loads(text)
+            made[key] = json.loads(text)
         except ValueError:
-            raw[key] = text
-    problems = feeds.problems_of(feed.path, raw)
+            made[key] = text
+        if not text:
+            del made[key]
+    return made
+
+
+def _save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
+    known = feeds.problems_of(path, before) if before is not None else []
+    problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
     if problems:
         raise FeedError("\n".join(problems))
-    print(f"{args.name} is {'updated' if feeds.save(feed.path, raw) else 'as it was'}")
-    return ExitCode.OK
+    for problem in known:
+        print(f"note: {problem}", file=sys.stderr)
+    return feeds.save(path, after)
 
 
 def _remove(config: Config, args: argparse.Namespace) -> int:
@@ -400,12 +425,11 @@ complete -F _script_manage_feeds manage_feeds.py ./manage_feeds.py""")
 
 
 def _permissions(config: Config, args: argparse.Namespace) -> int:
-    from ksql_lake.metadata import Dataset
     from ksql_lake.permissions import apply, drift
 
     found = []
-    for feed in _datasets(config, []).values():
-        found += list(drift(Dataset(config.lake_dir, feed.name, feed.type, feed.access == "restricted")))
+    for dataset in _datasets(config, []):
+        found += list(drift(dataset))
     for one in found:
         print(f"{one.path}  {one.found:o} -> {one.wanted:o}")
     if args.apply:
@@ -430,8 +454,9 @@ def _disable(config: Config, args: argparse.Namespace) -> int:
 
 
 def _switch(config: Config, name: str, enabled: bool) -> int:
-    feed = feeds.load(_existing(config, name))
-    changed = feeds.save(feed.path, {**feed.raw, "enabled": enabled}) if feed.enabled != enabled else False
+    path = _existing(config, name)
+    raw = feeds.read(path)
+    changed = raw.get("enabled", True) != enabled and _save(path, raw, {**raw, "enabled": enabled})
     word = "enabled" if enabled else "disabled"
     print(f"{name} is {word}" + ("" if changed else " already"))
     return ExitCode.OK
@@ -470,7 +495,8 @@ def _retention(config: Config, args: argparse.Namespace) -> int:
     for name in names:
         feed = _feed(config, name)
         rule = retention.Rule(feed.retention_days, feed.retention_versions, share, frozenset(args.allow))
-        with _changing(config, feed, args.dry_run) as (dataset, state, run):
+        dataset = _dataset(config, name)
+        with _changing(dataset, args.dry_run) as (state, run):
             if state is None:
                 continue
             plan = retention.plan(name, state, rule, dt.datetime.now(dt.UTC))
@@ -496,6 +522,7 @@ def _retention(config: Config, args: argparse.Namespace) -> int:
 
 def _undo(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake import metadata, trash
+    from ksql_lake.trash import COMPACTED
 
     if not args.list and _finish_interrupted(config, args.name):
         return ExitCode.OK
@@ -504,13 +531,15 @@ def _undo(config: Config, args: argparse.Namespace) -> int:
         for bundle in held:
             print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.files)} files  {bundle.why}")
         return ExitCode.OK
+    held = [bundle for bundle in held if bundle.why != COMPACTED]  # the merged files have these rows
     if not held:
         raise StateError(f"{config.lake_dir / metadata.TRASH}: nothing of {args.name or 'any feed'} to bring back")
     last = held[-1].at if args.name else held[-1].at[:10]
     for bundle in held:
         if not bundle.at.startswith(last):
             continue
-        with _changing(config, _feed(config, bundle.feed)) as (dataset, state, run):
+        dataset = _dataset(config, bundle.feed)
+        with _changing(dataset) as (state, run):
             if state is None:
                 raise StateError(f"{dataset.metadata}: missing, though the trash holds files of the feed")
             trash.undo(dataset, state, bundle, run, now=_now(), by=data_lake_config.operator())
@@ -527,7 +556,7 @@ def _finish_interrupted(config: Config, name: str | None) -> bool:
     journalled = {path.parents[1].name for path in staging.glob(f"{name or '*'}/*/{metadata.JOURNAL}")}
     for interrupted in sorted({path.parent.name for path in staging.glob(f"{name or '*'}/*/")}):
         try:
-            with _changing(config, _feed(config, interrupted)):
+            with _changing(_dataset(config, interrupted)):
                 pass
         except LakeBusyError:
             continue  # an export at work: it finishes what it finds itself
@@ -553,7 +582,8 @@ def _compact(config: Config, args: argparse.Namespace) -> int:
         feed = _feed(config, name)
         if feed.type != "stream":
             raise FeedError(f"{name}: is a table; each version is written whole")
-        with _changing(config, feed, args.dry_run) as (dataset, state, run):
+        dataset = _dataset(config, name)
+        with _changing(dataset, args.dry_run) as (state, run):
             merges = plan(state, args.older_than, dt.datetime.now(dt.UTC)) if state else []
             for number, merge in enumerate(merges):
                 before += len(merge.files)
@@ -596,7 +626,8 @@ def _import(config: Config, args: argparse.Namespace, feed: Feed) -> int:
     if feed.type != "stream":
         raise FeedError(f"{feed.name}: is a table, and a version is never changed; mend its checks and export it again")
     options = WriterOptions(
-        compression=feed.compression or config.compression, compression_level=feed.compression_level,
+        compression=feed.compression or config.compression,
+        compression_level=feed.compression_level if feed.compression else config.compression_level,
         bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
     )
     with _changing(config, feed) as (dataset, state, run):
@@ -636,10 +667,11 @@ def _erase_from(config: Config, args: argparse.Namespace, target: Any, receipt: 
     by = data_lake_config.operator()
     datasets = _datasets(config, args.feeds)
     seen, rows = 0, 0
-    for name in datasets:
-        with _changing(config, datasets[name], args.dry_run) as (dataset, state, run):
+    for dataset in datasets:
+        with _changing(dataset, args.dry_run) as (state, run):
             if state is None or not erase.has_column(state, target):
                 continue
+            name = dataset.feed
             seen += 1
             found = list(erase.find(dataset, state, target))
             for file in found:
@@ -657,18 +689,18 @@ def _erase_from(config: Config, args: argparse.Namespace, target: Any, receipt: 
     return _finish_erasure(config, datasets, target, receipt)
 
 
-def _finish_erasure(config: Config, datasets: dict[str, Feed], target: Any, receipt: dict[str, Any]) -> int:
+def _finish_erasure(config: Config, datasets: Sequence[Any], target: Any, receipt: dict[str, Any]) -> int:
     """Look again everywhere, and write down what was done."""
     from ksql_lake import erase
 
     left, lines = 0, []
-    for name in datasets:
-        with _changing(config, datasets[name], True) as (dataset, state, _):
+    for dataset in datasets:
+        with _changing(dataset, True) as (state, _):
             if state is None or not erase.has_column(state, target):
                 continue
             left += sum(file.rows for file in erase.find(dataset, state, target))
             mine = (e for e in state.get("erasures", ()) if e["receipt"] == receipt["receipt"])
-            lines += [{"feed": name, "rows": e["rows"], "files": e["files"]} for e in mine]
+            lines += [{"feed": dataset.feed, "rows": e["rows"], "files": e["files"]} for e in mine]
     rows = sum(line["rows"] for line in lines)
     ended = None if left else _now()
     done = {**receipt, "ended": ended, "feeds": lines, "rows": rows, "rows_left": left}
@@ -677,13 +709,16 @@ def _finish_erasure(config: Config, datasets: dict[str, Feed], target: Any, rece
     return ExitCode.FINDINGS if left else ExitCode.OK
 
 
-def _datasets(config: Config, names: Sequence[str]) -> dict[str, Feed]:
-    """Every feed that has data in the lake, or those named; archived ones too."""
-    there = [path.name for kind in ("streams", "tables") for path in sorted((config.lake_dir / kind).glob("*/"))]
-    unknown = [name for name in names if name not in there]
+def _datasets(config: Config, names: Sequence[str]) -> list[Any]:
+    """Every feed that has data in the lake, or those named: archived and removed ones too."""
+    from ksql_lake.lake import datasets
+
+    there = datasets(config.lake_dir)
+    known = [dataset.feed for dataset in there]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(there) or 'none'}")
-    return {name: _feed(config, name) for name in there if not names or name in names}
+        raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(known) or 'none'}")
+    return [dataset for dataset in there if not names or dataset.feed in names]
 
 
 def _versions(config: Config, args: argparse.Namespace) -> int:
@@ -691,7 +726,7 @@ def _versions(config: Config, args: argparse.Namespace) -> int:
 
     from ksql_lake.versions import versions
 
-    with _changing(config, _table(config, args.name), True) as (_, state, _):
+    with _changing(_table(config, args.name), True) as (state, _):
         found = versions(state) if state else []
     if args.json:
         print(json.dumps([asdict(version) for version in found], indent=2))
@@ -705,7 +740,8 @@ def _versions(config: Config, args: argparse.Namespace) -> int:
 def _rollback(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.versions import rollback
 
-    with _changing(config, _table(config, args.name)) as (dataset, state, run):
+    dataset = _table(config, args.name)
+    with _changing(dataset) as (state, run):
         if state is None:
             raise StateError(f"{args.name}: was never exported")
         changed = rollback(dataset, state, args.version, run, now=_now(), by=data_lake_config.operator())
@@ -717,7 +753,8 @@ def _rollback(config: Config, args: argparse.Namespace) -> int:
 def _pin(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.versions import pin
 
-    with _changing(config, _table(config, args.name)) as (dataset, state, run):
+    dataset = _table(config, args.name)
+    with _changing(dataset) as (state, run):
         if state is None:
             raise StateError(f"{args.name}: was never exported")
         pin(dataset, state, args.version, run, pinned=args.pinned, now=_now(), by=data_lake_config.operator())
@@ -731,26 +768,31 @@ def _feed(config: Config, name: str) -> Feed:
     return feeds.load(archived if archived.exists() else _active(config) / f"{name}.json")
 
 
-def _table(config: Config, name: str) -> Feed:
-    feed = _feed(config, name)
-    if feed.type != "table":
+def _table(config: Config, name: str) -> Any:
+    dataset = _dataset(config, name)
+    if dataset.kind != "table":
         raise FeedError(f"{name}: is a stream; only tables have versions")
-    return feed
+    return dataset
+
+
+def _dataset(config: Config, name: str) -> Any:
+    from ksql_lake.lake import find
+
+    return find(config.lake_dir, name)
 
 
 @contextlib.contextmanager
-def _changing(config: Config, feed: Feed, look: bool = False) -> Iterator[tuple[Any, Any, str]]:
-    """(dataset, state, run) of a feed with its lock held and interrupted work finished; only a look takes no lock."""
+def _changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
+    """(state, run) of a feed with its lock held and interrupted work finished; only a look takes no lock."""
     from ksql_lake import metadata
 
-    dataset = metadata.Dataset(config.lake_dir, feed.name, feed.type, feed.access == "restricted")
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
     if look:
-        yield dataset, metadata.load(dataset), run
+        yield metadata.load(dataset), run
         return
-    with exclusive_lock(dataset.lock, feed.name):
+    with exclusive_lock(dataset.lock, dataset.feed):
         metadata.recover(dataset)
-        yield dataset, metadata.load_or_new(dataset, dict) or None, run
+        yield metadata.load_or_new(dataset, dict) or None, run
 
 
 if __name__ == "__main__":

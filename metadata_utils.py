@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--compare", nargs=3, metavar=("NAME", "V1", "V2"), help="rows of a table added, removed and changed, by key"
     )
+    what.add_argument(
+        "--sql", choices=("duckdb", "hive", "athena", "spark", "bigquery"), metavar="DIALECT",
+        help="views (duckdb) or external tables (hive, athena, spark, bigquery) of every feed, as SQL",
+    )
+    parser.add_argument(
+        "--location", metavar="URI", help="with --sql: where the lake lies for that system, such as s3://bucket/lake"
+    )
     parser.add_argument(
         "--format", choices=("text", "json", "csv"), default="text", help="with --compare (default: text)"
     )
@@ -106,6 +113,8 @@ def _run(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
         return ExitCode.FINDINGS
     if args.verify:
         return _verify(lake, chosen, args.deep)
+    if args.sql:
+        return _sql(args.sql, chosen, lake, args.location)
     if args.csv:
         return _csv(args.csv, chosen)
     if args.json:
@@ -208,6 +217,13 @@ def _csv(target: Path, states: dict[str, State]) -> int:
             writer.writerow((*row, "yes" if p["path"] == current else ""))
     atomic_write(target.resolve(), text.getvalue().encode())
     print(f"wrote {target}")
+    return ExitCode.OK
+
+
+def _sql(dialect: str, states: dict[str, State], lake: Path, location: str | None) -> int:
+    from ksql_lake.ddl import script
+
+    sys.stdout.write(script(dialect, states, lake, location))
     return ExitCode.OK
 
 

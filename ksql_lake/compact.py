@@ -13,14 +13,13 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ksql_lake import metadata
+from ksql_lake import metadata, trash
 from ksql_lake.anchors import PSEUDO
 from ksql_lake.columns import as_schema, schema_of
 from ksql_lake.errors import StateError
-from ksql_lake.files import make_dirs
 from ksql_lake.metadata import Dataset, Move, State
 from ksql_lake.partitions import parse_day
-from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+from ksql_lake.writer import PartitionWriter, StagedFile, options_like
 
 TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
 
@@ -71,6 +70,8 @@ def _up_to(files: Sequence[dict[str, Any]], target: int) -> list[list[dict[str, 
 def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
     """Carry out one merge as one commit; returns the files it made. Call with the feed's lock held.
 
+    The small files stay in the trash for some days, to be looked at; who has opened them reads on.
+
     Raises:
         StateError: what was read is not what the metadata says; nothing is changed.
     """
@@ -82,12 +83,7 @@ def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str
         )
     table = table.sort_by([("ROWPARTITION", "ascending"), ("ROWOFFSET", "ascending")])
     made = _write(dataset, state, merge, table, run, tool)
-    moves = []
-    retired = dataset.staging / run / "retired"
-    make_dirs(retired)
-    for number, file in enumerate(merge.files):
-        name = f"{number}_{file['path'].rpartition('/')[2]}"
-        moves.append(Move.of(dataset, dataset.directory / file["path"], retired / name))
+    moves = trash.stage(dataset, merge.files, run, now=now, by=by, why=trash.COMPACTED)
     for staged in made:
         moves.append(Move.of(dataset, staged.staged, dataset.directory / staged.partition / staged.name))
     gone = {file["path"] for file in merge.files}
@@ -122,10 +118,8 @@ def _write(
     pairs = {"ksql_lake": json.dumps(footer, ensure_ascii=False)}
     if merge.generation == state["generation"]:
         pairs["ksql_lake.resume"] = json.dumps(state["resume"])
-    options = WriterOptions(
-        compression=merge.files[0].get("compression", "snappy"), file_rows=1 << 60, file_bytes=1 << 60,
-        file_mode=dataset.file_mode,
-    )
+    with pq.ParquetFile(dataset.directory / merge.files[-1]["path"]) as newest:
+        options = options_like(newest, merge.files[-1], dataset.file_mode)
     day = parse_day(merge.partition)
     with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
         for batch in table.to_batches():
@@ -140,7 +134,7 @@ def _entry(state: State, merge: Merge, file: StagedFile, run: str) -> dict[str, 
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": merge.files[0].get("compression", "snappy"),
+        **{key: merge.files[-1][key] for key in ("compression", "compression_level") if key in merge.files[-1]},
         "rowtime_min": file.rowtime_min,
         "rowtime_max": file.rowtime_max,
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},

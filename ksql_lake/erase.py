@@ -25,7 +25,7 @@ from ksql_lake.errors import StateError
 from ksql_lake.files import atomic_write, make_dirs
 from ksql_lake.metadata import Dataset, Move, State
 from ksql_lake.partitions import parse_day
-from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+from ksql_lake.writer import PartitionWriter, StagedFile, options_like
 
 RECEIPTS = "logs/erasures"
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -208,11 +208,8 @@ def _rewrite(dataset: Dataset, file: Found, target: Target, unique: str) -> list
     day = parse_day(partition)
     stem, label = ("data", f"{day:%Y%m%d}") if day else ("snapshot", file.path.name.split("_")[1])
     stem = "data" if file.set_aside else stem  # of which nothing is left when no row is
-    options = WriterOptions(
-        compression=file.entry.get("compression", "snappy"), file_rows=1 << 60, file_bytes=1 << 60,
-        file_mode=dataset.file_mode,
-    )
     with pq.ParquetFile(file.path) as parquet:
+        options = options_like(parquet, file.entry, dataset.file_mode)
         pairs = parquet.metadata.metadata or {}
         footer = {k.decode(): v.decode() for k, v in pairs.items() if k.startswith(b"ksql_lake")}
         schema = parquet.schema_arrow.remove_metadata()

@@ -175,7 +175,7 @@ def _export(
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
     while True:
-        staged = workers.submit(stage_on_worker, task, state).result() if workers else stage(task, state, progress)
+        staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
         outcome.add(staged.outcome)
         state = publish(dataset, staged)
         if not staged.again:
@@ -213,6 +213,17 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
 def stage_on_worker(task: FeedTask, state: State) -> Staged:
     """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
     return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
+
+
+def _elsewhere(workers: Executor, task: FeedTask, state: State) -> Staged:
+    patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
+    try:
+        return workers.submit(stage_on_worker, task, state).result(patience)
+    except TimeoutError:
+        raise LakeError(
+            f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
+            "reads it again"
+        ) from None
 
 
 def _reconcile(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:

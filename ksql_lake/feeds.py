@@ -17,6 +17,7 @@ from ksql_lake.files import atomic_write
 
 SCHEMA_FILE = "feed.schema.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 REQUIRED = ("feed_name", "feed_type", "ksqldb_source")
 WORDS = {
     str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "an object",
@@ -151,6 +152,20 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
     )
 
 
+def read(path: Path) -> dict[str, Any]:
+    """What a feed file says, unchecked: for changing one key and keeping all others, also those of a newer version.
+
+    Raises:
+        FeedError: it is not there, or no JSON object; names line and column.
+    """
+    try:
+        return _parse(path, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FeedError(f"{path}: cannot be read ({error})") from None
+
+
 def _parse(path: Path, text: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -210,8 +225,13 @@ def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list
         problems += checks.problems(raw["checks"], raw.get("feed_type", ""), patterns=patterns)
     if "retention_versions" in raw and "keep_versions" in raw:
         problems.append(("keep_versions", '"keep_versions" is another name of "retention_versions"; keep one of them'))
-    if "compression_level" in raw and raw.get("compression") not in ("zstd", "gzip"):
+    highest = LEVELED.get(str(raw.get("compression")), 0)
+    level = raw.get("compression_level", 0)
+    if "compression_level" in raw and not highest:
         problems.append(("compression_level", '"compression_level" goes with "compression": "zstd" or "gzip"'))
+    elif isinstance(level, int) and level > highest:
+        found = f'"compression_level" is {level}; {raw["compression"]} goes to {highest}'
+        problems.append(("compression_level", found))
     name = raw.get("feed_name")
     if isinstance(name, str) and name != path.stem:
         problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {path.name}; rename one'))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.errors import StateError
-from ksql_lake.files import append_line, atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.files import append_line, atomic_write, fsync_dir, last_line, make_dirs, remove_tree
 
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
@@ -279,8 +279,8 @@ def _remember(dataset: Dataset, state: State) -> None:
 
 
 def _last_logged(dataset: Dataset) -> int | None:
-    lines = dataset.log.read_bytes().splitlines() if dataset.log.exists() else []
-    return _sequence_of(lines[-1]) if lines else None
+    line = last_line(dataset.log)
+    return _sequence_of(line) if line else None
 
 
 def _sequence_of(line: bytes) -> int | None:

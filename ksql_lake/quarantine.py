@@ -27,7 +27,7 @@ from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.metadata import QUARANTINE, Dataset, Move, State
 from ksql_lake.partitions import day_path, disk_names, parse_day
 from ksql_lake.quality import BadRows, Checker, count_reasons
-from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions, options_like
 
 REASON = "_reason"
 LABELS = "ksql_lake.checks"
@@ -209,7 +209,8 @@ class Import:
             checker = Checker(dataset.feed, self.checks, schema, {c["name"]: c["disk_name"] for c in state["columns"]})
             directory_ = dataset.staging / self.run
             footer = {"ksql_lake": json.dumps(self._footer(entry), ensure_ascii=False)}
-            aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", self.options, footer)
+            like = options_like(parquet, entry, dataset.file_mode)
+            aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", like, footer)
             with PartitionWriter(directory_ / unique, schema, unique, "data", self.options, footer) as writer:
                 for batch in parquet.iter_batches():
                     self._batch(as_schema(batch, schema), checker, writer, aside, entry["partition"])
@@ -236,12 +237,12 @@ class Import:
         self.moves.append(Move.of(dataset, path, dataset.staging / self.run / "retired" / path.name))
         for file in made:
             self.moves.append(Move.of(dataset, file.staged, dataset.directory / file.partition / file.name))
-            known = {**entry_of(dataset, file, dataset.lake / file.partition / file.name)}
+            known = entry_of(dataset, file, dataset.lake / file.partition / file.name)
             self.files.append({
-                **known, "compression": self.options.compression, "generation": entry["generation"], "run": self.run,
+                **known, **self.options.codec, "generation": entry["generation"], "run": self.run,
                 "origin": "quarantine", "schema_version": self.state["schema_version"],
             })
-        keep = ("compression", "generation", "run", "origin", "schema_version", "exported_at")
+        keep = ("compression", "compression_level", "generation", "run", "origin", "schema_version", "exported_at")
         moves, entries = aside.publish(dataset, unique, {key: entry[key] for key in keep if key in entry})
         self.moves += moves
         self.left += entries

@@ -22,6 +22,7 @@ from ksql_lake import metadata, quarantine
 from ksql_lake.anchors import merge, ranges
 from ksql_lake.errors import StateError
 from ksql_lake.metadata import Dataset, State
+from ksql_lake.writer import LEVEL
 
 KEY = b"ksql_lake"
 RESUME = b"ksql_lake.resume"
@@ -101,7 +102,7 @@ def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping
         "rows": parquet.metadata.num_rows,
         "bytes": path.stat().st_size,
         "crc32": _checksum(path),
-        "compression": _compression(parquet),
+        **_compression(parquet),
     }
     spans: dict[int, list[tuple[int, int]]] = {}
     if dataset.kind == "stream":
@@ -127,10 +128,12 @@ def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping
     return Found(entry, footer, resume, spans)
 
 
-def _compression(parquet: pq.ParquetFile) -> str:
+def _compression(parquet: pq.ParquetFile) -> dict[str, Any]:
     groups = parquet.metadata.num_row_groups
     name = parquet.metadata.row_group(0).column(0).compression.lower() if groups else "none"
-    return "none" if name == "uncompressed" else str(name)
+    level = (parquet.metadata.metadata or {}).get(LEVEL.encode())
+    known = {} if level is None else {"compression_level": int(level)}
+    return {"compression": "none" if name == "uncompressed" else str(name), **known}
 
 
 def _checksum(path: Path) -> int:

@@ -481,7 +481,7 @@ def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str)
     """Count in the rows that the checks set aside; the renames of their files."""
     state, moves = export.state, []
     common = {
-        "compression": job.writer.compression, "generation": state["generation"], "run": job.run,
+        **job.writer.codec, "generation": state["generation"], "run": job.run,
         "origin": _origin(job), "schema_version": state["schema_version"], "exported_at": now,
     }
     for number, attempt in enumerate(export.attempts):
@@ -525,7 +525,7 @@ def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": job.writer.compression,
+        **job.writer.codec,
         "rowtime_min": file.rowtime_min,
         "rowtime_max": file.rowtime_max,
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},

@@ -336,7 +336,7 @@ def _set_aside(job: TableJob, state: metadata.State, aside: Aside, now: str) -> 
             make_dirs(retired.parent)
             moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry["path"], retired))
     common = {
-        "compression": job.writer.compression, "run": job.run, "origin": "export",
+        **job.writer.codec, "run": job.run, "origin": "export",
         "schema_version": state["schema_version"], "exported_at": now,
     }
     renames, entries = aside.publish(job.dataset, job.run, common)
@@ -352,7 +352,7 @@ def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": job.writer.compression,
+        **job.writer.codec,
         "run": job.run,
         "origin": "export",
         "schema_version": state["schema_version"],

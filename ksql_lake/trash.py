@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ksql_lake.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.metadata import TRASH, Dataset, Move, State
 
 MANIFEST = "manifest.json"
+COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,23 @@ def put(
 ) -> None:
     """Move all files of some partitions into the trash, as one change of the feed. Call with its lock held."""
     files = [file for file in state["files"] if file["partition"] in partitions]
-    directory = dataset.lake / TRASH / now[:10] / dataset.feed / run
-    staging = dataset.staging / run
-    make_dirs(staging)
-    manifest = {"feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why, "files": files}
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
-    moves = [Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory)]
+    moves = stage(dataset, files, run, now=now, by=by, why=why)
     state["files"] = [file for file in state["files"] if file["partition"] not in partitions]
     count_removed(state, files, why)
     metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+
+
+def stage(
+    dataset: Dataset, files: Sequence[dict[str, Any]], run: str, *, now: str, by: str, why: str
+) -> list[Move]:
+    """The renames that put files of the lake into the trash; their manifest is staged."""
+    directory = dataset.lake / TRASH / now[:10] / dataset.feed / run
+    staging = dataset.staging / run
+    make_dirs(staging)
+    manifest = {"feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why, "files": list(files)}
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
+    return [Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory)]
 
 
 def _moves(dataset: Dataset, files: Iterable[dict[str, Any]], directory: Path) -> list[Move]:

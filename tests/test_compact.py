@@ -73,6 +73,25 @@ def test_a_day_that_is_over_is_one_file(ksqldb: EmbeddedKsqlDB, tmp_path: Path, 
     assert [row[0] for row in rows(lake)] == wanted, "nothing came twice, and what --date left came"
 
 
+def test_the_small_files_stay_in_the_trash_for_some_days(
+    ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    lake = tmp_path / "lake"
+    before = {path.name: path.read_bytes() for path in (lake / "streams").rglob("*.parquet")}
+    assert manage_feeds.main(["compact"]) == 0
+    assert {path.name: path.read_bytes() for path in (lake / ".trash").rglob("*.parquet")} == before
+    assert manage_feeds.main(["undo"]) == 1, "bringing them back would double their rows"
+    assert manage_feeds.main(["erase", "--where", "id=e0_0", "--later", "drop"]) == 0
+    assert "2 rows erased" in capsys.readouterr().out
+    for path in lake.rglob("*.parquet"):
+        assert "e0_0" not in pq.ParquetFile(path).read()["ID"].to_pylist(), path
+    assert len(rows(lake)) == 39 - 5, "30 of three nights less one, and the 5 that --date brought"
+    assert metadata_utils.main(["--verify", "--deep"]) == 0
+    (lake / ".trash" / next((lake / ".trash").iterdir()).name).rename(lake / ".trash" / "2025-01-01")
+    assert manage_feeds.main(["retention"]) == 0
+    assert not list((lake / ".trash").rglob("*.parquet"))
+
+
 @pytest.mark.parametrize("log", [True, False])
 def test_metadata_are_rebuilt_from_merged_files(log: bool, ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
     lake = tmp_path / "lake"

@@ -156,3 +156,16 @@ def test_an_erasure_failing_at_every_nth_call(fault: str, ksqldb: EmbeddedKsqlDB
 def hidden(known: Any) -> Any:
     """Without what is different in each erasure: salts and names of receipts, and how many calls it took."""
     return {key: value for key, value in known.items() if key not in ("erasures", "changes")}
+
+
+def test_feeds_whose_file_is_gone_or_broken_are_erased_too(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
+    lake = tmp_path / "lake"
+    assert manage_feeds.main(["remove", "s", "--yes"]) == 0
+    (lake / "feeds" / "active" / "t.json").write_text("{")
+    mode = (lake / "streams" / "s").stat().st_mode
+    assert manage_feeds.main(ERASE) == 0
+    assert "0 left" in capsys.readouterr().out
+    assert users(lake) == {"s": 0, "n": 0, "t": 0, "other": 1}
+    assert (lake / "streams" / "s").stat().st_mode == mode
+    assert manage_feeds.main(["undo", "t"]) == 0, "a table whose feed file is broken keeps its trash and versions"
+    assert manage_feeds.main(["rollback", "t", "v1"]) == 0

@@ -98,6 +98,47 @@ def test_update_keeps_the_order_and_what_it_does_not_know_it_refuses(
     assert list(json.loads(path.read_text())) == keys
 
 
+def test_keys_of_a_newer_version_survive_changes(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
+    """`check` calls an unknown key wrong, but changing another one must not need it taken out."""
+    assert add("s", "--retention-days", "10") == 0
+    path = tmp_path / "lake" / "feeds" / "active" / "s.json"
+    raw = {**json.loads(path.read_text()), "sampling": {"rate": 0.5}}
+    path.write_text(json.dumps(raw, indent=2) + "\n")
+    assert manage_feeds.main(["check", "s"]) == 1
+    assert manage_feeds.main(["disable", "s"]) == 0
+    assert 'note: s.json: unknown key "sampling"' in capsys.readouterr().err
+    assert json.loads(path.read_text()) == {**raw, "enabled": False}
+    assert manage_feeds.main(["update", "s", "retention_days=0"]) == 1
+    assert manage_feeds.main(["update", "s", "retention_days=20", "sampling="]) == 0
+    assert manage_feeds.main(["check", "s"]) == 0
+
+
+def test_add_takes_any_key(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
+    assert add("s", "compression=zstd", 'forbidden_columns=["ip"]') == 0 and capsys.readouterr().err == ""
+    raw = json.loads((tmp_path / "lake" / "feeds" / "active" / "s.json").read_text())
+    assert raw["compression"] == "zstd" and raw["forbidden_columns"] == ["ip"]
+    assert add("plain", "compresion=zstd") == 1 and 'did you mean "compression"' in capsys.readouterr().err
+    assert add("plain", "--keep-versions", "3") == 0
+    assert json.loads((tmp_path / "lake" / "feeds" / "active" / "plain.json").read_text())["retention_versions"] == 3
+
+
+def test_sync_shows_what_differs_and_keeps_it(tmp_path: Path, capsys: Any) -> None:
+    assert manage_feeds.main(["sync", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("write ") == 8 and not (tmp_path / "lake").exists()
+    assert manage_feeds.main(["sync"]) == 0
+    assert manage_feeds.main(["update", "transaction_stream", "retention_days=90", "access="]) == 0
+    path = tmp_path / "lake" / "feeds" / "active" / "transaction_stream.json"
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert manage_feeds.main(["sync"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "(" in line]
+    assert line == (
+        "keep    transaction_stream (retention_days is 90, in the config 365; access is not set, in the config "
+        "restricted)"
+    )
+    assert path.read_bytes() == before
+
+
 def test_remove_asks(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
     assert add("s") == 0 and export_to_data_lake.main(["--all"]) == 0
     assert manage_feeds.main(["remove", "s"]) == 2 and "--yes" in capsys.readouterr().err
