@@ -600,12 +600,12 @@ def _compact(config: Config, args: argparse.Namespace) -> int:
 def _quarantine(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.quarantine import held
 
-    feed = _feed(config, args.name)
+    dataset = _dataset(config, args.name)
     if args.back:
-        return _import(config, args, feed)
+        return _import(config, args, dataset)
     if args.force:
         raise ConfigError("quarantine: --force goes with --import")
-    with _changing(config, feed, True) as (_, state, _):
+    with _changing(dataset, True) as (state, _):
         entries = held(state or {}, args.of)
     if args.json:
         print(json.dumps(entries, indent=2, ensure_ascii=False))
@@ -617,20 +617,21 @@ def _quarantine(config: Config, args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _import(config: Config, args: argparse.Namespace, feed: Feed) -> int:
+def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
     """Rows that were set aside back into their partitions, as one commit."""
     from ksql_lake import __version__
     from ksql_lake.quarantine import Import, held
     from ksql_lake.writer import WriterOptions
 
-    if feed.type != "stream":
-        raise FeedError(f"{feed.name}: is a table, and a version is never changed; mend its checks and export it again")
+    if dataset.kind != "stream":
+        raise FeedError(f"{args.name}: is a table, and a version is never changed; mend its checks and export it again")
+    feed = _feed(config, args.name)
     options = WriterOptions(
         compression=feed.compression or config.compression,
         compression_level=feed.compression_level if feed.compression else config.compression_level,
         bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
     )
-    with _changing(config, feed) as (dataset, state, run):
+    with _changing(dataset) as (state, run):
         entries = held(state or {}, args.of)
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, now=_now(), by=data_lake_config.operator()) if entries else None
