@@ -138,7 +138,7 @@ def _failed_line(lake: Path, name: str, run: history.Run) -> dict[str, Any]:
     return {
         "feed": name, "type": run["type"], "state": _feed_state(lake, name), "rows": 0, "size_mb": 0.0, "partitions": 0,
         "newest": "-", "last_export": None, "last_run": run["ended"], "result": run["result"],
-        "findings": run["findings"],
+        "findings": run["findings"], "checks": run.get("checks", []), "quarantined": 0,
     }
 
 
@@ -158,6 +158,8 @@ def _line(lake: Path, name: str, state: State, run: history.Run | None) -> dict[
         "last_run": run["ended"] if run else state["last_export"],
         "result": run["result"] if run else (state.get("last_run") or {}).get("result", "ok"),
         "findings": run["findings"] if run else [finding["message"] for finding in state["findings"]],
+        "checks": (run or state).get("checks", []),
+        "quarantined": sum(entry["rows"] for entry in state.get("quarantine", ())),
     }
 
 
@@ -184,6 +186,9 @@ def _report(lake: Path, lines: list[dict[str, Any]]) -> int:
             f"{line['feed'][:30]:<30} {_status(line):<8} {line['rows']:>10,} {line['size_mb']:>8.1f} "
             f"{line['partitions']:>5} {line['newest']:<10}"
         )
+    for line in lines:
+        if line["quarantined"]:
+            print(f"{line['feed'][:30]:<30} set aside{line['quarantined']:>11,}")
     rows, size = sum(line["rows"] for line in lines), sum(line["size_mb"] for line in lines)
     print(f"{'total':<30} {'':<8} {rows:>10,} {size:>8.1f}")
     print(f"last run {max(line['last_run'] for line in lines)}")

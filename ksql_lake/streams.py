@@ -119,7 +119,7 @@ class StreamExport:
         failing_since: float | None = None
         tries = 0
         while True:
-            before = self.rows
+            before = self._taken
             try:
                 ended = self._attempt()
                 self.notes.append(f"ended: {ended}")
@@ -133,7 +133,7 @@ class StreamExport:
                 return True
             except KsqlUnavailable as error:
                 now = time.monotonic()
-                if self.rows > before or failing_since is None:
+                if self._taken > before or failing_since is None:
                     failing_since, tries = now, 0
                 pause = delay(tries)
                 tries += 1
@@ -152,6 +152,11 @@ class StreamExport:
     @property
     def rows(self) -> int:
         return sum(attempt.rows for attempt in self.attempts)
+
+    @property
+    def _taken(self) -> int:
+        """New rows so far, set aside or not."""
+        return self.rows + sum(attempt.aside.rows for attempt in self.attempts)
 
     def _give_up(self, error: KsqlUnavailable) -> None:
         self.drop_unverified()

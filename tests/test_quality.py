@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import pickle
 import re
+import subprocess
+import sys
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +22,9 @@ from hypothesis import strategies as st
 
 from ksql_lake import feeds, history
 from ksql_lake.checks import Check, Result, parse, problems
-from ksql_lake.errors import FeedError, SchemaError
-from ksql_lake.quality import Checker, Occasion, count_reasons, results
+from ksql_lake.errors import FeedError, QualityError, SchemaError
+from ksql_lake.quality import Checker, Occasion, count_reasons, judge, results
+from tests.conftest import ROOT
 
 NOW = dt.datetime(2025, 1, 15, 12, tzinfo=dt.UTC)
 TIMES = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1)).map(
@@ -384,3 +388,28 @@ def test_runs_of_the_same_weekday() -> None:
         line("2025-01-15T02:00:00Z", rows=7),
     ]
     assert history.same_weekday(runs, "s", NOW) == (10, 15, 7)
+
+
+def test_a_refusal_comes_whole_from_a_worker() -> None:
+    """Workers of a cluster send it pickled: all lines, all results."""
+    missing = Result("not_null", "ID", "fail", 2, 9, "2 of 9 rows are null")
+    found = [missing, Result("regex", "ID", "warn", 1, 9, "1 of"), Result("unique", "ID", "warn", 0, 9, "")]
+    with pytest.raises(QualityError) as refused:
+        judge("s", found)
+    error = pickle.loads(pickle.dumps(refused.value))
+    assert str(error).splitlines() == [
+        "s: not_null ID: 2 of 9 rows are null; nothing was published", "s: regex ID: 1 of; a warning only"]
+    assert error.results == tuple(found) and judge("s", found[2:]) == []
+    assert judge("s", found[1:]) == ["s: regex ID: 1 of; published all the same"]
+
+
+def test_listing_a_feed_with_a_pattern_loads_no_arrow(tmp_path: Path) -> None:
+    active = tmp_path / "lake" / "feeds" / "active"
+    active.mkdir(parents=True)
+    checks = [{"check": "regex", "column": "id", "pattern": "("}]
+    (active / "s.json").write_text(json.dumps(feeds.new("s", "stream", "s", "now", checks=checks)))
+    code = "import sys, manage_feeds; sys.exit(manage_feeds.main(['list']) or 'pyarrow' in sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert listed.returncode == 0 and listed.stdout.startswith("s "), listed.stderr
+    checked = subprocess.run([sys.executable, "manage_feeds.py", "check"], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 1 and "no pattern of RE2: missing ): (" in checked.stderr

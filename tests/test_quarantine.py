@@ -248,6 +248,13 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     assert [entry["rows"] for entry in json.loads(capsys.readouterr().out)] == [1, 2]
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
     assert f"no row of run x is set aside; there are {run}" in capsys.readouterr().err
+    assert metadata_utils.main(["--report"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines() if "aside  " in line] == [
+        ["s", "set", "aside", "3"]]
+    assert metadata_utils.main(["--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["quarantined"] == 3 and [(c["column"], c["failed"]) for c in told["checks"]] == [
+        ("AMOUNT", 3), ("USER_ID", 3)]
     second.chmod(0o666)
     assert metadata_utils.main(["--verify"]) == 1 and "mode 666, expected 640" in capsys.readouterr().out
     assert manage_feeds.main(["permissions", "--apply"]) == 0
