@@ -267,8 +267,15 @@ def _task(
     return FeedTask(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
-        data_lake_config.operator(),
+        data_lake_config.operator(), _usual_rows(config, feed),
     )
+
+
+def _usual_rows(config: data_lake_config.Config, feed: Feed) -> tuple[int, ...]:
+    """Rows of the feed's earlier runs on this weekday, where a check asks for them."""
+    if not any(check.check == "row_count" for check in feed.checks):
+        return ()
+    return history.same_weekday(history.runs(config.lake_dir), feed.name, dt.datetime.now(dt.UTC))
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
@@ -323,7 +330,8 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
     if not args.quiet and not args.json and result.result in ("ok", "findings"):
         version = f" as {result.version}" if result.version else ""
         size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
-        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}  {result.seconds:.1f} s", flush=True)
+        aside = f"  {result.quarantined:,} set aside" if result.quarantined else ""
+        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {result.seconds:.1f} s", flush=True)
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
     for line in _complaints(result):
@@ -345,7 +353,8 @@ def _recorded(
         "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
         "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
         "retries": result.retries,
-        "findings": list(result.messages), "days": args.date and [str(day) for day in args.date], "tool": __version__,
+        "findings": list(result.messages), "checks": [asdict(check) for check in result.checks],
+        "quarantined": result.quarantined, "days": [str(day) for day in _days(args)], "tool": __version__,
     }
     try:
         history.append(config.lake_dir, line)

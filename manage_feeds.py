@@ -129,6 +129,13 @@ def _lake_commands(commands: Any) -> None:
     )
     compact.add_argument("--dry-run", action="store_true", help="only show what would be merged")
     compact.set_defaults(run=_compact)
+    quarantine = commands.add_parser("quarantine", help="rows that a check set aside: how many, why, and back again")
+    quarantine.add_argument("name")
+    quarantine.add_argument("--import", dest="back", action="store_true", help="bring back those that pass by now")
+    quarantine.add_argument("--force", action="store_true", help="with --import: also those that still fail")
+    quarantine.add_argument("--run", dest="of", metavar="RUN", help="only rows that this run set aside")
+    quarantine.add_argument("--json", action="store_true", help="as JSON")
+    quarantine.set_defaults(run=_quarantine)
     versions = commands.add_parser("versions", help="list the versions of a table")
     versions.add_argument("name")
     versions.add_argument("--json", action="store_true", help="as JSON")
@@ -212,7 +219,7 @@ def _add(config: Config, args: argparse.Namespace) -> int:
 def _list(config: Config, args: argparse.Namespace) -> int:
     rows, code = [], ExitCode.OK
     for state, directory in (("active", _active(config)), ("archived", _archived(config))):
-        for feed in feeds.load_all(directory):
+        for feed in feeds.load_all(directory, patterns=False):
             if not isinstance(feed, Feed):
                 for line in feed.message.splitlines():
                     print(f"error: {line}", file=sys.stderr)
@@ -290,6 +297,7 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     from ksql_lake.columns import refuse_forbidden
     from ksql_lake.ksqldb import Client, quote
     from ksql_lake.partitions import disk_names
+    from ksql_lake.quality import fits
     from ksql_lake.streams import RESERVED
     from ksql_lake.types import arrow_schema
 
@@ -302,6 +310,7 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
                     columns = answer.columns
                 arrow_schema(columns)
                 refuse_forbidden(feed.name, columns, feed.forbidden_columns)
+                fits(feed.name, feed.checks, columns, feed.type)
             except LakeError as error:
                 print(f"error: {feed.path}: {error}", file=sys.stderr)
                 wrong += 1
@@ -587,6 +596,49 @@ def _compact(config: Config, args: argparse.Namespace) -> int:
                 print(f"{name}  {merge.partition}  {merge.rows:,} rows  {len(merge.files)} files into {made}")
     print(f"{before} files {'would become' if args.dry_run else 'became'} {after}")
     return ExitCode.OK
+
+
+def _quarantine(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.quarantine import held
+
+    dataset = _dataset(config, args.name)
+    if args.back:
+        return _import(config, args, dataset)
+    if args.force:
+        raise ConfigError("quarantine: --force goes with --import")
+    with _changing(dataset, True) as (state, _):
+        entries = held(state or {}, args.of)
+    if args.json:
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+        return ExitCode.OK
+    for entry in entries:
+        reasons = ", ".join(f"{label} {rows:,}" for label, rows in entry["reasons"].items())
+        print(f"{entry['run']}  {entry['partition']}  {entry['rows']:,} rows  {reasons}")
+    print(f"{sum(entry['rows'] for entry in entries):,} rows set aside")
+    return ExitCode.OK
+
+
+def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
+    """Rows that were set aside back into their partitions, as one commit."""
+    from ksql_lake import __version__
+    from ksql_lake.quarantine import Import, held
+    from ksql_lake.writer import WriterOptions
+
+    if dataset.kind != "stream":
+        raise FeedError(f"{args.name}: is a table, and a version is never changed; mend its checks and export it again")
+    feed = _feed(config, args.name)
+    options = WriterOptions(
+        compression=feed.compression or config.compression,
+        compression_level=feed.compression_level if feed.compression else config.compression_level,
+        bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
+    )
+    with _changing(dataset) as (state, run):
+        entries = held(state or {}, args.of)
+        move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
+        done = move.carry_out(entries, now=_now(), by=data_lake_config.operator()) if entries else None
+    rows, left = (done.rows, done.left) if done else (0, 0)
+    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay set aside")
+    return ExitCode.FINDINGS if left else ExitCode.OK
 
 
 def _condition(text: str) -> tuple[str, str]:

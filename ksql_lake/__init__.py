@@ -14,6 +14,9 @@ One module, one noun; imports point down this list only:
     glue                                   the lake in an AWS Glue catalog
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
+    quarantine                             rows that a check set aside, and back
+    quality                                the checks of a feed, run on its batches
+    rules                                  a check bound to the columns it judges
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
     merges                                 which small files belong together
     trash                                  what was taken out, and back
@@ -25,7 +28,7 @@ One module, one noun; imports point down this list only:
     ddl                                    the lake in the SQL of other systems
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     alerts                                 who learns how a run went
-    history, figures                       one line for each run of each feed; figures in few characters
+    history, checks, figures               one line for each run; the checks a feed declares; figures in few characters
     files, errors                          atomic writes and locks; the error family
 
 Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from ksql_lake import metadata, trash
 from ksql_lake.anchors import PSEUDO
-from ksql_lake.columns import schema_of
+from ksql_lake.columns import as_schema, schema_of
 from ksql_lake.errors import StateError
 from ksql_lake.merges import Merge
 from ksql_lake.metadata import Dataset, Move, State
@@ -53,14 +53,8 @@ def _read(dataset: Dataset, state: State, merge: Merge) -> pa.Table:
     parts = []
     for file in merge.files:
         with pq.ParquetFile(dataset.directory / file["path"]) as parquet:
-            part = parquet.read()
-        columns = [
-            part.column(field.name).cast(field.type) if field.name in part.schema.names
-            else pa.nulls(part.num_rows, field.type)
-            for field in schema
-        ]
-        parts.append(pa.table(columns, schema=schema))
-    return pa.concat_tables(parts)
+            parts += [as_schema(batch, schema) for batch in parquet.read().to_batches()]
+    return pa.Table.from_batches(parts, schema=schema)
 
 
 def _write(

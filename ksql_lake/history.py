@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,19 @@ def runs(lake: Path, tail: int = TAIL) -> list[Run]:
 def latest(lake: Path) -> dict[str, Run]:
     """The last run of each feed."""
     return {run["feed"]: run for run in runs(lake)}
+
+
+def same_weekday(known: Sequence[Run], feed: str, now: dt.datetime) -> tuple[int, ...]:
+    """Rows of each good and whole run of a feed that began on the weekday of `now` (UTC), rows set aside included."""
+    found = []
+    for run in known:
+        if run["feed"] != feed or run.get("result") not in ("ok", "findings") or run.get("days"):
+            continue
+        try:
+            started = dt.datetime.fromisoformat(run["started"])
+            rows = run["rows"] + run.get("quarantined", 0)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if started.weekday() == now.weekday():
+            found.append(rows)
+    return tuple(found)

@@ -22,6 +22,7 @@ from ksql_lake.files import append_line, atomic_write, fsync_dir, last_line, mak
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
 TRASH = ".trash"
+QUARANTINE = "quarantine"
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
 State = dict[str, Any]
 
@@ -250,7 +251,7 @@ def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
         os.rename(origin, final)
         fsync_dir(final.parent)
     for parent in {(dataset.lake / source).parent for source, _ in moves}:
-        for top in (dataset.directory, dataset.lake / TRASH):
+        for top in (dataset.directory, dataset.lake / TRASH, dataset.lake / QUARANTINE):
             _remove_emptied(top, parent)
 
 
