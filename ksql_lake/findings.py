@@ -29,11 +29,13 @@ KINDS = {
     "run": "warning",  # what else the last run had to say
     "clock": "warning",  # events in the future
     "busy": "warning",  # the last run found the feed's lock held
+    "quarantine": "note",  # rows that checks set aside and nobody has looked after
     "retention": "note",  # something is due to go; as a warning: it was refused
     "small files": "note",  # days that are over, in more files than they need
     "schema": "note",  # columns that came lately
 }
 LATELY = dt.timedelta(days=7)
+MANY = 20  # files that a compaction would save; fewer are what every night leaves
 CLOSED = 2  # days ago that a day must have ended to count its small files
 PATTERNS = (
     ("retention", re.compile(r"too old, but a symbolic link")),
@@ -103,6 +105,10 @@ def findings_of_state(
         max_share: of the feed's bytes that retention may take at a time.
     """
     found = [*_missing_days(name, state), *_small_files(name, state, now), *_schema_changes(name, state, now)]
+    aside = sum(entry["rows"] for entry in state.get("quarantine", ()))
+    if aside:
+        look = f"python manage_feeds.py quarantine {name}"
+        found.append(Finding("quarantine", f"{name}: {_number(aside, 'row')} set aside; {look}"))
     if feed is not None:
         found += _retention(name, state, feed, now, max_share)
     return found
@@ -128,7 +134,7 @@ def _small_files(name: str, state: State, now: dt.datetime) -> Iterator[Finding]
     if state["type"] == "table" or not state.get("timezone"):
         return
     merges = plan_merges(state, CLOSED, now)
-    if merges:
+    if sum(len(merge.files) - 1 for merge in merges) >= MANY:
         files, days = sum(len(merge.files) for merge in merges), len({merge.partition for merge in merges})
         yield Finding(
             "small files",

@@ -153,16 +153,21 @@ def test_missing_days_small_files_and_new_columns(lake: Path) -> None:
     file, entry = state["files"][0], state["partitions"][0]
     later = {**entry, "path": "year=2025/month=01/day=22"}
     state["partitions"].append(later)
-    state["files"].append({**file, "path": file["path"] + "x"})
+    state["files"] += [{**file, "path": f"{file['path']}{i}"} for i in range(19)]
     state["schema_history"].append({"version": "1.1", "at": "2025-01-17T02:00:00Z", "added": ["NOTE STRING"]})
     state["last_export"] = "2025-01-18T01:00:00Z"
     found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
-    assert set(found) == {"gap", "small files", "schema"}
+    assert set(found) == {"gap", "schema"}, "a few small files are what every night leaves"
+    state["files"].append({**file, "path": file["path"] + "x"})
+    state["quarantine"] = [{"rows": 3}, {"rows": 4}]
+    found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
+    assert set(found) == {"gap", "small files", "schema", "quarantine"}
+    assert found["quarantine"].message == "s: 7 rows set aside; python manage_feeds.py quarantine s"
     assert "no rows on 4 days: 2025-01-18 to 2025-01-21" in found["gap"].message and found["gap"].level == "warning"
-    assert "2 small files on 1 day;" in found["small files"].message and "NOTE STRING" in found["schema"].message
+    assert "21 small files on 1 day;" in found["small files"].message and "NOTE STRING" in found["schema"].message
     state["removed"] = {f"year=2025/month=01/day={day}": {"erasure": 1} for day in (18, 19, 20, 21)}
     much_later = NOW + dt.timedelta(days=30)
-    assert [f.kind for f in findings_of_state("s", state, None, much_later, 0.3)] == ["small files"]
+    assert [f.kind for f in findings_of_state("s", state, None, much_later, 0.3)] == ["small files", "quarantine"]
 
 
 def test_an_event_of_the_year_9999_is_no_crash_and_no_silence(lake: Path) -> None:
