@@ -210,7 +210,8 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
         results.append(_recorded(config, args, "", broken))
         _say(results[-1], args)
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
-    tasks = [_task(args, config, feed, run, days) for feed in chosen]
+    known = _known_runs(config, chosen)
+    tasks = [_task(args, config, feed, run, days, known) for feed in chosen]
     if tasks:
         with Client(tasks[0].server) as client:
             until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
@@ -248,7 +249,8 @@ def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[Fe
 
 
 def _task(
-    args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str, days: tuple[dt.date, ...]
+    args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str, days: tuple[dt.date, ...],
+    known: Sequence[history.Run],
 ) -> FeedTask:
     limits = Limits(
         first_row=config.timeout,
@@ -267,15 +269,14 @@ def _task(
     return FeedTask(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
-        data_lake_config.operator(), _usual_rows(config, feed),
+        data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
     )
 
 
-def _usual_rows(config: data_lake_config.Config, feed: Feed) -> tuple[int, ...]:
-    """Rows of the feed's earlier runs on this weekday, where a check asks for them."""
-    if not any(check.check == "row_count" for check in feed.checks):
-        return ()
-    return history.same_weekday(history.runs(config.lake_dir), feed.name, dt.datetime.now(dt.UTC))
+def _known_runs(config: data_lake_config.Config, chosen: Sequence[Feed]) -> list[history.Run]:
+    """The run history, where a check of one of the feeds compares with it."""
+    counted = any(check.check == "row_count" for feed in chosen for check in feed.checks)
+    return history.runs(config.lake_dir) if counted else []
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
@@ -406,10 +407,9 @@ def _demo(args: argparse.Namespace, results: list[FeedResult]) -> int:
         fill_demo(database, args.events, 1, DEMO_START, 3)
         environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url}
         environment.setdefault("IDLE_SECONDS", "1")
-        # the demo's events are of 2025: too old to stay by the feeds' own rules
-        config = replace(data_lake_config.load(environment), retention=False)
+        config = data_lake_config.load(environment)
         data_lake_config.create(config)
-        manage_feeds.sync(config, now())
+        manage_feeds.sync(config, now(), keep_all=True)  # events of 2025 are too old to stay by the feeds' own rules
         args.all = True
         code = _export(args, config, results)
     if not args.quiet and not args.json:

@@ -75,30 +75,34 @@ def _finding(summary: FeedSummary, finding: Finding, ink: Ink) -> list[str]:
 
 
 def _table(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> list[str]:
-    head = f"{'feed':<{NAME}} {'result':<9} {'rows':>5} {'size':>6} {'parts':>5} {'newest':>9} {'exported':>9}"
+    head = f"{'feed':<{NAME}} {'result':<8} {'rows':>5} {'size':>6} {'in':>5} {'newest':>8} {'last export':>12}"
     return [ink("head", head), *(_line(summary, now, ink) for summary in summaries)]
 
 
 def _line(summary: FeedSummary, now: dt.datetime, ink: Ink) -> str:
     result = result_of(summary)
     age, limit = summary.freshness_seconds, summary.freshness_limit
-    newest = ("-" if age is None else duration(age)) + ("" if limit is None else f"/{duration(limit)}")
+    newest = "-" if age is None else duration(age)
+    allowed = "" if limit is None else f"/{duration(limit)}"
+    newest += allowed if len(newest + allowed) <= 8 else ""
     stale = any(finding.kind == "stale" for finding in summary.findings)
     parts = f"{_few(summary.partitions)}{'v' if summary.type == 'table' else 'd'}"
     return (
-        f"{_clip(summary.feed):<{NAME}} {ink(RESULTS.get(result, 'quiet'), f'{result:<9}')} {count(summary.rows):>5} "
-        f"{size(summary.bytes):>6} {parts:>5} {ink('error' if stale else 'plain', f'{newest:>9}')} "
-        f"{_exported(summary, now):>9}"
+        f"{_clip(summary.feed):<{NAME}} {ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(summary.rows):>5} "
+        f"{size(summary.bytes):>6} {parts:>5} {ink('error' if stale else 'plain', f'{newest:>8}')} "
+        f"{_exported(summary, now):>12}"
     )
 
 
 def _exported(summary: FeedSummary, now: dt.datetime) -> str:
-    """How long ago the last good run was, and how many rows it brought."""
+    """How long ago the last good run was, how many rows it brought, how long it took."""
     ago, run = since(summary.last_success, now), summary.last_run
     if ago is None:
         return "-"
-    brought = f" {count(run['rows'])}" if run and run.get("ended") == summary.last_success else ""
-    return f"{duration(ago)}{brought}"
+    if run is None or run.get("ended") != summary.last_success:
+        return duration(ago)
+    took = f" {duration(run['seconds'])}" if "seconds" in run else ""
+    return f"{duration(ago)} {count(run['rows'])}{took}"
 
 
 def _few(number: int) -> str:
@@ -115,7 +119,7 @@ def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> lis
     rows, held = sum(summary.rows for summary in summaries), sum(summary.bytes for summary in summaries)
     parts = sum(summary.partitions for summary in summaries)
     feeds = f"{len(summaries):,} feed{'' if len(summaries) == 1 else 's'}"
-    lines = [ink("head", f"{feeds:<{NAME}} {'':<9} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
+    lines = [ink("head", f"{feeds:<{NAME}} {'':<8} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
     ended = max((summary.last_run["ended"] for summary in summaries if summary.last_run), default=None)
     ago = since(ended, now)
     if ended is not None and ago is not None:

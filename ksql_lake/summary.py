@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ class FeedSummary:
     last_export: str | None  # last change of the lake by an export
     last_success: str | None  # end of the last run that was ok or left findings
     last_run: Run | None
-    findings: tuple[Finding, ...] = field(default=())  # the worst first
+    findings: tuple[Finding, ...] = ()  # the worst first
+    quarantined: int = 0  # rows that checks set aside and that are still there
+    checks: tuple[dict[str, Any], ...] = ()  # what the checks of the last export found
 
 
 def summarise(lake: Path, now: dt.datetime, feed: str | None = None, max_share: float = 0.3) -> list[FeedSummary]:
@@ -145,6 +147,7 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
         freshness_seconds=age, freshness_limit=limit,
         last_export=last_export, last_success=good[-1] if good else last_export,
         last_run=record.runs[-1] if record.runs else None,
+        quarantined=sum(entry["rows"] for entry in state.get("quarantine", ())), checks=tuple(state.get("checks", ())),
         findings=_findings(record, now, newest_event, age, limit, max_share),
     )
 

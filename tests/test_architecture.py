@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "ksql_lake"
-SCRIPTS = ("data_lake_config", "export_to_data_lake", "manage_feeds", "metadata_utils")
+SCRIPTS = ("data_lake_config", "export_to_data_lake", "manage_feeds", "metadata_utils", "commands")
 
 
 def imports(path: Path) -> set[str]:

@@ -100,9 +100,10 @@ def lines(text: str) -> list[str]:
 def steady(text: str) -> str:
     """Without what differs from run to run and from machine to machine."""
     text = re.sub(r"\d+\.\d+ s$", "N s", text, flags=re.M)
-    text = re.sub(r" +\d+\.\d MB| +\d+\.\d(?= +\d+ (v|20))", " N MB", text)
-    text = re.sub(r"^(total +[\d,]+) +\d+\.\d", r"\1", text, flags=re.M)
-    return re.sub(r"20\d\d-\d\d-\d\dT[\d:]+Z", "TIME", re.sub(r" {2,}", "  ", text))
+    text = re.sub(r"20\d\d-\d\d-\d\dT[\d:]+Z", "TIME", text)
+    text = re.sub(r" +\d+(\.\d)? [kM]?B\b", " N B", text)
+    text = re.sub(r" +\d+(\.\d)?[smhd](?= |$)", " AGE", text, flags=re.M)
+    return re.sub(r" +", " ", text)
 
 
 def test_the_monday_of_the_recipe_is_one() -> None:

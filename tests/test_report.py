@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def shown(lake: Path, capsys: Any, *argv: str, code: int = 0) -> str:
 
 
 def summary(name: str, *findings: Finding, **changes: Any) -> FeedSummary:
-    run = {"feed": name, "result": "ok", "rows": 1203, "ended": "2025-01-18T01:00:00Z"}
+    run = {"feed": name, "result": "ok", "rows": 1203, "ended": "2025-01-18T01:00:00Z", "seconds": 4.2}
     good = FeedSummary(
         name, "stream", "active", 150_000, 45_200_000, 31, 31, "2025-01-17", "2025-01-18T00:00:00Z", 7200.0, 93_600.0,
         "2025-01-18T01:00:00Z", "2025-01-18T01:00:00Z", run, findings,
@@ -65,11 +66,11 @@ def test_the_screen_to_the_letter() -> None:
 ! stale       a_feed_with_a_name_that_is_much_too_long: its newest data are old
 - small files clicks: 40 small files on 3 days; merge: python ...
 
-feed                           result     rows   size parts    newest  exported
-orders                         failed        9  45 MB   31d    2h/26h        1h
-a_feed_with_a_.._much_too_long ok         150k  45 MB    7v    2d/26h   1h 1.2k
-clicks                         ok         150k  45 MB   31d    2h/26h   1h 1.2k
-3 feeds                                   300k 136 MB    69
+feed                           result    rows   size    in   newest  last export
+orders                         failed       9  45 MB   31d   2h/26h           1h
+a_feed_with_a_.._much_too_long ok        150k  45 MB    7v   2d/26h 1h 1.2k 4.2s
+clicks                         ok        150k  45 MB   31d   2h/26h 1h 1.2k 4.2s
+3 feeds                                  300k 136 MB    69
 last run ended 2025-01-18T01:30:00Z, 30m ago
 """
 
@@ -147,16 +148,20 @@ def test_the_csv_of_some_days(demo: Path, tmp_path: Path, capsys: Any) -> None:
     assert [row[3][-6:] for row in rows[1:]] == ["day=16", "day=17"]
 
 
-def test_the_form_for_machines(demo: Path, capsys: Any) -> None:
+def test_the_form_for_machines(demo: Path, tmp_path: Path, capsys: Any) -> None:
+    demo = Path(shutil.copytree(demo, tmp_path / "copy"))
+    path = demo / "feeds" / "active" / "transaction_stream.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "retention_days": 365}))
     lines = json.loads(shown(demo, capsys, "--json"))
     assert len(lines) == 8 and json.loads(shown(demo, capsys, "--report", "--json"))[0].keys() == lines[0].keys()
     assert set(lines[0]) == {
         "feed", "type", "state", "rows", "bytes", "files", "partitions", "newest", "newest_event", "freshness_seconds",
-        "freshness_limit", "last_export", "last_success", "last_run", "findings", "size_mb", "result",
+        "freshness_limit", "last_export", "last_success", "last_run", "findings", "quarantined", "checks",
+        "size_mb", "result",
     }
     stream = next(line for line in lines if line["feed"] == "transaction_stream")
     assert (stream["result"], stream["rows"]) == ("ok", 300) and stream["size_mb"] == stream["bytes"] / 1e6
-    # the demo's days are of 2025 and the rule is 365 days: all of it would go at once
+    # the demo's days are of 2025 and the rule is 365 days now: all of it would go at once
     assert [finding["kind"] for finding in stream["findings"]] == ["retention"]
 
 
