@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ksql_lake.errors import ConfigError
 
@@ -27,6 +28,10 @@ BATCH_SIZE = 10000
 RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
+
+METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
+PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
+ON_FAILURE = ""  # a command for the shell, run after an export that ended with another exit code than 0
 
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 LOG_LEVEL = "INFO"
@@ -63,6 +68,15 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass(frozen=True)
+class Alerts:
+    """Who learns how an export went; None where nobody does."""
+
+    metrics_file: Path | None = None
+    ping_url: str | None = field(default=None, repr=False)
+    on_failure: str | None = None
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings in force; times in seconds. `origins` says where each came from."""
 
@@ -81,6 +95,7 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    alerts: Alerts
     log_format: str
     log_level: str
     origins: Mapping[str, str]
@@ -95,10 +110,9 @@ def load(env: Mapping[str, str]) -> Config:
     read = _Reader(env)
     host = read.text("KSQLDB_HOST", KSQLDB_CONFIG["host"])
     port = read.number("KSQLDB_PORT", KSQLDB_CONFIG["port"], 1, 65535)
-    here = Path(__file__).resolve().parent
     compression = read.choice("PARQUET_COMPRESSION", PARQUET_COMPRESSION, COMPRESSIONS)
     return Config(
-        lake_dir=Path(read.text("DATA_LAKE_DIR", here / "data_lake")).expanduser().resolve(),
+        lake_dir=_lake_dir(read),
         url=read.text("KSQLDB_URL", f"http://{host}:{port:g}"),
         user=read.optional("KSQLDB_USER"),
         password=read.password(),
@@ -113,9 +127,56 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
         origins=MappingProxyType(read.origins),
+    )
+
+
+def lake_dir(env: Mapping[str, str]) -> Path:
+    """Where the lake lies; known also when another setting is wrong."""
+    return _lake_dir(_Reader(env))
+
+
+def load_alerts(env: Mapping[str, str]) -> Alerts:
+    """Who learns how an export went; known also when another setting is wrong, so that this is told too.
+
+    Raises:
+        ConfigError: PING_URL is none.
+    """
+    return _alerts(_Reader(env))
+
+
+def ping_url(name: str, text: str) -> str:
+    """The text, when it can be pinged; the message does not repeat it, for it holds a secret.
+
+    Raises:
+        ConfigError: names the setting or option.
+    """
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or "@" in parts.netloc or " " in text or not (text.isascii() and text.isprintable()):
+        raise ConfigError(
+            f"{name} is no URL that can be pinged; expected http:// or https://, such as https://hc-ping.com/<uuid>"
+        )
+    return text
+
+
+def _lake_dir(read: _Reader) -> Path:
+    here = Path(__file__).resolve().parent
+    return Path(read.text("DATA_LAKE_DIR", here / "data_lake")).expanduser().resolve()
+
+
+def _alerts(read: _Reader) -> Alerts:
+    file, url = read.optional("METRICS_FILE", METRICS_FILE), read.optional("PING_URL", PING_URL)
+    return Alerts(
+        metrics_file=Path(file).expanduser() if file else None,
+        ping_url=ping_url("PING_URL", url) if url else None,
+        on_failure=read.optional("ON_FAILURE", ON_FAILURE),
     )
 
 
@@ -129,10 +190,10 @@ class _Reader:
         self.origins[name] = "environment" if given else "data_lake_config.py"
         return given or str(default)
 
-    def optional(self, name: str) -> str | None:
+    def optional(self, name: str, default: str = "") -> str | None:
         given = self.env.get(name) or None
-        self.origins[name] = "environment" if given else "not set"
-        return given
+        self.origins[name] = "environment" if given else "data_lake_config.py" if default else "not set"
+        return given or default or None
 
     def number(self, name: str, default: object, low: float, high: float) -> float:
         text = self.text(name, default)
@@ -217,9 +278,16 @@ def _show(config: Config) -> None:
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
+        "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
+        "ON_FAILURE": config.alerts.on_failure,
     }
     for name, value in values.items():
         print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
+
+
+def _masked(url: str | None) -> str | None:
+    parts = urlsplit(url) if url else None
+    return f"{parts.scheme}://{parts.hostname}/********" if parts else None
 
 
 if __name__ == "__main__":

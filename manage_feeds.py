@@ -574,7 +574,8 @@ def _days(text: str) -> int:
 
 def _compact(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake import __version__
-    from ksql_lake.compact import compact, plan
+    from ksql_lake.compact import compact
+    from ksql_lake.merges import plan
 
     names = args.name or [f.name for f in feeds.load_all(_active(config)) if isinstance(f, Feed) and f.type == "stream"]
     before = after = 0

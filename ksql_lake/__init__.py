@@ -3,16 +3,22 @@
 One module, one noun; imports point down this list only:
 
     export, cluster                        the turn of one feed; the workers of a Dask cluster
+    page, page_feed, page_style, charts    the lake as a web page; its style; its charts
+    report                                 the lake on a terminal
+    metrics                                what is known of the feeds, as Prometheus text
+    summary, findings                      each feed at a glance; what is wrong with it, by kind
     reader                                 a feed as one table, now or as it was
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
-    staged, compare                        what a reading left to be published; two versions of a table
+    staged, compare, column_stats          what a reading left to be published; two versions of a table; columns
+    glue                                   the lake in an AWS Glue catalog
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
     erase, compact                         one person's rows, everywhere; small files of a day merged
     quarantine                             rows that a check set aside, and back
     quality                                the checks of a feed, run on its batches
     rules                                  a check bound to the columns it judges
     anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
+    merges                                 which small files belong together
     trash                                  what was taken out, and back
     moments                                what a feed held at a time
     metadata                               _metadata.json and the commit journal
@@ -21,7 +27,8 @@ One module, one noun; imports point down this list only:
     predicates                             columns and rows that are asked for
     ddl                                    the lake in the SQL of other systems
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
-    history, checks                        one line for each run of each feed; the checks a feed declares
+    alerts                                 who learns how a run went
+    history, checks, figures               one line for each run; the checks a feed declares; figures in few characters
     files, errors                          atomic writes and locks; the error family
 
 Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,8 @@ def erase(
     trash.count_removed(state, [{**file.entry, "rows": file.rows} for file in found if file.bundle is None], "erase")
     for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
         _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], target, run, moves)
-    salt = secrets.token_hex(16)
+    # One salt for all persons of a feed: a later export hashes each value once, however many were erased.
+    salt = next((e["salt"] for e in state.get("erasures", ())), None) or secrets.token_hex(16)
     done = [e for e in state.get("erasures", []) if e["receipt"] != receipt]
     before = [e for e in state.get("erasures", []) if e["receipt"] == receipt]
     mine = {
@@ -287,15 +289,17 @@ def write(lake: Path, receipt: dict[str, Any]) -> Path:
 
 def later(state: State, table: pa.RecordBatch) -> Mask | None:
     """Rows of persons erased before whose later events are to be dropped; None when there is no such rule."""
-    rules = [e for e in state.get("erasures", ()) if e["later"] == "drop"]
+    rules: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for e in state.get("erasures", ()):
+        if e["later"] == "drop":
+            rules[(e["column"], e["salt"])].add(e["hash"])
     if not rules:
         return None
     mask = np.zeros(table.num_rows, bool)
-    for rule in rules:
-        target = Target(rule["column"], "")
-        for value in _values(table, target):
-            if salted(rule["salt"], value) == rule["hash"]:
-                mask |= Target(rule["column"], value).rows_of(table)
+    for (column, salt), hashes in rules.items():
+        for value in _values(table, Target(column, "")):
+            if salted(salt, value) in hashes:
+                mask |= Target(column, value).rows_of(table)
     return mask
 
 

@@ -7,6 +7,7 @@
     ├── SourceError            the source contradicts what we know that feed fails, exit 1
     ├── QualityError           a check of level `fail` failed      that feed fails, exit 1
     ├── StateError             metadata or journal unusable        that feed fails, exit 1
+    ├── CatalogError           a catalog of tables refused         that table is left, exit 1
     ├── LakeBusyError          another run holds the lock          exit 3
     └── KsqlError              the server refused                  that feed fails, exit 1
         ├── KsqlUnavailable    worth another try: down, 429, 503
@@ -66,6 +67,10 @@ class QualityError(LakeError):
 
 class StateError(LakeError):
     """Metadata, journal or state log cannot be used as they are."""
+
+
+class CatalogError(LakeError):
+    """A catalog refused what was sent, or says something of a table that is not ours to change."""
 
 
 class LakeBusyError(LakeError):

@@ -55,6 +55,7 @@ KEYS: dict[str, Key] = {
     "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
     "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
     "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1),
+    "freshness_hours": Key((int, float), "The newest data may be so old; older is a finding of the report", least=0),
     "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
@@ -80,6 +81,7 @@ class Feed:
     max_shrink: float
     idle_seconds: float | None
     source_retention_days: int
+    freshness_hours: float | None
     forbidden_columns: tuple[str, ...]
     compression: str | None
     compression_level: int | None
@@ -142,6 +144,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         max_shrink=raw.get("max_shrink", 0.5),
         idle_seconds=raw.get("idle_seconds"),
         source_retention_days=raw.get("source_retention_days", 7),
+        freshness_hours=raw.get("freshness_hours"),
         forbidden_columns=tuple(raw.get("forbidden_columns", ())),
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),

@@ -22,13 +22,13 @@ def append(lake: Path, run: Run) -> None:
     append_line(path, json.dumps(run, ensure_ascii=False).encode())
 
 
-def runs(lake: Path) -> list[Run]:
-    """The runs of the newest few MiB, oldest first; a torn line is passed over."""
+def runs(lake: Path, tail: int = TAIL) -> list[Run]:
+    """The runs in the newest `tail` bytes of the history, oldest first; a torn line is passed over."""
     path = lake / RUNS
     if not path.exists():
         return []
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL, 0))
+        file.seek(max(path.stat().st_size - tail, 0))
         lines = file.read().splitlines()
     found = []
     for line in lines:
@@ -36,7 +36,7 @@ def runs(lake: Path) -> list[Run]:
             run = json.loads(line)
         except ValueError:
             continue
-        if isinstance(run, dict) and "feed" in run:
+        if isinstance(run, dict) and {"feed", "ended"} <= run.keys():
             found.append(run)
     return found
 
