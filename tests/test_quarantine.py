@@ -249,12 +249,7 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
     assert f"no row of run x is set aside; there are {run}" in capsys.readouterr().err
     assert metadata_utils.main(["--report"]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines() if "aside  " in line] == [
-        ["s", "set", "aside", "3"]]
-    assert metadata_utils.main(["--json"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)
-    assert told["quarantined"] == 3 and [(c["column"], c["failed"]) for c in told["checks"]] == [
-        ("AMOUNT", 3), ("USER_ID", 3)]
+    assert "s: 3 rows set aside; python manage_feeds.py quarantine s" in " ".join(capsys.readouterr().out.split())
     second.chmod(0o666)
     assert metadata_utils.main(["--verify"]) == 1 and "mode 666, expected 640" in capsys.readouterr().out
     assert manage_feeds.main(["permissions", "--apply"]) == 0
@@ -391,7 +386,8 @@ def test_row_count_against_runs_of_the_same_weekday(lake: Path, ksqldb: Embedded
     with (lake / "logs" / "runs.jsonl").open("a") as log:
         for weeks in range(1, 5):
             at = now - dt.timedelta(days=7 * weeks)
-            run = {"feed": "s", "started": f"{at:%Y-%m-%dT%H:%M:%SZ}", "result": "ok", "rows": 20, "days": []}
+            moment = f"{at:%Y-%m-%dT%H:%M:%SZ}"
+            run = {"feed": "s", "started": moment, "ended": moment, "result": "ok", "rows": 20, "days": []}
             log.write(json.dumps(run) + "\n")
     ksqldb.append("S", 0, JAN15, row(20))
     assert export() == 1
