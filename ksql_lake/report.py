@@ -99,10 +99,11 @@ def _exported(summary: FeedSummary, now: dt.datetime) -> str:
     ago, run = since(summary.last_success, now), summary.last_run
     if ago is None:
         return "-"
+    shown = f"{ago:.0f}s" if ago < 60 else duration(ago)
     if run is None or run.get("ended") != summary.last_success:
-        return duration(ago)
+        return shown
     took = f" {duration(run['seconds'])}" if "seconds" in run else ""
-    return f"{duration(ago)} {count(run['rows'])}{took}"
+    return f"{shown} {count(run['rows'])}{took}"
 
 
 def _few(number: int) -> str:
