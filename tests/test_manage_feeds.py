@@ -208,6 +208,18 @@ def test_versions_compared_by_key(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
     assert metadata_utils.main(["--compare", "s", "v1", "v2"]) == 1
 
 
+def test_the_order_of_a_map_is_no_change(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
+    ksqldb.create_table("M", "`ID` STRING KEY, `V` MAP<STRING, INTEGER>")
+    assert add("m") == 0
+    for value in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"b": 2, "a": 3}):
+        ksqldb.upsert("M", ["x", value])
+        assert export_to_data_lake.main(["--table", "m"]) == 0
+    capsys.readouterr()
+    assert metadata_utils.main(["--compare", "m", "v1", "v2"]) == 0
+    assert capsys.readouterr().out == "m v1 to v2: 0 added, 0 removed, 0 changed\n"
+    assert metadata_utils.main(["--compare", "m", "v2", "v3"]) == 0 and "1 changed" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
 def test_modes_whatever_the_umask(ksqldb: EmbeddedKsqlDB, tmp_path: Path, umask: int, capsys: Any) -> None:
     old = os.umask(umask)
