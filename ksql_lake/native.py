@@ -44,10 +44,11 @@ def library() -> ctypes.CDLL | None:
         loaded = ctypes.CDLL(str(path()))
     except OSError:
         return None
-    return _declared(loaded)
+    return declared(loaded)
 
 
-def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+def declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with its functions' types."""
     pointer, size, sizes = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
     for name, result, arguments in (
         ("ksql_new", pointer, [ctypes.POINTER(Type), ctypes.c_int32, ctypes.c_char_p, size]),

@@ -131,7 +131,7 @@ def test_the_decoder_takes_blocks_and_what_is_left() -> None:
     columns = parse_schema("`A` BIGINT, `B` STRING")
     row = '{"row":{"columns":[%d,"a"]}}'
     answer = ",\n".join(row % i for i in range(25)) + "]\n"
-    elements = Decoder(columns, batch_size=10).decode(answer.encode())
+    elements = Decoder(columns, batch_size=10, native=False).decode(answer.encode())
     numbers = [v for e in elements if isinstance(e, pa.RecordBatch) for v in e.column(0).to_pylist()]
     assert numbers == list(range(25)) and [len(e) for e in elements[:3] if isinstance(e, pa.RecordBatch)] == [10, 10, 4]
     assert type(elements[-1]).__name__ == "ArrayEnd"
@@ -143,7 +143,7 @@ def test_a_large_block_is_read_in_two_halves(odd: int) -> None:
     columns = parse_schema("`A` BIGINT, `B` ARRAY<STRING>")
     lines = [f'{{"row":{{"columns":[{i},["{"x" * 200}"]]}}}},\n' for i in range(5000)]
     lines[odd] = '{"row":{"columns":[7,null],"tombstone":true}},\n'
-    elements = Decoder(columns).decode("".join(lines).encode())
+    elements = Decoder(columns, native=False).decode("".join(lines).encode())
     numbers = [e.column(0).to_pylist() if isinstance(e, pa.RecordBatch) else [e.columns[0]] for e in elements]
     assert sum(numbers, []) == [*range(odd), 7, *range(odd + 1, 5000)]
     assert sum(isinstance(e, pa.RecordBatch) and len(e) > 2000 for e in elements) >= 1
