@@ -280,7 +280,7 @@ class _Wire(Body):
     def feed(self, piece: bytes) -> bytes:
         self._wire += piece
         parts = []
-        while part := self._take():  # as `read` does, before it asks the socket
+        while not self.ended and (part := self._take()):  # as `read` does, before it asks the socket
             parts.append(part)
         return b"".join(parts)
 
