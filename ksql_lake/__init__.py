@@ -12,13 +12,14 @@ One module, one noun; imports point down this list only:
     trash                                  what was taken out, and back
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
-    blocks                                 plain rows by the megabyte
+    reader, blocks                         plain rows by the megabyte: natively; by pyarrow
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     history                                one line for each run of each feed
+    native                                 the native library, where it is built
     files, errors                          atomic writes and locks; the error family
 
-Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package
-imports neither scripts nor config: values are passed in.
+Scripts import `data_lake_config` and this package; the config imports `errors`, and `native` to tell whether
+it is there; this package imports neither scripts nor config: values are passed in.
 """
 
 __version__ = "0.1.0"

@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 typedef const uint8_t *Text;
 typedef __int128 Wide;
@@ -681,10 +684,20 @@ void ksql_free(Reader *r) {
     free(r);
 }
 
+/* Blocks come and go by the megabyte. What glibc gives back to the system each time must be faulted in and zeroed again
+ * for the next: a third of the reading thread's time (measured). */
+static void keep_memory(void) {
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+#endif
+}
+
 /* A reader for a tree of types, NULL when memory ran out. The types are right: Python made them. */
 Reader *ksql_new(const Type *types, int32_t count, const uint8_t *names, int64_t names_size) {
     Reader *r = calloc(1, sizeof *r);
     if (!r) return NULL;
+    keep_memory();
     r->count = count;
     r->columns = calloc((size_t)count, sizeof *r->columns);
     r->names = malloc((size_t)names_size + 1);
