@@ -191,8 +191,8 @@ IDLE = 0.2
 WAITS = {"export_http": IDLE, "drain_http": IDLE}  # for the end of a query that never ends: not work
 WAYS: dict[str, Callable[[str, Path, Path, str], None]] = {
     way.__name__: way
-    for way in (naive, orjson_blocks, duckdb_named, polars_named, ours, ours_pyarrow, read_only, naive_http, export_http,
-                drain_http)
+    for way in (naive, orjson_blocks, duckdb_named, polars_named, ours, ours_pyarrow, read_only, naive_http,
+                export_http, drain_http)
 }
 
 

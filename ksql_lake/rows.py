@@ -28,7 +28,7 @@ EPOCH = dt.datetime(1970, 1, 1)
 GREGORIAN = dt.datetime(1582, 10, 15)
 MILLISECOND = dt.timedelta(milliseconds=1)
 HALVED = 512 << 10  # bytes; a block of more, with nested columns, is read in two halves at the same time
-SCATTERED = 16  # runs of plain rows in a block, of less than eight on average; many tiny batches cost more than they save
+SCATTERED = 16  # runs of plain rows in a block, of less than eight on average: tiny batches cost more than they save
 WIDE = 60  # digits, beyond DECIMAL(38)
 
 

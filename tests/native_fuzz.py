@@ -35,16 +35,18 @@ SCALARS: dict[str, Callable[[random.Random], str]] = {
                                   str(r.randrange(10**18)), '"NaN"', '"Infinity"', "-0.0", "1.0E10", "4.9E-324")),
     "STRING": lambda r: _text(r),
     "BYTES": lambda r: r.choice(('""', '"AQ=="', '"AQI="', '"AQID"', '"+/+/"', '"AQJ="')),
-    "DATE": lambda r: r.choice((f'"{r.randrange(1, 9999):04d}-{r.randrange(1, 13):02d}-{r.randrange(1, 32):02d}"', "20000")),
+    "DATE": lambda r: r.choice((
+        f'"{r.randrange(1, 9999):04d}-{r.randrange(1, 13):02d}-{r.randrange(1, 32):02d}"', "20000")),
     "TIME": lambda r: r.choice(('"10:00"', '"23:59:59"', "0", "86399999", "86400000")),
-    "TIMESTAMP": lambda r: r.choice((f'"{r.randrange(1500, 2100)}-0{r.randrange(1, 10)}-1{r.randrange(9)}T10:00:00.123"',
-                                     str(r.randrange(-(10**13), 10**13)))),
+    "TIMESTAMP": lambda r: r.choice((
+        f'"{r.randrange(1500, 2100)}-0{r.randrange(1, 10)}-1{r.randrange(9)}T10:00:00.123"',
+        str(r.randrange(-(10**13), 10**13)))),
 }
 
 
 def _text(r: random.Random) -> str:
-    letters = "".join(r.choice(('a', 'b', '"', "\\", "\n", "é", "€", "\U0001F600", "\x01", "/")) for _ in range(r.randrange(20)))
-    return json.dumps(letters, ensure_ascii=r.random() < 0.5)
+    letters = r.choices(('a', 'b', '"', "\\", "\n", "é", "€", "\U0001F600", "\x01", "/"), k=r.randrange(20))
+    return json.dumps("".join(letters), ensure_ascii=r.random() < 0.5)
 
 
 def kind(r: random.Random, depth: int = 3) -> tuple[str, Callable[[random.Random], str]]:
@@ -113,7 +115,8 @@ class Fuzz:
 
     def __init__(self, library: ctypes.CDLL, r: random.Random) -> None:
         chosen = [kind(r) for _ in range(r.randrange(1, 5))]
-        self.columns: tuple[Column, ...] = parse_schema(", ".join(f"`C{i}` {text}" for i, (text, _) in enumerate(chosen)))
+        schema = ", ".join(f"`C{i}` {text}" for i, (text, _) in enumerate(chosen))
+        self.columns: tuple[Column, ...] = parse_schema(schema)
         self.exact = Decoder(self.columns, 10**9, fast=False)
         self.reader = RowReader(library, self.columns, self.exact.schema)
         self.makers = [make for _, make in chosen]

@@ -48,7 +48,8 @@ def test_requests_only_in_the_client() -> None:
 
 def test_scripts_do_not_read_the_config_package_wide() -> None:
     inside = {name for name in imports(ROOT / "data_lake_config.py") if name.startswith("ksql_lake")}
-    assert all(name.startswith("ksql_lake.errors") or name in ("ksql_lake", "ksql_lake.native") for name in inside), inside
+    allowed = ("ksql_lake", "ksql_lake.native")  # which loads nothing but ctypes
+    assert all(name.startswith("ksql_lake.errors") or name in allowed for name in inside), inside
 
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
