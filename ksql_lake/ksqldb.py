@@ -283,11 +283,12 @@ class Answer:
         Raises:
             AnswerCut: the connection ended first; whole lines received before were handed out.
         """
-        wait = timeout
+        deadline = time.monotonic() + timeout
         while (self._held < BLOCK or not self._whole) and not self._body.ended and self._broken is None:
-            if not self._receive(wait):
+            # Once there is a line, only what has arrived already; before, a line may come in many pieces.
+            wait = 0.0 if self._whole else deadline - time.monotonic()
+            if not self._receive(wait) and (self._whole or wait <= 0):
                 break
-            wait = 0.0
         lines = self._take_lines()
         if lines:
             return lines
