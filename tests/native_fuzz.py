@@ -152,6 +152,16 @@ class Fuzz:
         return taken
 
 
+def dechunk(library: ctypes.CDLL, r: random.Random) -> None:
+    """Damaged chunk framing, in buffers of just its size; what comes out lay in what went in."""
+    chunks = [bytes(r.randrange(40)) for _ in range(r.randrange(6))]
+    wire = damaged(b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n", r)
+    copy, out = ctypes.create_string_buffer(wire, len(wire)), ctypes.create_string_buffer(max(len(wire), 1))
+    made, pending = ctypes.c_int64(), ctypes.c_int64(r.choice((0, 0, 1, 2, 3, 50)))
+    used = library.ksql_dechunk(ctypes.cast(copy, ctypes.c_char_p), len(wire), out, made, pending)
+    assert 0 <= made.value <= used <= len(wire) and pending.value >= 0
+
+
 def main(argv: list[str]) -> int:
     library = native.declared(ctypes.CDLL(argv[0]))
     r = random.Random(int(argv[2]))
@@ -160,6 +170,7 @@ def main(argv: list[str]) -> int:
         if number % 50 == 0:
             fuzz = Fuzz(library, r)
         taken += fuzz.compare(damaged(fuzz.block(r), r))
+        dechunk(library, r)
     print(taken)
     return 0
 

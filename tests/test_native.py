@@ -346,7 +346,50 @@ def test_a_failed_build_says_what_to_do(compiler: str, words: str) -> None:
     assert sorted(path.name for path in native.SOURCE.parent.iterdir()) == before
 
 
-# Damage
+# Damage and shortage
+
+FAILING = """
+#include <stdlib.h>
+static int allocations_left = -1;
+void fail_after(int count) { allocations_left = count; }
+static int fails(void) { return allocations_left >= 0 && allocations_left-- == 0; }
+static void *malloc_(size_t n) { return fails() ? NULL : malloc(n); }
+static void *calloc_(size_t n, size_t m) { return fails() ? NULL : calloc(n, m); }
+static void *realloc_(void *p, size_t n) { return fails() ? NULL : realloc(p, n); }
+#define malloc malloc_
+#define calloc calloc_
+#define realloc realloc_
+"""
+
+
+def test_when_memory_runs_out_rows_are_whole_or_an_error(tmp_path: Path) -> None:
+    """One allocation after another fails; what is read is right, and the next block is read as if nothing was."""
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    header, built_ = tmp_path / "failing.h", tmp_path / "failing.so"
+    header.write_text(FAILING)
+    subprocess.run(["cc", *native.FLAGS, "-include", str(header), "-o", str(built_), str(native.SOURCE)], check=True)
+    library = native.declared(ctypes.CDLL(str(built_)))
+    columns = parse_schema("`A` STRING, `B` STRUCT<`X` ARRAY<BOOLEAN>, `Y` MAP<STRING, DECIMAL(5, 1)>>, `C` BYTES")
+    keys = ",".join(f'"k{i}":1.5' for i in range(20))
+    lines = line('"x"', '{"X":[true,null],"Y":{' + keys + "}}", '"AQID"') + line("null", "null", "null")
+    (exact,) = Decoder(columns, fast=False).decode(lines * 100)
+    assert isinstance(exact, pa.RecordBatch)
+    refused = errors = 0
+    for count in range(120):
+        library.fail_after(-1 if count == 119 else count)
+        try:
+            reader = RowReader(library, columns, exact.schema)
+            batch, at = reader.read(lines * 100, 0, len(lines) * 100)
+            assert (batch is None) == (at == 0) and (batch is None or same(batch, exact.slice(0, len(batch))))
+            refused += at < len(lines) * 100
+        except MemoryError:
+            errors += 1
+            continue
+        library.fail_after(-1)
+        batch, at = reader.read(lines * 100, 0, len(lines) * 100)
+        assert batch is not None and same(batch, exact)
+    assert refused > 10 and errors > 10
 
 
 @built
