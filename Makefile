@@ -21,7 +21,7 @@ $(VENV)/dev: requirements.txt requirements-dev.txt
 demo: $(VENV)/run ## export the embedded ksqlDB's eight sources into demo_lake/
 	$(BIN)/python export_to_data_lake.py --demo
 
-native: $(VENV)/run ## build the native reader (needs a C compiler): exports take about half the time
+native: $(VENV)/run ## build the native reader (needs a C compiler): exports take half the CPU time and less
 	$(BIN)/python -m ksql_lake.native
 
 .PHONY: native-if-cc

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import data_lake_config
 from ksql_lake import blocks, native, rows
 from ksql_lake.body import Body, Cut
 from ksql_lake.embedded.encode import RowEncoder
@@ -335,6 +336,16 @@ def test_built_once_for_each_source_and_loaded(tmp_path: Path, monkeypatch: pyte
     assert not native.path().exists()
     other = native.build("cc")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["native.c", other.name])
+
+
+@pytest.mark.parametrize(("loaded", "words"), [(None, "not built: python -m ksql_lake.native"), (object(), "in use")])
+def test_the_settings_say_whether_it_is_in_use(
+    loaded: object, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(native, "library", lambda: loaded)
+    assert data_lake_config.main([]) == 0
+    (shown,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("native reader")]
+    assert shown.split(None, 2)[2] == words
 
 
 @pytest.mark.parametrize(("compiler", "words"), [("no-such-cc", "install a C compiler"), ("false", "only slower")])
