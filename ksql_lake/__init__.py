@@ -12,7 +12,7 @@ One module, one noun; imports point down this list only:
     trash                                  what was taken out, and back
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
-    reader, blocks                         plain rows by the megabyte: natively; by pyarrow
+    native_rows, blocks                    plain rows by the megabyte: natively; by pyarrow
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     history                                one line for each run of each feed
     native                                 the native library, where it is built

@@ -20,7 +20,7 @@ import pyarrow as pa
 from ksql_lake.blocks import PATIENCE, TAIL, BlockReader
 from ksql_lake.errors import KsqlError, SchemaError
 from ksql_lake.native import library
-from ksql_lake.reader import RowReader, Unsupported
+from ksql_lake.native_rows import RowReader, Unsupported
 from ksql_lake.types import Column, SqlType, arrow_schema
 
 Convert = Callable[[Any], Any]
@@ -65,7 +65,7 @@ Element: TypeAlias = pa.RecordBatch | Tombstone | Final | ErrorRow | ArrayEnd
 class Decoder:
     """Turns the lines after an answer's header into elements, in the order of the wire.
 
-    Plain rows go through the native `reader` where it is built, else in whole blocks through `blocks`; everything else
+    Plain rows go through the native `native_rows` where it is built, else in whole blocks through `blocks`; everything else
     row by row here. All mean the same.
 
     Args:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ksql_lake import native
 from ksql_lake.errors import KsqlError, SchemaError
-from ksql_lake.reader import RowReader
+from ksql_lake.native_rows import RowReader
 from ksql_lake.rows import Decoder
 from ksql_lake.types import Column, parse_schema
 

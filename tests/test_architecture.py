@@ -54,7 +54,7 @@ def test_scripts_do_not_read_the_config_package_wide() -> None:
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
     users = {name for name, path in MODULES.items() if {"subprocess", "ctypes"} & imports(path)}
-    assert users == {"ksql_lake.native", "ksql_lake.reader", "ksql_lake.body"}, users
+    assert users == {"ksql_lake.native", "ksql_lake.native_rows", "ksql_lake.body"}, users
     assert not {name for name in imports(MODULES["ksql_lake.native"]) if name.startswith("ksql_lake")}
 
 

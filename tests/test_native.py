@@ -24,7 +24,7 @@ from ksql_lake.body import Body, Cut
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
 from ksql_lake.errors import KsqlError, SchemaError
-from ksql_lake.reader import RowReader, Unsupported
+from ksql_lake.native_rows import RowReader, Unsupported
 from ksql_lake.rows import Decoder
 from ksql_lake.types import Column, parse_schema
 from tests.conftest import ROOT
