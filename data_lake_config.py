@@ -283,6 +283,9 @@ def _show(config: Config) -> None:
     }
     for name, value in values.items():
         print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
+    from ksql_lake import native  # here, so that whoever reads the settings does not load it
+
+    print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.native'}")
 
 
 def _masked(url: str | None) -> str | None:

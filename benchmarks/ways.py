@@ -103,7 +103,16 @@ def polars_named(kind: str, directory: Path, out: Path, url: str) -> None:
 
 
 def ours(kind: str, directory: Path, out: Path, url: str) -> None:
-    """This project's decoder and writer, exact."""
+    """This project's decoder and writer, exact; with the native reader where it is built."""
+    _ours(kind, directory, out, native=True)
+
+
+def ours_pyarrow(kind: str, directory: Path, out: Path, url: str) -> None:
+    """The same without the native reader."""
+    _ours(kind, directory, out, native=False)
+
+
+def _ours(kind: str, directory: Path, out: Path, native: bool) -> None:
     import pyarrow as pa
 
     from ksql_lake.rows import Decoder
@@ -113,7 +122,7 @@ def ours(kind: str, directory: Path, out: Path, url: str) -> None:
     columns = parse_schema(SCHEMAS[kind][0])
     schema = arrow_schema(columns)
     writer = PartitionWriter(out / "ours", schema, "r", "data", WriterOptions(file_rows=10**9, file_bytes=1 << 40), {})
-    decoder = Decoder(columns)
+    decoder = Decoder(columns, native=native)
     for block in _blocks(directory / f"{kind}.query", BLOCK):
         for element in decoder.decode(block):
             if isinstance(element, pa.RecordBatch):
@@ -182,7 +191,8 @@ IDLE = 0.2
 WAITS = {"export_http": IDLE, "drain_http": IDLE}  # for the end of a query that never ends: not work
 WAYS: dict[str, Callable[[str, Path, Path, str], None]] = {
     way.__name__: way
-    for way in (naive, orjson_blocks, duckdb_named, polars_named, ours, read_only, naive_http, export_http, drain_http)
+    for way in (naive, orjson_blocks, duckdb_named, polars_named, ours, ours_pyarrow, read_only, naive_http,
+                export_http, drain_http)
 }
 
 

@@ -23,16 +23,18 @@ One module, one noun; imports point down this list only:
     moments                                what a feed held at a time
     metadata                               _metadata.json and the commit journal
     writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
-    blocks                                 plain rows by the megabyte
+    native_rows, blocks                    plain rows by the megabyte: natively; by pyarrow
     predicates                             columns and rows that are asked for
     ddl                                    the lake in the SQL of other systems
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     alerts                                 who learns how a run went
     history, checks, figures               one line for each run; the checks a feed declares; figures in few characters
+    native                                 the native library, where it is built
     files, errors                          atomic writes and locks; the error family
 
-Scripts import `data_lake_config` and this package; the config imports `errors` at most; this package
-imports neither scripts nor config: values are passed in. For users of a lake it has one function, `read`.
+Scripts import `data_lake_config` and this package; the config imports `errors`, and `native` to tell whether
+it is there; this package imports neither scripts nor config: values are passed in. For users of a lake it has
+one function, `read`.
 """
 
 from __future__ import annotations

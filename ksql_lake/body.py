@@ -2,14 +2,17 @@
 
 In a stream the server sends each row as a chunk of its own, and HTTP libraries pay for every chunk. Once
 `requests` has read the response headers, the socket is read here and the framing taken apart many chunks
-at a time.
+at a time, by the native library where it is built.
 """
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import ssl
 from typing import Any
+
+from ksql_lake.native import Dechunker, library
 
 PIECE = 1 << 20
 
@@ -38,10 +41,14 @@ class Body:
         self._chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         length = headers.get("Content-Length")
         self._left = int(length) if length is not None and not self._chunked else None
-        self._wire = bytearray(self._buffered())
+        self._start(library())
+        self._wire = self._buffered()
+        self.ended = self._left == 0
+
+    def _start(self, loaded: ctypes.CDLL | None) -> None:
         self._sizes = _Sizes()
         self._pending = 0  # bytes of the present chunk still to come, its CRLF included
-        self.ended = self._left == 0
+        self._dechunker = Dechunker(loaded) if loaded is not None else None
 
     def _buffered(self) -> bytes:
         """What http.client read beyond the headers, without waiting for more."""
@@ -76,14 +83,13 @@ class Body:
                 raise Cut("the connection was closed before the end of the answer")
             self.ended = True
             return b""
-        self._wire += received
+        self._wire = self._wire + received if self._wire else received
         data = self._take()
         return data if data or self.ended else None
 
     def _take(self) -> bytes:
         if not self._chunked:
-            data = bytes(self._wire)
-            self._wire.clear()
+            data, self._wire = self._wire, b""
             if self._left is not None:
                 self._left -= len(data)
                 self.ended = self._left <= 0
@@ -92,10 +98,10 @@ class Body:
 
     def _dechunk(self) -> bytes:
         """Whole or partial chunks of what was received; bytes that are not decided yet stay."""
-        many = self._many_chunks() if not self._pending else b""
+        many = self._many_chunks()
         if many:
             return many
-        wire, parts, at = bytes(self._wire), [], 0
+        wire, parts, at = self._wire, [], 0
         while at < len(wire):
             if self._pending:
                 piece = wire[at : at + self._pending]
@@ -118,7 +124,7 @@ class Body:
                 self.ended, at = True, at + 2
                 break
             self._pending = size + 2
-        self._wire = bytearray(wire[at:])
+        self._wire = wire[at:]
         return b"".join(parts)
 
     def _many_chunks(self) -> bytes:
@@ -126,7 +132,13 @@ class Body:
 
         JSON text holds no raw CRLF, so splitting there gives sizes and chunks in turn; each size is compared.
         """
-        wire = bytes(self._wire)
+        wire = self._wire
+        if self._dechunker is not None:
+            data, used, self._pending = self._dechunker.take(wire, self._pending)
+            self._wire = wire[used:]
+            return data
+        if self._pending:
+            return b""
         pieces = wire.split(b"\r\n")
         whole = (len(pieces) - 1) // 2 * 2
         sizes, chunks = pieces[0:whole:2], pieces[1:whole:2]
@@ -136,7 +148,7 @@ class Body:
             return b""
         if len(chunks) < 2 or 0 in lengths or lengths != list(map(len, chunks)):
             return b""
-        self._wire = bytearray(wire[sum(lengths) + sum(map(len, sizes)) + 4 * len(chunks) :])
+        self._wire = wire[sum(lengths) + sum(map(len, sizes)) + 4 * len(chunks) :]
         return b"".join(chunks)
 
     def ask(self, request: bytes) -> bytes:

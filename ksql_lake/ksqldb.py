@@ -215,7 +215,8 @@ class Answer:
     def __init__(self, response: requests.Response, client: Client, sql: str) -> None:
         self._client, self._sql = client, sql
         self._body = Body(response)
-        self._rest = b""
+        self._rest: list[bytes] = []  # joined once for each block: appending to bytes copies them all each time
+        self._held, self._whole = 0, False  # bytes in it; whether a line ends in it
         self._broken: str | None = None
         try:
             self.query_id, self.columns = self._header(client.server.timeout)
@@ -234,15 +235,15 @@ class Answer:
 
     def _header(self, timeout: float) -> tuple[str, tuple[Column, ...]]:
         deadline = time.monotonic() + timeout
-        while b"\n" not in self._rest and not self._body.ended:
+        while not self._whole and not self._body.ended:
             if time.monotonic() > deadline:
                 raise KsqlUnavailable(f"{self._client.url}: no header within {timeout:g} s", statement=self._sql)
             self._receive(0.25)
             if self._broken:
                 raise AnswerCut(f"{self._client.url}: {self._broken}", statement=self._sql)
-            if self._rest.lstrip()[:1] not in (b"[", b""):
+            if b"".join(self._rest).lstrip()[:1] not in (b"[", b""):
                 break
-        line, _, rest = self._rest.partition(b"\n")
+        line, _, rest = b"".join(self._rest).partition(b"\n")
         try:
             text = line.strip().removeprefix(b"[").removesuffix(b",")
             header = json.loads(text.removesuffix(b"]") if not rest else text)["header"]
@@ -250,7 +251,7 @@ class Answer:
         except (ValueError, KeyError, TypeError):
             raise self._no_header(line) from None
         closed = b"]" if not rest and line.rstrip().endswith(b"]") else b""
-        self._rest = closed + rest
+        self._rest, self._held, self._whole = [closed + rest], len(closed + rest), b"\n" in rest
         return str(header.get("queryId")), columns
 
     def _no_header(self, line: bytes) -> KsqlError:
@@ -270,27 +271,46 @@ class Answer:
         except Cut as error:
             self._broken = str(error)
             return False
-        self._rest += data or b""
+        if data:
+            self._rest.append(data)
+            self._held += len(data)
+            self._whole = self._whole or b"\n" in data
         return bool(data)
 
     def read(self, timeout: float) -> bytes | None:
-        """Whole lines, about 1 MiB at most; b"" when the body has ended properly; None: nothing within `timeout` s.
+        """Whole lines, about 1 MiB of them; b"" when the body has ended properly; None: nothing within `timeout` s.
 
         Raises:
             AnswerCut: the connection ended first; whole lines received before were handed out.
         """
-        wait = timeout
-        while len(self._rest) < BLOCK and not self._body.ended and self._broken is None:
-            if not self._receive(wait):
+        deadline = time.monotonic() + timeout
+        while (self._held < BLOCK or not self._whole) and not self._body.ended and self._broken is None:
+            # Once there is a line, only what has arrived already; before, a line may come in many pieces.
+            wait = 0.0 if self._whole else deadline - time.monotonic()
+            if not self._receive(wait) and (self._whole or wait <= 0):
                 break
-            wait = 0.0
-        cut = len(self._rest) if self._body.ended else self._rest.rfind(b"\n") + 1
-        lines, self._rest = self._rest[:cut], self._rest[cut:]
+        lines = self._take_lines()
         if lines:
             return lines
         if self._broken is not None:
             raise AnswerCut(f"{self._client.url}: the answer was cut: {self._broken}", statement=self._sql)
         return b"" if self._body.ended else None
+
+    def _take_lines(self) -> bytes:
+        """All whole lines received; at the end of the body, what is there."""
+        if not self._whole and not self._body.ended:
+            return b""
+        later: list[bytes] = []
+        while self._rest:
+            piece = self._rest.pop()
+            cut = len(piece) if self._body.ended else piece.rfind(b"\n") + 1
+            later.append(piece[cut:])
+            if cut:
+                self._rest.append(piece[:cut])
+                break
+        lines = b"".join(self._rest)
+        self._rest, self._held, self._whole = later[::-1], self._held - len(lines), False
+        return lines
 
     def same_connection_info(self) -> bool:
         """Whether /info answers on this very connection: a server that shut down or restarted does not."""

@@ -17,8 +17,10 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from ksql_lake.blocks import TAIL, BlockReader
+from ksql_lake.blocks import PATIENCE, TAIL, BlockReader
 from ksql_lake.errors import KsqlError, SchemaError
+from ksql_lake.native import library
+from ksql_lake.native_rows import RowReader, Unsupported
 from ksql_lake.types import Column, SqlType, arrow_schema
 
 Convert = Callable[[Any], Any]
@@ -26,6 +28,7 @@ EPOCH = dt.datetime(1970, 1, 1)
 GREGORIAN = dt.datetime(1582, 10, 15)
 MILLISECOND = dt.timedelta(milliseconds=1)
 HALVED = 512 << 10  # bytes; a block of more, with nested columns, is read in two halves at the same time
+SCATTERED = 16  # runs of plain rows in a block, of less than eight on average: tiny batches cost more than they save
 WIDE = 60  # digits, beyond DECIMAL(38)
 
 
@@ -62,19 +65,26 @@ Element: TypeAlias = pa.RecordBatch | Tombstone | Final | ErrorRow | ArrayEnd
 class Decoder:
     """Turns the lines after an answer's header into elements, in the order of the wire.
 
-    Whole blocks of plain rows go through `blocks`, everything else row by row here; both mean the same.
+    Plain rows go through the `native_rows` where it is built, else in whole blocks through `blocks`; everything else
+    row by row here. All mean the same.
 
     Args:
-        batch_size: the rows of a record batch at most, and so the rows that are Python objects at a time.
+        batch_size: the rows that are Python objects at a time. Batches of the native reader, which makes none, are as
+            long as the lines they come from.
         fast: False leaves everything to the exact path.
+        native: False leaves the native reader out.
     """
 
-    def __init__(self, columns: Sequence[Column], batch_size: int = 10_000, *, fast: bool = True) -> None:
+    def __init__(
+        self, columns: Sequence[Column], batch_size: int = 10_000, *, fast: bool = True, native: bool = True
+    ) -> None:
         self.batch_size = batch_size
         self.columns = list(columns)
         self.schema = arrow_schema(columns, [str(i) for i in range(len(columns))])
         self._converters = [_converter(column.type) for column in columns]
         self._blocks = BlockReader(columns, self.schema, self._converters) if fast else None
+        self._reader = self._native_reader() if fast and native else None
+        self._given_up = 0
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="decoder")  # starts its thread when it is needed
 
     def decode(self, lines: bytes) -> list[Element]:
@@ -87,6 +97,8 @@ class Decoder:
         cut = lines.rfind(TAIL) + len(TAIL)
         if self._blocks is None or cut < len(TAIL):
             return self._decode_each(lines)
+        if self._reader is not None:
+            return [*self._decode_native(self._reader, lines, cut), *self._decode_each(lines[cut:])]
         # Flat rows gain nothing from a second thread: they wait for Python's lock more than they read (measured).
         halved = cut >= HALVED and self._blocks.nested
         half = lines.find(TAIL, cut // 2) + len(TAIL) if halved else cut
@@ -94,6 +106,32 @@ class Decoder:
         last = self._decode_block(lines[half:cut] if first else lines[:cut], None)
         before = self._decode_block(lines[:half], first) if first else []
         return [*before, *last, *self._decode_each(lines[cut:])]
+
+    def _native_reader(self) -> RowReader | None:
+        loaded = library()
+        try:
+            return RowReader(loaded, self.columns, self.schema) if loaded is not None else None
+        except Unsupported:
+            return None
+
+    def _decode_native(self, reader: RowReader, lines: bytes, end: int) -> list[Element]:
+        """Plain rows by the native reader, what stands between them row by row."""
+        elements: list[Element] = []
+        at = odd = rows = runs = 0
+        while at < end:
+            start = at
+            batch, at = reader.read(lines, at, end)
+            if batch is not None:
+                elements += self._decode_each(lines[odd:start]) if odd < start else []
+                elements.append(batch)
+                rows, runs, odd = rows + len(batch), runs + 1, at
+            if at < end:
+                at = end if runs > SCATTERED + rows // 8 else lines.index(b"\n", at) + 1
+        elements += self._decode_each(lines[odd:end]) if odd < end else []
+        self._given_up = self._given_up + 1 if rows < 8 * runs or not rows else 0
+        if self._given_up >= PATIENCE:
+            self._reader = None
+        return elements
 
     def _decode_block(self, lines: bytes, reading: Future[pa.RecordBatch | None] | None) -> list[Element]:
         assert self._blocks is not None

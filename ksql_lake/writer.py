@@ -32,6 +32,7 @@ LEVEL = "ksql_lake.compression_level"  # in the footer: the file itself names th
 _SAMPLE_ROWS = 65_536
 _DICTIONARY_RATIO = 0.5
 _SMALL_BATCHES = 64
+_LARGE_BATCH = 256 << 10  # bytes
 _SINK_BUFFER = 1 << 20
 
 
@@ -252,15 +253,18 @@ class _Waiting:
         if batch.get_total_buffer_size() > 2 * batch.nbytes + 4096:
             # A slice keeps the whole batch it was cut from alive, which `nbytes` does not count: copy it.
             batch = batch.take(pa.array(np.arange(batch.num_rows)))
+        size = int(batch.nbytes)
         self._small.append(batch)
         self.pending = True
         self.rows += batch.num_rows
-        self.bytes += batch.nbytes
-        if len(self._small) >= _SMALL_BATCHES:
+        self.bytes += size
+        if len(self._small) == 1 and size >= _LARGE_BATCH:
+            self._large.append(self._small.pop())
+        elif len(self._small) >= _SMALL_BATCHES:
             # Thousands of tiny batches cost more in Arrow's own objects than their rows do.
             self._large += self._table(self._small).combine_chunks().to_batches()
             self._small = []
-        return int(batch.nbytes)
+        return size
 
     def take(self, rows: int) -> pa.Table:
         """Remove the first rows, at most so many."""

@@ -37,3 +37,16 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "lake"))
     yield
+
+
+@pytest.fixture(params=["native", "python"])
+def each_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the native library and without it."""
+    from ksql_lake import body, native, rows
+
+    if request.param == "native" and native.library() is None:
+        pytest.skip("the native library is not built: python -m ksql_lake.native")
+    if request.param == "python":
+        for module in (body, rows):
+            monkeypatch.setattr(module, "library", lambda: None)
+    return str(request.param)

@@ -48,7 +48,16 @@ def test_requests_only_in_the_client() -> None:
 
 def test_scripts_do_not_read_the_config_package_wide() -> None:
     inside = {name for name in imports(ROOT / "data_lake_config.py") if name.startswith("ksql_lake")}
-    assert all(name.startswith("ksql_lake.errors") or name == "ksql_lake" for name in inside), inside
+    allowed = ("ksql_lake", "ksql_lake.native")  # which loads nothing but ctypes
+    assert all(name.startswith("ksql_lake.errors") or name in allowed for name in inside), inside
+
+
+def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
+    users = {name for name, path in MODULES.items() if "ctypes" in imports(path)}
+    assert users == {"ksql_lake.native", "ksql_lake.native_rows", "ksql_lake.body"}, users
+    starters = {name for name, path in MODULES.items() if "subprocess" in imports(path)}
+    assert starters == {"ksql_lake.native", "ksql_lake.alerts"}, "an export starts nothing but what a user names"
+    assert not {name for name in imports(MODULES["ksql_lake.native"]) if name.startswith("ksql_lake")}
 
 
 @pytest.mark.parametrize("heavy", ["pyarrow", "requests", "pandas"])

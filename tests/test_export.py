@@ -303,3 +303,16 @@ def test_a_table_that_answers_with_nothing_or_half_is_refused(
         ksqldb.upsert("T", [f"k{i}", i])
     assert export("--all") == 0
     assert len(pd.read_parquet(lake / "tables" / "t" / "version=v2")) == 10
+
+
+@pytest.mark.usefixtures("each_reader")
+def test_a_row_of_megabytes_lands_whole(ksqldb: EmbeddedKsqlDB, lake: Path) -> None:
+    """Longer than the pieces in which answers are read."""
+    ksqldb.create_stream("LARGE", "`ID` STRING, `TAGS` ARRAY<STRING>", 1)
+    texts = ["a", "é\"€" * 1_500_000, "z"]
+    for i, text in enumerate(texts):
+        ksqldb.append("LARGE", 0, JAN15 + i, [text, [text[:3], None]])
+    add_feed("large")
+    assert export("--stream", "large") == 0
+    frame = pd.read_parquet(lake / "streams" / "large").sort_values("ROWOFFSET")
+    assert frame["ID"].tolist() == texts and [list(tags) for tags in frame["TAGS"]] == [[t[:3], None] for t in texts]

@@ -20,6 +20,7 @@ from ksql_lake.ksqldb import Client, Server
 from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow, Final, Tombstone
 from tests.recorded_server import RECORDINGS, RecordedServer, recording
 
+pytestmark = pytest.mark.usefixtures("each_reader")
 EVERY = sorted(path.stem for path in RECORDINGS.glob("*.json"))
 QUERIES = [
     name for name in EVERY

@@ -119,13 +119,14 @@ def test_decoded_is_what_was_encoded(source: tuple[str, list[list[Any]]]) -> Non
     columns = parse_columns(text)
     encoder = RowEncoder(columns)
     lines = "".join(f'{{"row":{{"columns":[{encoder.all(row)}]}}}},\n' for row in rows).encode()
-    (batch,) = Decoder(parse_schema(header_text(columns, False))).decode(lines)
-    assert isinstance(batch, pa.RecordBatch)
-    for i, column in enumerate(batch.columns):
-        values = column.to_pylist()
-        assert [plain(v) for v in values] == [plain(row[i]) for row in rows]
-        if pa.types.is_map(column.type):
-            assert [keys(v) for v in values] == [keys(row[i]) for row in rows]
+    for native in (True, False):
+        (batch,) = Decoder(parse_schema(header_text(columns, False)), native=native).decode(lines)
+        assert isinstance(batch, pa.RecordBatch)
+        for i, column in enumerate(batch.columns):
+            values = column.to_pylist()
+            assert [plain(v) for v in values] == [plain(row[i]) for row in rows]
+            if pa.types.is_map(column.type):
+                assert [keys(v) for v in values] == [keys(row[i]) for row in rows]
 
 
 @pytest.fixture(scope="module")
