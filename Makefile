@@ -39,7 +39,7 @@ bench: $(VENV)/dev native-if-cc ## ours and the alternatives side by side (some 
 
 lint: $(VENV)/dev ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/mypy ksql_lake data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py benchmarks
+	$(BIN)/mypy ksql_lake commands data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py benchmarks
 
 clean: ## remove what make made
 	rm -rf $(VENV) demo_lake ksql_lake/_native_*.so

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ksql_lake.errors import ConfigError
 
@@ -21,11 +22,16 @@ KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
 STORAGE_FORMAT = "parquet"
 PARQUET_COMPRESSION = "snappy"
+PARQUET_COMPRESSION_LEVEL = ""  # of zstd or gzip; empty: the codec's own
 BATCH_SIZE = 10000
 
 RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
+
+METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
+PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
+ON_FAILURE = ""  # a command for the shell, run after an export that ended with another exit code than 0
 
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 LOG_LEVEL = "INFO"
@@ -57,7 +63,17 @@ TABLES: dict[str, dict[str, Any]] = {
 
 DIRECTORIES = ("streams", "tables", "feeds/active", "feeds/archived", "logs")
 COMPRESSIONS = ("snappy", "zstd", "lz4", "gzip", "none")
+LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True)
+class Alerts:
+    """Who learns how an export went; None where nobody does."""
+
+    metrics_file: Path | None = None
+    ping_url: str | None = field(default=None, repr=False)
+    on_failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,7 @@ class Config:
     ca_cert: str | None
     timeout: float
     compression: str
+    compression_level: int | None
     batch_size: int
     file_rows: int
     idle_seconds: float
@@ -78,6 +95,7 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    alerts: Alerts
     log_format: str
     log_level: str
     origins: Mapping[str, str]
@@ -92,15 +110,16 @@ def load(env: Mapping[str, str]) -> Config:
     read = _Reader(env)
     host = read.text("KSQLDB_HOST", KSQLDB_CONFIG["host"])
     port = read.number("KSQLDB_PORT", KSQLDB_CONFIG["port"], 1, 65535)
-    here = Path(__file__).resolve().parent
+    compression = read.choice("PARQUET_COMPRESSION", PARQUET_COMPRESSION, COMPRESSIONS)
     return Config(
-        lake_dir=Path(read.text("DATA_LAKE_DIR", here / "data_lake")).expanduser().resolve(),
+        lake_dir=_lake_dir(read),
         url=read.text("KSQLDB_URL", f"http://{host}:{port:g}"),
         user=read.optional("KSQLDB_USER"),
         password=read.password(),
         ca_cert=read.optional("KSQLDB_CA_CERT"),
         timeout=read.number("KSQLDB_TIMEOUT", KSQLDB_CONFIG["timeout"], 0.001, 86400),
-        compression=read.choice("PARQUET_COMPRESSION", PARQUET_COMPRESSION, COMPRESSIONS),
+        compression=compression,
+        compression_level=read.level("PARQUET_COMPRESSION_LEVEL", PARQUET_COMPRESSION_LEVEL, compression),
         batch_size=int(read.number("BATCH_SIZE", BATCH_SIZE, 1, 10_000_000)),
         file_rows=int(read.number("FILE_ROWS", 1_000_000, 1, 1_000_000_000)),
         idle_seconds=read.number("IDLE_SECONDS", 10, 0.1, 86400),
@@ -108,9 +127,56 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
         origins=MappingProxyType(read.origins),
+    )
+
+
+def lake_dir(env: Mapping[str, str]) -> Path:
+    """Where the lake lies; known also when another setting is wrong."""
+    return _lake_dir(_Reader(env))
+
+
+def load_alerts(env: Mapping[str, str]) -> Alerts:
+    """Who learns how an export went; known also when another setting is wrong, so that this is told too.
+
+    Raises:
+        ConfigError: PING_URL is none.
+    """
+    return _alerts(_Reader(env))
+
+
+def ping_url(name: str, text: str) -> str:
+    """The text, when it can be pinged; the message does not repeat it, for it holds a secret.
+
+    Raises:
+        ConfigError: names the setting or option.
+    """
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or "@" in parts.netloc or " " in text or not (text.isascii() and text.isprintable()):
+        raise ConfigError(
+            f"{name} is no URL that can be pinged; expected http:// or https://, such as https://hc-ping.com/<uuid>"
+        )
+    return text
+
+
+def _lake_dir(read: _Reader) -> Path:
+    here = Path(__file__).resolve().parent
+    return Path(read.text("DATA_LAKE_DIR", here / "data_lake")).expanduser().resolve()
+
+
+def _alerts(read: _Reader) -> Alerts:
+    file, url = read.optional("METRICS_FILE", METRICS_FILE), read.optional("PING_URL", PING_URL)
+    return Alerts(
+        metrics_file=Path(file).expanduser() if file else None,
+        ping_url=ping_url("PING_URL", url) if url else None,
+        on_failure=read.optional("ON_FAILURE", ON_FAILURE),
     )
 
 
@@ -124,10 +190,10 @@ class _Reader:
         self.origins[name] = "environment" if given else "data_lake_config.py"
         return given or str(default)
 
-    def optional(self, name: str) -> str | None:
+    def optional(self, name: str, default: str = "") -> str | None:
         given = self.env.get(name) or None
-        self.origins[name] = "environment" if given else "not set"
-        return given
+        self.origins[name] = "environment" if given else "data_lake_config.py" if default else "not set"
+        return given or default or None
 
     def number(self, name: str, default: object, low: float, high: float) -> float:
         text = self.text(name, default)
@@ -138,6 +204,13 @@ class _Reader:
         if not low <= value <= high:
             raise ConfigError(f"{name} is {text!r}; expected a number from {low:g} to {high:g}")
         return value
+
+    def level(self, name: str, default: object, codec: str) -> int | None:
+        if not self.text(name, default):
+            return None
+        if codec not in LEVELED:
+            raise ConfigError(f"{name} goes with PARQUET_COMPRESSION zstd or gzip, not {codec}; unset it")
+        return int(self.number(name, default, 1, LEVELED[codec]))
 
     def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
         text = self.text(name, default)
@@ -200,16 +273,24 @@ def _show(config: Config) -> None:
     values = {
         "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": config.url, "KSQLDB_USER": config.user,
         "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
-        "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression, "BATCH_SIZE": config.batch_size,
+        "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression,
+        "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
+        "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
+        "ON_FAILURE": config.alerts.on_failure,
     }
     for name, value in values.items():
-        print(f"{name:<22} {'-' if value is None else value!s:<44} {config.origins[name]}")
+        print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
     from ksql_lake import native  # here, so that whoever reads the settings does not load it
 
-    print(f"{'native reader':<22} {'in use' if native.library() else 'not built: python -m ksql_lake.native'}")
+    print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.native'}")
+
+
+def _masked(url: str | None) -> str | None:
+    parts = urlsplit(url) if url else None
+    return f"{parts.scheme}://{parts.hostname}/********" if parts else None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import data_lake_config
-from ksql_lake import __version__, feeds, history
+from ksql_lake import __version__, alerts, feeds, history
 from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.feeds import Feed, FeedProblem
@@ -36,26 +36,101 @@ from ksql_lake.retention import Rule
 from ksql_lake.retry import until_answered
 from ksql_lake.writer import WriterOptions
 
+log = logging.getLogger("export_to_data_lake")
 DEMO_START = dt.date(2025, 1, 15)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    results: list[FeedResult] = []
+    said: list[str] = []
+    code = int(ExitCode.FINDINGS)  # what Python ends with after a bug
+    started = time.monotonic()
     try:
+        settings, lake = _alerts(args), _lake(args)
+    except ConfigError as error:
+        return _refused(error, said)
+    try:
+        code = _attempt(args, settings, results, said)
+    except Exception as error:
+        said.append(f"error: a bug: {type(error).__name__}: {error}")
+        raise
+    finally:
+        failed = tuple(result.feed for result in results if result.exit_code)
+        lines = [line for result in results for line in _complaints(result)]
+        _tell_of(alerts.Ending(code, failed, (*lines, *said)), settings, lake, time.monotonic() - started)
+    return code
+
+
+def _attempt(
+    args: argparse.Namespace, settings: data_lake_config.Alerts, results: list[FeedResult], said: list[str]
+) -> int:
+    """The run: its results as they come, and what else was said; every failure that is no bug is an exit code."""
+    try:
+        if settings.ping_url:
+            _warn(alerts.Ping(settings.ping_url).start())
         if args.demo:
-            return _demo(args)
+            return _demo(args, results)
         config = data_lake_config.load(os.environ)
-        return _export(args, replace(config, lake_dir=args.lake.resolve()) if args.lake else config)
+        return _export(args, replace(config, lake_dir=_lake(args)), results)
     except LakeError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        return error.exit_code
+        return _refused(error, said)
     except OSError as error:
-        print(f"error: {file_error(error)}", file=sys.stderr)
-        return ExitCode.USAGE
+        return _refused(ConfigError(file_error(error)), said)
     except KeyboardInterrupt:
-        print("interrupted; what was committed stays, the next run goes on from there", file=sys.stderr)
+        said.append("interrupted; what was committed stays, the next run goes on from there")
+        print(said[-1], file=sys.stderr)
         return ExitCode.INTERRUPTED
+
+
+def _tell_of(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, seconds: float) -> None:
+    """Tell who is to learn of it how the run ended."""
+    if settings.metrics_file:
+        from ksql_lake import metrics
+
+        run = metrics.ExportRun(ending.exit_code, dt.datetime.now(dt.UTC), seconds)
+        _warn(metrics.write(settings.metrics_file, lake, run, __version__, _max_share()))
+    if settings.ping_url:
+        _warn(alerts.Ping(settings.ping_url).end(ending))
+    if settings.on_failure and ending.exit_code:
+        _warn(alerts.on_failure(settings.on_failure, ending, lake, os.environ))
+
+
+def _max_share() -> float:
+    """MAX_DELETE_PERCENT, by which the report counts findings; its default where the settings are wrong."""
+    try:
+        return data_lake_config.load(os.environ).max_delete_percent / 100
+    except ConfigError:
+        return data_lake_config.MAX_DELETE_PERCENT / 100
+
+
+def _refused(error: LakeError, said: list[str]) -> int:
+    said += [f"error: {line}" for line in str(error).splitlines()]
+    print("\n".join(said), file=sys.stderr)
+    return error.exit_code
+
+
+def _alerts(args: argparse.Namespace) -> data_lake_config.Alerts:
+    """Who learns of this run: options before settings; of a demo only who is named by an option."""
+    settings = data_lake_config.Alerts() if args.demo else data_lake_config.load_alerts(os.environ)
+    return data_lake_config.Alerts(
+        args.metrics_file or settings.metrics_file,
+        data_lake_config.ping_url("--ping-url", args.ping_url) if args.ping_url else settings.ping_url,
+        args.on_failure or settings.on_failure,
+    )
+
+
+def _lake(args: argparse.Namespace) -> Path:
+    if args.lake or args.demo:
+        return Path(args.lake or "demo_lake").resolve()
+    return data_lake_config.lake_dir(os.environ)
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        if logging.getLogger().handlers:  # without one, logging would print it a second time
+            log.warning("%s", warning)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +162,14 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
     how.add_argument("--json", action="store_true", help="results as JSON on stdout")
     how.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
+    told = parser.add_argument_group("who learns how it went (default: METRICS_FILE, PING_URL, ON_FAILURE)")
+    told.add_argument(
+        "--metrics-file", type=Path, metavar="FILE", help="write Prometheus text for node_exporter's textfile collector"
+    )
+    told.add_argument("--ping-url", metavar="URL", help="post to URL/start, then URL, or URL/fail with the last lines")
+    told.add_argument(
+        "--on-failure", metavar="COMMAND", help="run by the shell after another exit code than 0, messages on its stdin"
+    )
     return parser
 
 
@@ -114,7 +197,7 @@ def _days(args: argparse.Namespace) -> tuple[dt.date, ...]:
     return tuple(sorted(days))
 
 
-def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
+def _export(args: argparse.Namespace, config: data_lake_config.Config, results: list[FeedResult]) -> int:
     days = _days(args)
     chosen, problems = _choose(args, config.lake_dir / "feeds" / "active")
     if days:
@@ -122,14 +205,13 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config) -> int:
             raise ConfigError("--date is for streams; a table is always exported whole")
         chosen = [feed for feed in chosen if feed.type == "stream"]
     _log_to(config)
-    results = [
-        FeedResult(p.path.stem, "?", "failed", messages=tuple(p.message.splitlines()), exit_code=1) for p in problems
-    ]
-    results = [_recorded(config, args, "", result) for result in results]
-    for result in results:
-        _say(result, args)
+    for p in problems:
+        broken = FeedResult(p.path.stem, "?", "failed", messages=tuple(p.message.splitlines()), exit_code=1)
+        results.append(_recorded(config, args, "", broken))
+        _say(results[-1], args)
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
-    tasks = [_task(args, config, feed, run, days) for feed in chosen]
+    known = _known_runs(config, chosen)
+    tasks = [_task(args, config, feed, run, days, known) for feed in chosen]
     if tasks:
         with Client(tasks[0].server) as client:
             until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
@@ -167,7 +249,8 @@ def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[Fe
 
 
 def _task(
-    args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str, days: tuple[dt.date, ...]
+    args: argparse.Namespace, config: data_lake_config.Config, feed: Feed, run: str, days: tuple[dt.date, ...],
+    known: Sequence[history.Run],
 ) -> FeedTask:
     limits = Limits(
         first_row=config.timeout,
@@ -176,8 +259,9 @@ def _task(
         duration=config.max_duration,
         retry=config.timeout * 4,
     )
+    level = feed.compression_level if feed.compression else config.compression_level
     options = WriterOptions(
-        compression=feed.compression or config.compression, compression_level=feed.compression_level,
+        compression=feed.compression or config.compression, compression_level=level,
         bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
     )
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
@@ -185,8 +269,14 @@ def _task(
     return FeedTask(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
-        data_lake_config.operator(),
+        data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
     )
+
+
+def _known_runs(config: data_lake_config.Config, chosen: Sequence[Feed]) -> list[history.Run]:
+    """The run history, where a check of one of the feeds compares with it."""
+    counted = any(check.check == "row_count" for feed in chosen for check in feed.checks)
+    return history.runs(config.lake_dir) if counted else []
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
@@ -241,11 +331,16 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
     if not args.quiet and not args.json and result.result in ("ok", "findings"):
         version = f" as {result.version}" if result.version else ""
         size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
-        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}  {result.seconds:.1f} s", flush=True)
+        aside = f"  {result.quarantined:,} set aside" if result.quarantined else ""
+        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {result.seconds:.1f} s", flush=True)
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
-    for message in result.messages:
-        print(f"{'finding' if result.result == 'findings' else 'error'}: {message}", file=sys.stderr, flush=True)
+    for line in _complaints(result):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _complaints(result: FeedResult) -> list[str]:
+    return [f"{'finding' if result.result == 'findings' else 'error'}: {message}" for message in result.messages]
 
 
 def _recorded(
@@ -259,7 +354,8 @@ def _recorded(
         "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
         "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
         "retries": result.retries,
-        "findings": list(result.messages), "days": args.date and [str(day) for day in args.date], "tool": __version__,
+        "findings": list(result.messages), "checks": [asdict(check) for check in result.checks],
+        "quarantined": result.quarantined, "days": [str(day) for day in _days(args)], "tool": __version__,
     }
     try:
         history.append(config.lake_dir, line)
@@ -301,22 +397,21 @@ def _near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _demo(args: argparse.Namespace) -> int:
+def _demo(args: argparse.Namespace, results: list[FeedResult]) -> int:
     """The whole road over real HTTP with no other machine: embedded ksqlDB -> demo_lake/."""
     import manage_feeds
     from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
 
-    lake = (args.lake or Path("demo_lake")).resolve()
+    lake = _lake(args)
     with EmbeddedKsqlDB() as database:
         fill_demo(database, args.events, 1, DEMO_START, 3)
         environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url}
         environment.setdefault("IDLE_SECONDS", "1")
-        # the demo's events are of 2025: too old to stay by the feeds' own rules
-        config = replace(data_lake_config.load(environment), retention=False)
+        config = data_lake_config.load(environment)
         data_lake_config.create(config)
-        manage_feeds.sync(config, now())
+        manage_feeds.sync(config, now(), keep_all=True)  # events of 2025 are too old to stay by the feeds' own rules
         args.all = True
-        code = _export(args, config)
+        code = _export(args, config, results)
     if not args.quiet and not args.json:
         day = "year=2025/month=01/day=15"
         print(f"\nThe lake is in {lake}. Look into it, for instance:")

@@ -12,22 +12,31 @@ import datetime as dt
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import data_lake_config
-from ksql_lake import feeds, history, metadata
-from ksql_lake.errors import ExitCode, LakeError, StateError
+from ksql_lake import feeds, history, metadata, report
+from ksql_lake.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.files import atomic_write, exclusive_lock
+from ksql_lake.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
+
+if TYPE_CHECKING:
+    from ksql_lake.column_stats import ColumnStats
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
+EVERYTHING = 1 << 40  # bytes of the run history
+LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register")  # what is answered from metadata
 State = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
     try:
         config = data_lake_config.load(os.environ)
         lake = args.lake.resolve() if args.lake else config.lake_dir
@@ -37,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _compare(lake, args.compare, args.format)
         if args.rebuild:
             return _rebuild(lake, args.feed)
-        states, problems = _load(lake)
-        for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return max(_run(args, lake, states), ExitCode.FINDINGS if problems else ExitCode.OK)
+        if args.history:
+            return _history(lake, args)
+        if any(getattr(args, name) for name in LOOKS):
+            return _look(args, config, lake)
+        parser.error("say what to do, for instance --report")
     except LakeError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -52,21 +62,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--report", action="store_true", help="one line for each feed, totals, findings")
-    what.add_argument("--stats", action="store_true", help="rows and sizes of each partition or version")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--report", action="store_true", help="what needs attention, each feed in a line, totals")
+    what.add_argument("--stats", action="store_true", help="rows and sizes of each day or version; --deep: of columns")
     what.add_argument("--csv", type=Path, metavar="FILE", help=f"one row per partition: {', '.join(CSV_COLUMNS)}")
-    what.add_argument("--json", action="store_true", help="the report for machines")
+    what.add_argument("--history", action="store_true", help="the runs: when, feed, result, rows, size, seconds")
+    what.add_argument("--html", type=Path, metavar="FILE", help="the report as one page that needs no network")
+    parser.add_argument(
+        "--json", action="store_true", help="the report for machines; with --stats or --history, those"
+    )
     what.add_argument("--verify", action="store_true", help="check files against metadata; exit code 1 with a finding")
     what.add_argument(
         "--rebuild", action="store_true",
         help="restore metadata that is missing or corrupt from footers and state log; with --feed also a good one",
     )
-    what.add_argument(
-        "--reconcile", metavar="NAME", help="count a stream's rows per day at the source and compare"
-    )
+    what.add_argument("--reconcile", metavar="NAME", help="count a stream's rows per day at the source and compare")
     what.add_argument(
         "--compare", nargs=3, metavar=("NAME", "V1", "V2"), help="rows of a table added, removed and changed, by key"
+    )
+    what.add_argument(
+        "--sql", choices=("duckdb", "hive", "athena", "spark", "bigquery"), metavar="DIALECT",
+        help="views (duckdb) or external tables (hive, athena, spark, bigquery) of every feed, as SQL",
+    )
+    parser.add_argument(
+        "--location", metavar="URI",
+        help="with --sql, --register: where the lake lies for those who query, such as s3://bucket/lake",
     )
     parser.add_argument(
         "--format", choices=("text", "json", "csv"), default="text", help="with --compare (default: text)"
@@ -74,140 +94,119 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
-    parser.add_argument("--deep", action="store_true", help="with --verify: read every row group, check every offset")
+    what.add_argument(
+        "--register", choices=("glue",), help="create or update tables and partitions of a catalog: only what changed"
+    )
+    parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
+    parser.add_argument("--dry-run", action="store_true", help="with --register: say what would be sent, and why")
+    parser.add_argument(
+        "--deep", action="store_true",
+        help="with --verify: read every row group, check every offset; with --stats: nulls, range, distinct values",
+    )
+    parser.add_argument(
+        "--since", type=_day, metavar="YYYY-MM-DD", help="with --stats, --csv, --history: this day and later ones"
+    )
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     return parser
 
 
-def _load(lake: Path) -> tuple[dict[str, State], list[str]]:
-    states, problems = {}, []
-    for kind in ("stream", "table"):
-        for directory in sorted((lake / f"{kind}s").glob("*")):
-            try:
-                state = metadata.load(metadata.Dataset(lake, directory.name, kind))
-            except StateError as error:
-                problems.append(str(error))
-                continue
-            if state is None and any(directory.rglob("*.parquet")):
-                problems.append(
-                    f"{directory / metadata.METADATA}: missing, though there are Parquet files; restore it with: "
-                    f"python metadata_utils.py --rebuild --feed {directory.name}"
-                )
-            elif state is not None:
-                states[directory.name] = state
-    return states, problems
-
-
-def _run(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
-    chosen = {name: state for name, state in states.items() if args.feed in (None, name)}
-    if args.feed and not chosen and not ((args.report or args.json) and args.feed in history.latest(lake)):
+def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path) -> int:
+    """What is shown or checked from metadata; those that cannot be used are told, and the others shown."""
+    records = read(lake, args.feed)
+    problems = [record.metadata_problem for record in records if record.metadata_problem]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    code = ExitCode.FINDINGS if problems else ExitCode.OK
+    exported = sorted((record for record in records if record.state is not None), key=lambda r: (r.type, r.name))
+    states = {record.name: record.state for record in exported if record.state is not None}
+    reports = args.report or args.html or (args.json and not args.stats)
+    if args.feed and not (records if reports else exported or problems):
         print(f"error: {args.feed}: was never exported; see: python manage_feeds.py list", file=sys.stderr)
         return ExitCode.FINDINGS
     if args.verify:
-        return _verify(lake, chosen, args.deep)
+        return max(_verify(lake, states, args.deep), code)
+    if args.sql:
+        return max(_sql(args.sql, states, lake, args.location), code)
+    if args.register:
+        return max(_register(args, lake, states), code)
     if args.csv:
-        return _csv(args.csv, chosen)
-    if args.json:
-        print(json.dumps(_lines(lake, chosen, args.feed), indent=2))
-        return ExitCode.OK
-    return _stats(chosen) if args.stats else _report(lake, _lines(lake, chosen, args.feed))
+        _csv(args.csv, exported, args.since)
+    elif args.stats:
+        _stats(lake, exported, args)
+    else:
+        _report(args, lake, records, config.max_delete_percent / 100)
+    return code
 
 
-def _lines(lake: Path, states: dict[str, State], feed: str | None) -> list[dict[str, Any]]:
-    """What the report says of each feed, also of those that were tried and never exported."""
-    latest = history.latest(lake)
-    names = [name for name in sorted({*states, *latest}) if feed in (None, name)]
-    return [
-        _line(lake, name, states[name], latest.get(name)) if name in states else _failed_line(lake, name, latest[name])
-        for name in names
-        if name in states or _feed_state(lake, name) != "no feed"
-    ]
+def _report(args: argparse.Namespace, lake: Path, records: Sequence[FeedRecord], max_share: float) -> None:
+    now = dt.datetime.now(dt.UTC)
+    summaries = [summary_of(record, now, max_share) for record in records]
+    if args.html:
+        from ksql_lake.page import page
+
+        atomic_write(args.html.resolve(), page(lake.name, records, summaries, now).encode())
+        print(f"wrote {args.html}")
+    elif args.json:
+        print(json.dumps([as_json(summary) for summary in summaries], indent=2))
+    else:
+        print(report.report(lake, summaries, now, _colour()), end="")
 
 
-def _failed_line(lake: Path, name: str, run: history.Run) -> dict[str, Any]:
-    return {
-        "feed": name, "type": run["type"], "state": _feed_state(lake, name), "rows": 0, "size_mb": 0.0, "partitions": 0,
-        "newest": "-", "last_export": None, "last_run": run["ended"], "result": run["result"],
-        "findings": run["findings"],
-    }
+def _colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _line(lake: Path, name: str, state: State, run: history.Run | None) -> dict[str, Any]:
-    """What the report says of one feed; `run` is its last one as the run history has it."""
-    current = state.get("current")
-    newest = current["version"] if current else max((p["path"] for p in state["partitions"]), default="-")
-    return {
-        "feed": name,
-        "type": state["type"],
-        "state": _feed_state(lake, name),
-        "rows": state["total_records"],
-        "size_mb": state["total_size_mb"],
-        "partitions": len(state["partitions"]),
-        "newest": newest.replace("year=", "").replace("/month=", "-").replace("/day=", "-"),
-        "last_export": state["last_export"],
-        "last_run": run["ended"] if run else state["last_export"],
-        "result": run["result"] if run else (state.get("last_run") or {}).get("result", "ok"),
-        "findings": run["findings"] if run else [finding["message"] for finding in state["findings"]],
-    }
+def _stats(lake: Path, records: Sequence[FeedRecord], args: argparse.Namespace) -> None:
+    partitions = [part for record in records for part in partitions_of(record, args.since)]
+    columns = _columns(lake, records, partitions) if args.deep else {}
+    if not args.json:
+        print(report.stats(partitions), end="")
+        print("".join(f"{name}: columns\n{report.columns(found)}" for name, found in columns.items()), end="")
+        return
+    shown = [asdict(part) for part in partitions]
+    deep = [{"feed": name, **asdict(column)} for name, found in columns.items() for column in found]
+    print(json.dumps({"partitions": shown, "columns": deep} if args.deep else shown, indent=2, default=str))
 
 
-def _feed_state(lake: Path, name: str) -> str:
-    path = lake / "feeds" / "active" / f"{name}.json"
-    if path.exists():
-        try:
-            return "active" if feeds.load(path).enabled else "disabled"
-        except LakeError:
-            return "broken"
-    return "archived" if (lake / "feeds" / "archived" / path.name).exists() else "no feed"
+def _columns(
+    lake: Path, records: Sequence[FeedRecord], partitions: Sequence[PartitionSummary]
+) -> dict[str, list[ColumnStats]]:
+    """Of all chosen days of a stream, and of a table's current version."""
+    from ksql_lake.column_stats import column_stats  # Arrow is loaded only where files are read
+
+    found = {}
+    for record in records:
+        chosen = [p.path for p in partitions if p.feed == record.name and (record.type == "stream" or p.current)]
+        found[record.name] = column_stats(lake / f"{record.type}s" / record.name, record.state or {}, chosen)
+    return found
 
 
-def _report(lake: Path, lines: list[dict[str, Any]]) -> int:
-    if not lines:
-        print(f"{lake}: nothing was exported yet; python export_to_data_lake.py --all")
-        return ExitCode.OK
-    for line in lines:
-        for finding in line["findings"]:
-            print(f"! {finding}")
-    print(f"{'feed':<30} {'status':<8} {'rows':>10} {'MB':>8} {'parts':>5} {'newest':<10}")
-    for line in lines:
-        print(
-            f"{line['feed'][:30]:<30} {_status(line):<8} {line['rows']:>10,} {line['size_mb']:>8.1f} "
-            f"{line['partitions']:>5} {line['newest']:<10}"
-        )
-    rows, size = sum(line["rows"] for line in lines), sum(line["size_mb"] for line in lines)
-    print(f"{'total':<30} {'':<8} {rows:>10,} {size:>8.1f}")
-    print(f"last run {max(line['last_run'] for line in lines)}")
-    return ExitCode.OK
-
-
-def _status(line: dict[str, Any]) -> str:
-    """How the last run went, or why there is none to expect."""
-    return str(line["result"] if line["state"] == "active" else line["state"])
-
-
-def _stats(states: dict[str, State]) -> int:
-    for name, state in states.items():
-        print(f"{name}: {state['total_records']:,} rows, {state['total_size_mb']:.3f} MB")
-        for partition in state["partitions"]:
-            print(
-                f"  {partition['path']:<32} {partition['records']:>10,} rows {partition['size_mb']:>10.3f} MB  "
-                f"{partition['exported_at']}"
-            )
-    return ExitCode.OK
-
-
-def _csv(target: Path, states: dict[str, State]) -> int:
+def _csv(target: Path, records: Sequence[FeedRecord], since: dt.date | None) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for name, state in states.items():
-        current = (state.get("current") or {}).get("path")
-        for p in state["partitions"]:
-            row = (name, state["type"], state["source"], p["path"], p["records"], p["size_mb"], p["exported_at"])
-            writer.writerow((*row, "yes" if p["path"] == current else ""))
+    for part in (part for record in records for part in partitions_of(record, since)):
+        row = (part.feed, part.type, part.source, part.path, part.rows, round(part.bytes / 1e6, 6), part.exported_at)
+        writer.writerow((*row, "yes" if part.current else ""))
     atomic_write(target.resolve(), text.getvalue().encode())
     print(f"wrote {target}")
+
+
+def _history(lake: Path, args: argparse.Namespace) -> int:
+    first = str(args.since or "")
+    runs = [
+        run for run in history.runs(lake, EVERYTHING)
+        if args.feed in (None, run["feed"]) and str(run.get("ended", "")) >= first
+    ]
+    print(json.dumps(runs, indent=2) if args.json else report.history(runs, _colour()), end="\n" if args.json else "")
+    return ExitCode.OK
+
+
+def _sql(dialect: str, states: dict[str, State], lake: Path, location: str | None) -> int:
+    from ksql_lake.ddl import script
+
+    sys.stdout.write(script(dialect, states, lake, location))
     return ExitCode.OK
 
 
@@ -246,6 +245,50 @@ def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Seq
     unexplained = sum(not count.explained for count in counts)
     print(f"{name}: {len(counts)} days, {unexplained} differ without an explanation")
     return ExitCode.FINDINGS if unexplained else ExitCode.OK
+
+
+def _register(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
+    """The lake's feeds as tables of a Glue database; one that cannot be is said and does not stop the others."""
+    if not args.database:
+        raise ConfigError("--register needs --database NAME")
+    if args.location and not re.match(r"[a-z][a-z0-9]*://", args.location):
+        raise ConfigError(f"--location is {args.location!r}; expected a URI such as s3://bucket/lake")
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise ConfigError("--register glue needs boto3: pip install -r requirements-glue.txt") from None
+    from ksql_lake import glue
+
+    location = args.location or lake.as_uri()
+    if not args.location:
+        print(f"note: tables will point at {location}; Athena needs --location s3://...", file=sys.stderr)
+    tables, failures = [], []
+    for name, state in states.items():
+        try:
+            tables.append(glue.wanted(name, state, location))
+        except LakeError as error:
+            failures.append(f"{args.database}.{name}: {error}")
+    try:
+        client = boto3.client("glue")
+    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, an endpoint that is no URL
+        raise ConfigError(f"Glue: {_one_line(error)}") from None
+    try:
+        with exclusive_lock(lake / glue.LOCK, "the Glue catalog"):
+            registry = glue.Registry(client, lake, args.database.lower())
+            done = glue.register(registry, tables, print, args.dry_run)
+    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no way there
+        raise CatalogError(f"Glue: {_one_line(error)}") from None
+    failures += done.failures
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    would = "would change" if args.dry_run else "changed"
+    print(f"{len(states)} tables, {done.changed} {would}, {len(failures)} failed")
+    return ExitCode.FINDINGS if failures else ExitCode.OK
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _compare(lake: Path, what: Sequence[str], form: str) -> int:

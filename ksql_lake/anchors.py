@@ -48,7 +48,7 @@ class TopicRecreated(Exception):
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
     """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
     rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(3))
-    values = [_canonical(batch.column(i)[row].as_py()) for i in range(3, 3 + len(names))]
+    values = [canonical(batch.column(i)[row].as_py()) for i in range(3, 3 + len(names))]
     return Anchor(offset, rowtime, _digest(values), tuple(names))
 
 
@@ -57,13 +57,13 @@ def _digest(values: Sequence[object]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _canonical(value: object) -> object:
+def canonical(value: object) -> object:
     """A MAP comes as a list of pairs in the server's order, which may differ from answer to answer."""
     if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
+        return {key: canonical(item) for key, item in value.items()}
     if isinstance(value, list):
         pairs = bool(value) and all(isinstance(item, tuple) for item in value)
-        items = [_canonical(list(item) if pairs else item) for item in value]
+        items = [canonical(list(item) if pairs else item) for item in value]
         return sorted(items, key=repr) if pairs else items
     return value
 
@@ -146,7 +146,7 @@ class Sieve:
     def _hash(self, batch: pa.RecordBatch, row: int, known: Anchor, names: Sequence[str]) -> str:
         """The hash of a row over the columns that a known row was hashed over."""
         positions = {name: 3 + i for i, name in enumerate(names)}
-        return _digest([_canonical(batch.column(positions[name])[row].as_py()) for name in known.columns])
+        return _digest([canonical(batch.column(positions[name])[row].as_py()) for name in known.columns])
 
     def _check_anchor(
         self, batch: pa.RecordBatch, partition: int, row: int, offset: int, anchor: Anchor, names: Sequence[str]

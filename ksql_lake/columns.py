@@ -106,3 +106,13 @@ def schema_of(columns: Sequence[Recorded]) -> pa.Schema:
     return arrow_schema(
         [Column(c["name"], parse_type(c["ksql_type"]), c["key"]) for c in columns], [c["disk_name"] for c in columns]
     )
+
+
+def as_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Older rows under the full current schema: a column that came later is null, one of no feed goes."""
+    arrays = [
+        batch.column(field.name).cast(field.type) if field.name in batch.schema.names
+        else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

@@ -2,69 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake import metadata, trash
 from ksql_lake.anchors import PSEUDO
-from ksql_lake.columns import schema_of
+from ksql_lake.columns import as_schema, schema_of
 from ksql_lake.errors import StateError
+from ksql_lake.merges import Merge
 from ksql_lake.metadata import Dataset, Move, State
 from ksql_lake.partitions import parse_day
-from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
-
-TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Files of one day and one generation that become one."""
-
-    partition: str
-    generation: int
-    files: tuple[dict[str, Any], ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(file["rows"] for file in self.files)
-
-
-def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
-    """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
-
-    Args:
-        today: the present time, with a time zone.
-        target: bytes; a file of half of it or more is left alone.
-    """
-    last = today.astimezone(ZoneInfo(state["timezone"])).date() - dt.timedelta(days=older_than)
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for file in state["files"]:
-        day = parse_day(file["partition"])
-        if day is not None and day <= last and file["bytes"] < target // 2:
-            groups[(file["partition"], file["generation"])].append(file)
-    merges = []
-    for (partition, generation), files in sorted(groups.items(), key=lambda group: group[0]):
-        for some in _up_to(files, target):
-            if len(some) > 1:
-                merges.append(Merge(partition, generation, tuple(some)))
-    return merges
-
-
-def _up_to(files: Sequence[dict[str, Any]], target: int) -> list[list[dict[str, Any]]]:
-    bins: list[list[dict[str, Any]]] = [[]]
-    for file in files:
-        if bins[-1] and sum(f["bytes"] for f in bins[-1]) + file["bytes"] > target:
-            bins.append([])
-        bins[-1].append(file)
-    return bins
+from ksql_lake.writer import PartitionWriter, StagedFile, options_like
 
 
 def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
@@ -102,14 +53,8 @@ def _read(dataset: Dataset, state: State, merge: Merge) -> pa.Table:
     parts = []
     for file in merge.files:
         with pq.ParquetFile(dataset.directory / file["path"]) as parquet:
-            part = parquet.read()
-        columns = [
-            part.column(field.name).cast(field.type) if field.name in part.schema.names
-            else pa.nulls(part.num_rows, field.type)
-            for field in schema
-        ]
-        parts.append(pa.table(columns, schema=schema))
-    return pa.concat_tables(parts)
+            parts += [as_schema(batch, schema) for batch in parquet.read().to_batches()]
+    return pa.Table.from_batches(parts, schema=schema)
 
 
 def _write(
@@ -124,10 +69,8 @@ def _write(
     pairs = {"ksql_lake": json.dumps(footer, ensure_ascii=False)}
     if merge.generation == state["generation"]:
         pairs["ksql_lake.resume"] = json.dumps(state["resume"])
-    options = WriterOptions(
-        compression=merge.files[0].get("compression", "snappy"), file_rows=1 << 60, file_bytes=1 << 60,
-        file_mode=dataset.file_mode,
-    )
+    with pq.ParquetFile(dataset.directory / merge.files[-1]["path"]) as newest:
+        options = options_like(newest, merge.files[-1], dataset.file_mode)
     day = parse_day(merge.partition)
     with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
         for batch in table.to_batches():
@@ -142,7 +85,7 @@ def _entry(state: State, merge: Merge, file: StagedFile, run: str) -> dict[str, 
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": merge.files[0].get("compression", "snappy"),
+        **{key: merge.files[-1][key] for key in ("compression", "compression_level") if key in merge.files[-1]},
         "rowtime_min": file.rowtime_min,
         "rowtime_max": file.rowtime_max,
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from ksql_lake.anchors import canonical
 from ksql_lake.errors import SourceError
 from ksql_lake.metadata import Dataset, State
 from ksql_lake.versions import versions
@@ -43,23 +44,38 @@ def compare(dataset: Dataset, state: State, before: str, after: str) -> list[Dif
     keys = [column["disk_name"] for column in state["columns"] if column["key"]]
     if not keys:
         raise SourceError(f"{dataset.feed}: its source names no key column, so rows cannot be matched")
-    old, new = (_rows(dataset, state, name, keys) for name in (before, after))
-    return list(_differences(old, new, keys))
+    old, new = (_digests(dataset, state, name, keys) for name in (before, after))
+    differ = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    old_rows, new_rows = (_rows(dataset, state, name, keys, differ) for name in (before, after))
+    return list(_differences(old_rows, new_rows, keys))
 
 
-def _rows(dataset: Dataset, state: State, version: str, keys: Sequence[str]) -> dict[str, Row]:
-    paths = [dataset.directory / f["path"] for f in state["files"] if f["partition"] == f"version={version}"]
-    found: dict[str, Row] = {}
-    for path in paths:
-        for row in _read(path):
-            found[repr([row.get(key) for key in keys])] = row
-    return found
+def _digests(dataset: Dataset, state: State, version: str, keys: Sequence[str]) -> dict[str, bytes]:
+    """Key -> digest of its row: what a large table needs of memory is its keys, not its rows."""
+    return {
+        _key(row, keys): hashlib.blake2b(repr(sorted(row.items())).encode(), digest_size=16).digest()
+        for row in _read(dataset, state, version)
+    }
 
 
-def _read(path: Path) -> Iterator[Row]:
-    with pq.ParquetFile(path) as parquet:
-        for batch in parquet.iter_batches():
-            yield from batch.to_pylist()
+def _rows(
+    dataset: Dataset, state: State, version: str, keys: Sequence[str], wanted: Collection[str]
+) -> dict[str, Row]:
+    rows = ((_key(row, keys), row) for row in _read(dataset, state, version)) if wanted else ()
+    return {key: row for key, row in rows if key in wanted}
+
+
+def _key(row: Row, keys: Sequence[str]) -> str:
+    return repr([row.get(key) for key in keys])
+
+
+def _read(dataset: Dataset, state: State, version: str) -> Iterator[Row]:
+    for file in state["files"]:
+        if file["partition"] == f"version={version}":
+            with pq.ParquetFile(dataset.directory / file["path"]) as parquet:
+                for batch in parquet.iter_batches():
+                    for row in batch.to_pylist():
+                        yield {name: canonical(value) for name, value in row.items()}
 
 
 def _differences(old: dict[str, Row], new: dict[str, Row], keys: Sequence[str]) -> Iterator[Difference]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksql_lake import metadata, trash
+from ksql_lake import metadata, quarantine, trash
 from ksql_lake.errors import StateError
 from ksql_lake.files import atomic_write, make_dirs
 from ksql_lake.metadata import Dataset, Move, State
 from ksql_lake.partitions import parse_day
-from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions
+from ksql_lake.writer import PartitionWriter, StagedFile, options_like
 
 RECEIPTS = "logs/erasures"
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -33,12 +34,16 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class Found:
-    """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many."""
+    """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many.
+
+    `set_aside`: the file lies in quarantine.
+    """
 
     path: Path
     entry: dict[str, Any]
     rows: int
     bundle: trash.Bundle | None = None
+    set_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def _matches(array: pa.Array, path: str, wanted: str, value: str) -> Mask:
 
 
 def find(dataset: Dataset, state: State, target: Target) -> Iterator[Found]:
-    """Every file of a feed, in the lake and in the trash, that holds a row of the person."""
+    """Every file of a feed, in the lake, in the trash and in quarantine, that holds a row of the person."""
     for entry in state["files"]:
         path = dataset.directory / entry["path"]
         if rows := _count(path, target):
@@ -106,6 +111,10 @@ def find(dataset: Dataset, state: State, target: Target) -> Iterator[Found]:
             path = bundle.directory / entry["path"]
             if rows := _count(path, target):
                 yield Found(path, entry, rows, bundle)
+    for entry in state.get("quarantine", ()):
+        path = dataset.lake / entry["path"]
+        if rows := _count(path, target):
+            yield Found(path, entry, rows, set_aside=True)
 
 
 def has_column(state: State, target: Target) -> bool:
@@ -137,16 +146,19 @@ def erase(
     make_dirs(staging / "retired")
     moves: list[Move] = []
     entries = {file.entry["path"]: file for file in found if file.bundle is None}
-    kept: list[dict[str, Any]] = []
-    for entry in state["files"]:
-        replaced = entries.get(entry["path"])
-        kept += _replace(dataset, replaced, target, run, dataset.directory, moves) if replaced else [entry]
+    for key, directory in (("files", dataset.directory), ("quarantine", dataset.lake)):
+        kept: list[dict[str, Any]] = []
+        for entry in state.get(key, ()):
+            replaced = entries.get(entry["path"])
+            kept += _replace(dataset, replaced, target, run, directory, moves) if replaced else [entry]
+        if key in state:
+            state[key] = kept
     rows = sum(file.rows for file in found)
-    state["files"] = kept
     trash.count_removed(state, [{**file.entry, "rows": file.rows} for file in found if file.bundle is None], "erase")
     for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
         _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], target, run, moves)
-    salt = secrets.token_hex(16)
+    # One salt for all persons of a feed: a later export hashes each value once, however many were erased.
+    salt = next((e["salt"] for e in state.get("erasures", ())), None) or secrets.token_hex(16)
     done = [e for e in state.get("erasures", []) if e["receipt"] != receipt]
     before = [e for e in state.get("erasures", []) if e["receipt"] == receipt]
     mine = {
@@ -173,13 +185,16 @@ def _replace(
     moves.append(Move.of(dataset, file.path, retired))
     entries = []
     for new in staged:
-        final = directory / new.partition / new.name
-        moves.append(Move.of(dataset, new.staged, final))
+        path = f"{new.partition}/{new.name}"
+        if file.set_aside:
+            name = quarantine.file_name(f"{run}e{number}", new.partition, 1)
+            path = (quarantine.directory(dataset) / name).relative_to(directory).as_posix()
+        moves.append(Move.of(dataset, new.staged, directory / path))
         entries.append(
             {
-                **file.entry, "path": f"{new.partition}/{new.name}", "rows": new.rows, "bytes": new.bytes,
-                "crc32": new.crc32,
+                **file.entry, "path": path, "rows": new.rows, "bytes": new.bytes, "crc32": new.crc32,
                 **(_spans(new) if "offsets" in file.entry else {}),
+                **({"reasons": quarantine.reasons(new.staged, set(file.entry["reasons"]))} if file.set_aside else {}),
             }
         )
     return entries
@@ -194,11 +209,9 @@ def _rewrite(dataset: Dataset, file: Found, target: Target, unique: str) -> list
     partition = file.entry["partition"]
     day = parse_day(partition)
     stem, label = ("data", f"{day:%Y%m%d}") if day else ("snapshot", file.path.name.split("_")[1])
-    options = WriterOptions(
-        compression=file.entry.get("compression", "snappy"), file_rows=1 << 60, file_bytes=1 << 60,
-        file_mode=dataset.file_mode,
-    )
+    stem = "data" if file.set_aside else stem  # of which nothing is left when no row is
     with pq.ParquetFile(file.path) as parquet:
+        options = options_like(parquet, file.entry, dataset.file_mode)
         pairs = parquet.metadata.metadata or {}
         footer = {k.decode(): v.decode() for k, v in pairs.items() if k.startswith(b"ksql_lake")}
         schema = parquet.schema_arrow.remove_metadata()
@@ -276,15 +289,17 @@ def write(lake: Path, receipt: dict[str, Any]) -> Path:
 
 def later(state: State, table: pa.RecordBatch) -> Mask | None:
     """Rows of persons erased before whose later events are to be dropped; None when there is no such rule."""
-    rules = [e for e in state.get("erasures", ()) if e["later"] == "drop"]
+    rules: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for e in state.get("erasures", ()):
+        if e["later"] == "drop":
+            rules[(e["column"], e["salt"])].add(e["hash"])
     if not rules:
         return None
     mask = np.zeros(table.num_rows, bool)
-    for rule in rules:
-        target = Target(rule["column"], "")
-        for value in _values(table, target):
-            if salted(rule["salt"], value) == rule["hash"]:
-                mask |= Target(rule["column"], value).rows_of(table)
+    for (column, salt), hashes in rules.items():
+        for value in _values(table, Target(column, "")):
+            if salted(salt, value) in hashes:
+                mask |= Target(column, value).rows_of(table)
     return mask
 
 

@@ -5,7 +5,9 @@
     ├── FeedError              one feed file is wrong              that feed fails, exit 1
     ├── SchemaError            a column cannot be stored           that feed fails, exit 1
     ├── SourceError            the source contradicts what we know that feed fails, exit 1
+    ├── QualityError           a check of level `fail` failed      that feed fails, exit 1
     ├── StateError             metadata or journal unusable        that feed fails, exit 1
+    ├── CatalogError           a catalog of tables refused         that table is left, exit 1
     ├── LakeBusyError          another run holds the lock          exit 3
     └── KsqlError              the server refused                  that feed fails, exit 1
         ├── KsqlUnavailable    worth another try: down, 429, 503
@@ -16,7 +18,9 @@ Anything else that is raised is a bug: full traceback in the log, one line on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -53,8 +57,20 @@ class SourceError(LakeError):
     """The source does not fit what the lake knows of it."""
 
 
+class QualityError(LakeError):
+    """A check of level `fail` failed and nothing was published; one line for each, and all results of the run."""
+
+    def __init__(self, message: str, results: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.results = tuple(results)
+
+
 class StateError(LakeError):
     """Metadata, journal or state log cannot be used as they are."""
+
+
+class CatalogError(LakeError):
+    """A catalog refused what was sent, or says something of a table that is not ours to change."""
 
 
 class LakeBusyError(LakeError):

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ksql_lake import metadata, retention, streams, tables, trash
-from ksql_lake.errors import ExitCode, LakeBusyError, LakeError
+from ksql_lake.checks import Result
+from ksql_lake.errors import ExitCode, LakeBusyError, LakeError, QualityError
 from ksql_lake.feeds import Feed
 from ksql_lake.files import exclusive_lock
 from ksql_lake.ksqldb import Client, Server
@@ -33,7 +34,7 @@ log = logging.getLogger("export_to_data_lake")
 
 @dataclass(frozen=True)
 class FeedTask:
-    """What to export and how; `days` limits a stream to these days."""
+    """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs."""
 
     feed: Feed
     lake: Path
@@ -49,6 +50,7 @@ class FeedTask:
     rule: retention.Rule | None = None
     trash_days: int = 7
     by: str = ""
+    usual_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class FeedResult:
     reconciled: tuple[str, ...] = ()
     retries: int = 0
     offsets: dict[str, list[int]] = field(default_factory=dict)
+    checks: tuple[Result, ...] = ()
+    quarantined: int = 0
 
 
 def export_feed(
@@ -92,6 +96,8 @@ def export_feed(
                 _retain(task, dataset, outcome)
     except LakeBusyError as error:
         return _failed(task, str(error), started, "busy", ExitCode.LOCKED)
+    except QualityError as error:
+        return replace(_failed(task, str(error), started), checks=error.results)
     except LakeError as error:
         return _failed(task, str(error), started)
     except OSError as error:
@@ -119,6 +125,8 @@ def export_feed(
         tuple(outcome.reconciled),
         outcome.retries,
         outcome.offsets,
+        tuple(outcome.checks),
+        outcome.quarantined,
     )
 
 
@@ -142,9 +150,11 @@ def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
 def _failed(
     task: FeedTask, text: str, started: float, result: str = "failed", code: int = ExitCode.FINDINGS
 ) -> FeedResult:
-    log.error("%s", text)
+    lines = tuple(text.splitlines())
+    for line in lines:
+        log.error("%s", line)
     seconds = round(time.monotonic() - started, 3)
-    return FeedResult(task.feed.name, task.feed.type, result, seconds=seconds, messages=(text,), exit_code=code)
+    return FeedResult(task.feed.name, task.feed.type, result, seconds=seconds, messages=lines, exit_code=code)
 
 
 def file_error(error: OSError) -> str:
@@ -189,13 +199,13 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
         if feed.type == "table":
             table = TableJob(
                 dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink,
-                task.batch_size, progress, feed.forbidden_columns,
+                task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
             )
             return stage_table(client, table, state, now)
         stream = StreamJob(
             dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
-            forbidden_columns=feed.forbidden_columns,
+            forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
         )
         return stage_stream(client, stream, state, now)
 

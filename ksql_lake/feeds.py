@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ksql_lake import checks
 from ksql_lake.errors import FeedError
 from ksql_lake.files import atomic_write
 
 SCHEMA_FILE = "feed.schema.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 REQUIRED = ("feed_name", "feed_type", "ksqldb_source")
 WORDS = {
     str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "an object",
@@ -53,10 +55,12 @@ KEYS: dict[str, Key] = {
     "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
     "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
     "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1),
+    "freshness_hours": Key((int, float), "The newest data may be so old; older is a finding of the report", least=0),
     "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
 }
 
 
@@ -77,10 +81,12 @@ class Feed:
     max_shrink: float
     idle_seconds: float | None
     source_retention_days: int
+    freshness_hours: float | None
     forbidden_columns: tuple[str, ...]
     compression: str | None
     compression_level: int | None
     bloom_filter_columns: tuple[str, ...]
+    checks: tuple[checks.Check, ...]
     path: Path
     raw: Mapping[str, Any]
 
@@ -93,19 +99,22 @@ class FeedProblem:
     message: str
 
 
-def load_all(directory: Path) -> list[Feed | FeedProblem]:
+def load_all(directory: Path, *, patterns: bool = True) -> list[Feed | FeedProblem]:
     """Every feed file of a directory, by name; a broken one never hides the others."""
     found: list[Feed | FeedProblem] = []
     for path in sorted(directory.glob("*.json")):
         try:
-            found.append(load(path))
+            found.append(load(path, patterns=patterns))
         except FeedError as error:
             found.append(FeedProblem(path, str(error)))
     return found
 
 
-def load(path: Path) -> Feed:
+def load(path: Path, *, patterns: bool = True) -> Feed:
     """Read and check one feed file.
+
+    Args:
+        patterns: compile the patterns of its checks, for which Arrow is loaded.
 
     Raises:
         FeedError: all problems of the file, each as file:line:column.
@@ -117,7 +126,7 @@ def load(path: Path) -> Feed:
     except (OSError, UnicodeDecodeError) as error:
         raise FeedError(f"{path}: cannot be read ({error})") from None
     raw = _parse(path, text)
-    problems = [f"{path}:{_position(text, key)}: {problem}" for key, problem in _problems(path, raw)]
+    problems = [f"{path}:{_position(text, key)}: {problem}" for key, problem in _problems(path, raw, patterns)]
     if problems:
         raise FeedError("\n".join(problems))
     table = raw["feed_type"] == "table"
@@ -135,10 +144,12 @@ def load(path: Path) -> Feed:
         max_shrink=raw.get("max_shrink", 0.5),
         idle_seconds=raw.get("idle_seconds"),
         source_retention_days=raw.get("source_retention_days", 7),
+        freshness_hours=raw.get("freshness_hours"),
         forbidden_columns=tuple(raw.get("forbidden_columns", ())),
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
+        checks=checks.parse(raw.get("checks", ())),
         path=path,
         raw=raw,
     )
@@ -186,23 +197,44 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 
 def _position(text: str, key: str) -> str:
-    """line:column of a key, or of the file's start for a missing one."""
-    match = re.search(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:", text)
-    return _line_column(text, match.start() if match else 0)
+    """line:column of a key, or of the file's start for a missing one; `checks[1].level` is a key of a check."""
+    inside = re.fullmatch(r"checks\[(\d+)\]\.?(.*)", key)
+    start, end = _check_span(text, int(inside[1])) if inside else (0, len(text))
+    name = inside[2] if inside else key
+    match = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:").search(text, start, end)
+    return _line_column(text, match.start() if match else start)
+
+
+def _check_span(text: str, number: int) -> tuple[int, int]:
+    """Where one of the checks begins and ends in the text of a feed file."""
+    begin = re.search(r'"checks"\s*:\s*\[', text)
+    at = end = begin.end() if begin else 0
+    for _ in range(number + 1):
+        separator = re.compile(r"[\s,]*").match(text, end)
+        at = separator.end() if separator else end
+        _, end = json.JSONDecoder().raw_decode(text, at)
+    return at, end
 
 
 def _line_column(text: str, at: int) -> str:
     return f"{text.count(chr(10), 0, at) + 1}:{at - text.rfind(chr(10), 0, at)}"
 
 
-def _problems(path: Path, raw: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list[tuple[str, str]]:
     """(key, what is wrong with it), all of them."""
     problems = [(key, f'key "{key}" is missing') for key in REQUIRED if key not in raw]
     problems += [(key, problem) for key, value in raw.items() if (problem := _problem(key, value))]
+    if "checks" in raw:
+        problems += checks.problems(raw["checks"], raw.get("feed_type", ""), patterns=patterns)
     if "retention_versions" in raw and "keep_versions" in raw:
         problems.append(("keep_versions", '"keep_versions" is another name of "retention_versions"; keep one of them'))
-    if "compression_level" in raw and raw.get("compression") not in ("zstd", "gzip"):
+    highest = LEVELED.get(str(raw.get("compression")), 0)
+    level = raw.get("compression_level", 0)
+    if "compression_level" in raw and not highest:
         problems.append(("compression_level", '"compression_level" goes with "compression": "zstd" or "gzip"'))
+    elif isinstance(level, int) and level > highest:
+        found = f'"compression_level" is {level}; {raw["compression"]} goes to {highest}'
+        problems.append(("compression_level", found))
     name = raw.get("feed_name")
     if isinstance(name, str) and name != path.stem:
         problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {path.name}; rename one'))
@@ -215,6 +247,8 @@ def _problem(key: str, value: object) -> str | None:
         close = difflib.get_close_matches(key, KEYS, 1)
         hint = f': did you mean "{close[0]}"?' if close else f"; known are {', '.join(KEYS)}"
         return f'unknown key "{key}"{hint}'
+    if key == "checks":
+        return None  # a language of its own
     found = f'"{key}" is {json.dumps(value, ensure_ascii=False)}; expected '
     if not isinstance(value, known.types) or (isinstance(value, bool) and bool not in known.types):
         return found + WORDS[known.types[-1]]
@@ -241,7 +275,7 @@ def json_schema() -> dict[str, Any]:
             entry["minimum"] = known.least
         if list in known.types:
             entry["items"] = {"type": "string", "minLength": 1}
-        properties[key] = entry
+        properties[key] = {**entry, **checks.json_schema()} if key == "checks" else entry
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A feed of the ksqlDB data lake",
         "type": "object", "required": list(REQUIRED), "additionalProperties": False, "properties": properties,

@@ -69,6 +69,19 @@ def append_line(path: Path, line: bytes, mode: int = 0o644) -> None:
         os.close(handle)
 
 
+def last_line(path: Path) -> bytes:
+    """The last line of a file, however long the file is; b"" where there is none."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        start, tail = file.seek(0, os.SEEK_END), b""
+        while start and b"\n" not in tail.rstrip(b"\n"):
+            start = max(start - (64 << 10), 0)
+            file.seek(start)
+            tail = file.read()
+    return tail.rstrip(b"\n").rpartition(b"\n")[2]
+
+
 def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,13 @@ def append(lake: Path, run: Run) -> None:
     append_line(path, json.dumps(run, ensure_ascii=False).encode())
 
 
-def runs(lake: Path) -> list[Run]:
-    """The runs of the newest few MiB, oldest first; a torn line is passed over."""
+def runs(lake: Path, tail: int = TAIL) -> list[Run]:
+    """The runs in the newest `tail` bytes of the history, oldest first; a torn line is passed over."""
     path = lake / RUNS
     if not path.exists():
         return []
     with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL, 0))
+        file.seek(max(path.stat().st_size - tail, 0))
         lines = file.read().splitlines()
     found = []
     for line in lines:
@@ -34,7 +36,7 @@ def runs(lake: Path) -> list[Run]:
             run = json.loads(line)
         except ValueError:
             continue
-        if isinstance(run, dict) and "feed" in run:
+        if isinstance(run, dict) and {"feed", "ended"} <= run.keys():
             found.append(run)
     return found
 
@@ -42,3 +44,19 @@ def runs(lake: Path) -> list[Run]:
 def latest(lake: Path) -> dict[str, Run]:
     """The last run of each feed."""
     return {run["feed"]: run for run in runs(lake)}
+
+
+def same_weekday(known: Sequence[Run], feed: str, now: dt.datetime) -> tuple[int, ...]:
+    """Rows of each good and whole run of a feed that began on the weekday of `now` (UTC), rows set aside included."""
+    found = []
+    for run in known:
+        if run["feed"] != feed or run.get("result") not in ("ok", "findings") or run.get("days"):
+            continue
+        try:
+            started = dt.datetime.fromisoformat(run["started"])
+            rows = run["rows"] + run.get("quarantined", 0)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if started.weekday() == now.weekday():
+            found.append(rows)
+    return tuple(found)

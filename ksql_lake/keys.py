@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 
 Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 
 
 class KeyHashes:
     """Collects the keys of one answer. Equal keys are found with certainty, different ones all but never confused.
 
-    Each byte of a key's text is multiplied by a random number that belongs to its place, and the products are summed:
-    whole columns at a time, and with other numbers for each answer, so that bad luck does not repeat.
+    Eight bytes of a key's text at a time are mixed with a random number that belongs to their place, and summed: whole
+    columns at once, and with other numbers for each answer, so that bad luck does not repeat.
 
     Args:
         positions: of the key columns in the batches.
@@ -35,32 +36,76 @@ class KeyHashes:
     def add(self, batch: pa.RecordBatch) -> None:
         """The next rows of the answer."""
         if self._positions:
-            parts = [self._of_text(_text(batch.column(i))) for i in self._positions]
-            mixed = [part * factor for part, factor in zip(parts, self._column_factors, strict=True)]
-            self._hashes.append(np.add.reduce(mixed))
+            self._hashes.append(self.of([batch.column(i) for i in self._positions]))
+
+    def of(self, columns: Sequence[pa.Array]) -> Hashes:
+        """The hashes of the rows of these key columns; comparable with all that this object makes."""
+        parts = [self._of(column) for column in columns]
+        mixed = [part * factor for part, factor in zip(parts, self._column_factors, strict=True)]
+        hashes: Hashes = np.add.reduce(mixed)
+        return hashes
 
     def twice(self) -> bool:
         """Whether any key came more than once."""
-        if not self._hashes:
-            return False
-        every = np.sort(np.concatenate(self._hashes))
-        return bool((every[1:] == every[:-1]).any())
+        return repeats(self._hashes) > 0
+
+    def _of(self, column: pa.Array) -> Hashes:
+        if pa.types.is_integer(column.type) or pa.types.is_temporal(column.type):
+            wide = column if pa.types.is_int64(column.type) else _wide(column)
+            values = wide.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
+            hashes = _mixed(values ^ self._number(0))
+            if column.null_count:
+                hashes[np.asarray(column.is_null())] = self._number(1)
+            return hashes
+        return self._of_text(_text(column))
 
     def _of_text(self, array: pa.Array) -> Hashes:
         offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-        lengths = np.diff(offsets)
-        if not offsets[-1] - offsets[0]:
-            return lengths.astype(np.uint64)
-        data = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-        longest = int(lengths.max())
-        if longest > len(self._factors):
-            self._factors = np.concatenate([self._factors, self._more(longest - len(self._factors))])
-        ends = offsets[1:] - offsets[0]
-        places = np.arange(len(data)) - np.repeat(ends - lengths, lengths)
-        products = (data.astype(np.uint64) + np.uint64(1)) * self._factors[places]
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(products, dtype=np.uint64)])
-        hashes: Hashes = sums[ends] - sums[ends - lengths] + lengths.astype(np.uint64)
-        return hashes ^ (hashes >> np.uint64(29))
+        lengths, starts = np.diff(offsets), offsets[:-1] - offsets[0]
+        hashes = _mixed(lengths.astype(np.uint64) ^ self._number(0))
+        size = int(offsets[-1] - offsets[0])
+        if not size:
+            return hashes
+        data = np.zeros(size + 8, np.uint8)
+        data[:size] = np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+        words: Hashes = np.ndarray((size + 1,), np.dtype("<u8"), data, strides=(1,))  # one begins at every byte
+        rows = np.arange(len(lengths))
+        for place in range((int(lengths.max()) + 7) // 8):
+            rows = rows[lengths[rows] > 8 * place]
+            left = np.minimum(lengths[rows] - 8 * place, 8)
+            word = words[starts[rows] + 8 * place] & _FIRST_BYTES[left]
+            hashes[rows] += _mixed(word ^ self._number(2 * place + 1)) * self._number(2 * place + 2)
+        return hashes
+
+    def _number(self, place: int) -> np.uint64:
+        """A random number that belongs to a place."""
+        if place >= len(self._factors):
+            self._factors = np.concatenate([self._factors, self._more(place + 1)])
+        number: np.uint64 = self._factors[place]
+        return number
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """Each bit of a value in each bit of the result, one to one; in place."""
+    values ^= values >> np.uint64(33)
+    values *= np.uint64(0xFF51AFD7ED558CCD)
+    values ^= values >> np.uint64(29)
+    values *= np.uint64(0xC4CEB9FE1A85EC53)
+    values ^= values >> np.uint64(32)
+    return values
+
+
+def _wide(column: pa.Array) -> pa.Array:
+    """Times as the numbers they are."""
+    return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64()).cast(pa.int64())
+
+
+def repeats(parts: Sequence[Hashes]) -> int:
+    """How many rows have a key that another row before them has."""
+    if not parts:
+        return 0
+    every = np.sort(np.concatenate(parts))
+    return int((every[1:] == every[:-1]).sum())
 
 
 def _text(column: pa.Array) -> pa.Array:

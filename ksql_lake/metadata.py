@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.errors import StateError
-from ksql_lake.files import append_line, atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.files import append_line, atomic_write, fsync_dir, last_line, make_dirs, remove_tree
 
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
 TRASH = ".trash"
+QUARANTINE = "quarantine"
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
 State = dict[str, Any]
 
@@ -250,7 +251,7 @@ def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
         os.rename(origin, final)
         fsync_dir(final.parent)
     for parent in {(dataset.lake / source).parent for source, _ in moves}:
-        for top in (dataset.directory, dataset.lake / TRASH):
+        for top in (dataset.directory, dataset.lake / TRASH, dataset.lake / QUARANTINE):
             _remove_emptied(top, parent)
 
 
@@ -278,8 +279,8 @@ def _remember(dataset: Dataset, state: State) -> None:
 
 
 def _last_logged(dataset: Dataset) -> int | None:
-    lines = dataset.log.read_bytes().splitlines() if dataset.log.exists() else []
-    return _sequence_of(lines[-1]) if lines else None
+    line = last_line(dataset.log)
+    return _sequence_of(line) if line else None
 
 
 def _sequence_of(line: bytes) -> int | None:

@@ -2,8 +2,8 @@
 
     python -m ksql_lake.native             builds it with the C compiler that is there (cc, or $CC)
 
-What it does is in native.c; `native_rows` and `body` use it. The file's name carries a hash of the source, so that a library
-of another version is never loaded; without one, everything works as it does in Python.
+What it does is in native.c; `native_rows` and `body` use it. The file's name carries a hash of the source, so that a
+library of another version is never loaded; without one, everything works as it does in Python.
 """
 
 from __future__ import annotations

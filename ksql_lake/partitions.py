@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import numpy as np
-import numpy.typing as npt
-
 from ksql_lake.errors import ConfigError
+
+if TYPE_CHECKING:  # reports only parse paths, and NumPy takes longer to load than a report to make
+    import numpy as np
+    import numpy.typing as npt
 
 PARTITION_KEYS = ("year", "month", "day", "version")
 
@@ -88,6 +90,8 @@ def days_of(rowtimes: npt.NDArray[np.int64], tz: str) -> npt.NDArray[np.int32]:
     Raises:
         ConfigError: no such time zone.
     """
+    import numpy as np
+
     zone = _zone(tz)
     times = np.asarray(rowtimes, dtype=np.int64)
     if tz != "UTC" and times.size:
@@ -99,6 +103,8 @@ def days_of(rowtimes: npt.NDArray[np.int64], tz: str) -> npt.NDArray[np.int32]:
 
 def _offsets_of(seconds: npt.NDArray[np.int64], zone: tzinfo) -> npt.NDArray[np.int64]:
     """The zone's offset in seconds at each epoch second: one look per hour, or per second where it changes."""
+    import numpy as np
+
     hours, inverse = np.unique(np.floor_divide(seconds, _HOUR), return_inverse=True)
     looked_up = [_hour_offset(int(hour), zone) for hour in hours]
     changing = np.array([offset is None for offset in looked_up])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksql_lake.metadata import Dataset
+from ksql_lake.metadata import QUARANTINE, Dataset
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,14 @@ class Drift:
 
 
 def drift(dataset: Dataset) -> Iterator[Drift]:
-    """Every directory and file of a feed with another mode; links are passed over."""
-    if not dataset.directory.is_dir():
-        return
-    for path in (dataset.directory, *sorted(dataset.directory.rglob("*"))):
+    """Every directory and file of a feed with another mode, in quarantine too; links are passed over."""
+    for top in (dataset.directory, dataset.lake / QUARANTINE / dataset.feed):
+        if top.is_dir():
+            yield from _drift(dataset, top)
+
+
+def _drift(dataset: Dataset, top: Path) -> Iterator[Drift]:
+    for path in (top, *sorted(top.rglob("*"))):
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             continue

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksql_lake import metadata
+from ksql_lake import metadata, quarantine
 from ksql_lake.anchors import merge, ranges
 from ksql_lake.errors import StateError
 from ksql_lake.metadata import Dataset, State
+from ksql_lake.writer import LEVEL
 
 KEY = b"ksql_lake"
 RESUME = b"ksql_lake.resume"
@@ -51,9 +52,10 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         StateError: neither journal, log nor Parquet file says what the feed holds; nothing was touched.
     """
     journals = sorted(dataset.staging.glob(f"*/{metadata.JOURNAL}"))
-    found, strange = _files(dataset)
+    found, strange = _files(dataset, dataset.directory)
+    aside_, _ = _files(dataset, quarantine.directory(dataset))
     log = _log(dataset)
-    if not journals and not found and not log:
+    if not journals and not found and not aside_ and not log:
         raise StateError(f"{dataset.directory}: no Parquet file of ours and no state log; nothing to rebuild from")
     done = [f"{path}: was not written by this tool; left alone, and not in the metadata" for path in strange]
     aside = metadata.set_aside(dataset, stamp)
@@ -61,7 +63,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         done.append(f"set the old metadata aside as {aside}")
     if journals:
         return [*done, *metadata.recover(dataset, trusted=True)]
-    state = (_table if dataset.kind == "table" else _stream)(dataset, found, log)
+    state = (_table if dataset.kind == "table" else _stream)(dataset, found, aside_, log)
     metadata.summarise(state)
     metadata.restore(dataset, state)
     metadata.recover(dataset)
@@ -72,10 +74,10 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
     return [*done, f"rebuilt {dataset.metadata}: {state['total_records']} rows in {len(state['files'])} files"]
 
 
-def _files(dataset: Dataset) -> tuple[list[Found], list[Path]]:
+def _files(dataset: Dataset, directory: Path) -> tuple[list[Found], list[Path]]:
     """Our files in the order they were made, and those of somebody else."""
     found, strange = [], []
-    for path in sorted(dataset.directory.rglob("*.parquet")):
+    for path in sorted(directory.rglob("*.parquet")):
         try:
             parquet = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
@@ -92,14 +94,15 @@ def _files(dataset: Dataset) -> tuple[list[Found], list[Path]]:
 
 def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping[bytes, bytes]) -> Found:
     footer = json.loads(pairs[KEY])
-    relative = path.relative_to(dataset.directory)
+    labels = json.loads(pairs[quarantine.LABELS.encode()]) if quarantine.LABELS.encode() in pairs else None
+    relative = path.relative_to(dataset.directory if labels is None else dataset.lake)
     entry = {
         "path": relative.as_posix(),
-        "partition": relative.parent.as_posix(),
+        "partition": relative.parent.as_posix() if labels is None else quarantine.partition_of(path.name),
         "rows": parquet.metadata.num_rows,
         "bytes": path.stat().st_size,
         "crc32": _checksum(path),
-        "compression": _compression(parquet),
+        **_compression(parquet),
     }
     spans: dict[int, list[tuple[int, int]]] = {}
     if dataset.kind == "stream":
@@ -119,15 +122,18 @@ def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping
         "origin": footer.get("origin", "export"),
         "schema_version": footer["schema_version"],
         "exported_at": _moment(footer["run"]),
+        **({} if labels is None else {"reasons": quarantine.reasons(path, labels)}),
     }
     resume = json.loads(pairs[RESUME]) if RESUME in pairs else None
     return Found(entry, footer, resume, spans)
 
 
-def _compression(parquet: pq.ParquetFile) -> str:
+def _compression(parquet: pq.ParquetFile) -> dict[str, Any]:
     groups = parquet.metadata.num_row_groups
     name = parquet.metadata.row_group(0).column(0).compression.lower() if groups else "none"
-    return "none" if name == "uncompressed" else str(name)
+    level = (parquet.metadata.metadata or {}).get(LEVEL.encode())
+    known = {} if level is None else {"compression_level": int(level)}
+    return {"compression": "none" if name == "uncompressed" else str(name), **known}
 
 
 def _checksum(path: Path) -> int:
@@ -157,30 +163,41 @@ def _log(dataset: Dataset) -> list[State]:
 
 
 def _base(
-    dataset: Dataset, found: Sequence[Found], log: Sequence[State], empty: Callable[[Mapping[str, Any]], State]
+    dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State],
+    empty: Callable[[Mapping[str, Any]], State],
 ) -> State:
     """The newest of what log and footers say, with every file, and with when each was exported."""
     last = log[-1] if log else {}
-    newest = found[-1].footer if found else {}
+    every = _in_order(found, aside)
+    newest = every[-1].footer if every else {}
     state: State = {**empty(last or newest), **last}
     moments = {line["sequence"]: line["last_export"] for line in log}
-    for file in found:
+    for file in every:
         file.entry["exported_at"] = moments.get(file.footer["sequence"]) or file.entry["exported_at"]
     if newest.get("sequence", 0) > state["sequence"]:
         state |= {key: newest[key] for key in ("sequence", "run", "columns", "schema_version")}
-        state["last_export"] = found[-1].entry["exported_at"]
+        state["last_export"] = every[-1].entry["exported_at"]
     state["files"] = [file.entry for file in found]
+    known = {entry["path"] for entry in state.get("quarantine", ())}
+    lost = [file.entry for file in aside if file.footer["sequence"] > last.get("sequence", 0)]
+    if lost:
+        state["quarantine"] = [*state.get("quarantine", ()), *(entry for entry in lost if entry["path"] not in known)]
     return state
 
 
-def _stream(dataset: Dataset, found: Sequence[Found], log: Sequence[State]) -> State:
+def _in_order(found: Sequence[Found], aside: Sequence[Found]) -> list[Found]:
+    """Files of the lake and those in quarantine, in the order they were made."""
+    return sorted([*found, *aside], key=lambda file: file.footer["sequence"])
+
+
+def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State]) -> State:
     from ksql_lake.streams import empty_state
 
-    state = _base(dataset, found, log, lambda footer: empty_state(
+    state = _base(dataset, found, aside, log, lambda footer: empty_state(
         footer["source"], footer["timezone"], footer.get("timestamp_column"), footer["created_at"]
     ))
     known = log[-1]["sequence"] if log else 0
-    for file in found:
+    for file in _in_order(found, aside):
         if file.footer["sequence"] <= known:
             continue
         generation, origin = file.footer["generation"], file.entry["origin"]
@@ -202,10 +219,10 @@ def _stream(dataset: Dataset, found: Sequence[Found], log: Sequence[State]) -> S
     return state
 
 
-def _table(dataset: Dataset, found: Sequence[Found], log: Sequence[State]) -> State:
+def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State]) -> State:
     from ksql_lake.tables import empty_state
 
-    state = _base(dataset, found, log, lambda footer: empty_state(footer["source"], footer["created_at"]))
+    state = _base(dataset, found, aside, log, lambda footer: empty_state(footer["source"], footer["created_at"]))
     known = log[-1]["sequence"] if log else 0
     for file in found:
         number = int(str(file.footer["version"]).removeprefix("v"))

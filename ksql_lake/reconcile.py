@@ -72,8 +72,12 @@ def reconcile(
 
 
 def _removed(state: metadata.State) -> Counter[dt.date]:
-    """Rows per day that were taken out here (retention, erasure)."""
+    """Rows per day that were taken out here (retention, erasure), or that a check set aside."""
     found: Counter[dt.date] = Counter()
+    for entry in state.get("quarantine", ()):
+        day = parse_day(entry["partition"])
+        if entry["generation"] == state["generation"] and day is not None:
+            found[day] += entry["rows"]
     for partition, entry in state.get("removed", {}).items():
         day = parse_day(partition)
         if day is not None:
@@ -88,7 +92,7 @@ def compare(
 
     Args:
         exported_whole: False for a feed that only `--date` runs have filled so far.
-        removed: rows of each day that retention or an erasure took out of the lake.
+        removed: rows of each day that retention or an erasure took out of the lake, or a check set aside.
     """
     oldest = min((day for day, rows in source.days.items() if rows), default=None)
     found = []
@@ -116,7 +120,7 @@ def _reason(
     if missing <= newer:
         return f"{missing:,} newer than the last export", True
     if missing <= newer + removed:
-        return f"{removed:,} removed here by retention or erasure", True
+        return f"{removed:,} removed here by retention or erasure, or set aside", True
     return (
         f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they came late and land with the "
         "next export; if they stay, report it"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ksql_lake import metadata
+from ksql_lake.checks import Result
 from ksql_lake.files import remove_tree
 from ksql_lake.metadata import Dataset, Move, State
 
@@ -17,7 +18,7 @@ from ksql_lake.metadata import Dataset, Move, State
 class Outcome:
     """What one export did; `findings` are lines a person should read, `reconciled` one line a day.
 
-    `offsets` is Kafka partition -> first and last offset that was exported.
+    `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the rows set aside.
     """
 
     rows: int = 0
@@ -29,6 +30,8 @@ class Outcome:
     retries: int = 0
     reconciled: list[str] = field(default_factory=list)
     offsets: dict[str, list[int]] = field(default_factory=dict)
+    checks: list[Result] = field(default_factory=list)
+    quarantined: int = 0
 
     def retried(self, note: str) -> None:
         """Count a try that failed and remember why."""
@@ -45,6 +48,8 @@ class Outcome:
         self.findings += later.findings
         self.notes += later.notes
         self.offsets = later.offsets
+        self.checks = later.checks
+        self.quarantined += later.quarantined
 
 
 @dataclass(frozen=True)

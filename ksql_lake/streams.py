@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ksql_lake import __version__, metadata
 from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
+from ksql_lake.checks import Check, Result
 from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
 from ksql_lake.errors import AnswerCut, KsqlUnavailable, SourceError
@@ -26,6 +27,8 @@ from ksql_lake.files import remove_tree
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.pace import POLL, Limits, Pace
 from ksql_lake.partitions import day_bounds, day_path, days_of
+from ksql_lake.quality import Checker, Occasion, judge, results
+from ksql_lake.quarantine import Aside
 from ksql_lake.retry import delay, until_answered
 from ksql_lake.rows import Decoder, ErrorRow
 from ksql_lake.staged import Outcome, Staged
@@ -51,6 +54,8 @@ class StreamJob:
     batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
     forbidden_columns: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    usual_rows: tuple[int, ...] = ()
 
 
 def stream_query(
@@ -81,13 +86,15 @@ def _case(anchors: Mapping[int, Anchor], otherwise: int) -> str:
 
 @dataclass
 class Attempt:
-    """What one query brought: staged files, and the anchors after it."""
+    """What one query brought: staged files, rows set aside and what the checks found, and the anchors after it."""
 
-    files: list[StagedFile]
-    anchors: dict[int, Anchor]
-    rows: int
-    ranges: dict[int, list[tuple[int, int]]]
-    verified: bool
+    checker: Checker
+    aside: Aside
+    files: list[StagedFile] = field(default_factory=list)
+    anchors: dict[int, Anchor] = field(default_factory=dict)
+    rows: int = 0
+    ranges: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    verified: bool = False
 
 
 class StreamExport:
@@ -112,7 +119,7 @@ class StreamExport:
         failing_since: float | None = None
         tries = 0
         while True:
-            before = self.rows
+            before = self._taken
             try:
                 ended = self._attempt()
                 self.notes.append(f"ended: {ended}")
@@ -126,7 +133,7 @@ class StreamExport:
                 return True
             except KsqlUnavailable as error:
                 now = time.monotonic()
-                if self.rows > before or failing_since is None:
+                if self._taken > before or failing_since is None:
                     failing_since, tries = now, 0
                 pause = delay(tries)
                 tries += 1
@@ -145,6 +152,11 @@ class StreamExport:
     @property
     def rows(self) -> int:
         return sum(attempt.rows for attempt in self.attempts)
+
+    @property
+    def _taken(self) -> int:
+        """New rows so far, set aside or not."""
+        return self.rows + sum(attempt.aside.rows for attempt in self.attempts)
 
     def _give_up(self, error: KsqlUnavailable) -> None:
         self.drop_unverified()
@@ -169,7 +181,6 @@ class StreamExport:
                 job.dataset.feed, self.state["columns"], answer.columns[3:], RESERVED, self.state["schema_version"]
             )
             self.state["columns"], self.state["schema_version"] = columns, version
-            directory = job.dataset.staging / self.run / f"a{len(self.attempts)}"
             schema = pa.schema(
                 [
                     pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
@@ -178,19 +189,32 @@ class StreamExport:
                     *schema_of(columns),
                 ]
             )
-            unique = f"{self.run}a{len(self.attempts)}"
-            writer = PartitionWriter(directory, schema, unique, "data", job.writer, {"ksql_lake": self._footer()})
-            attempt = Attempt([], {}, 0, {}, False)
+            attempt = self._begin(schema)
+            name = f"a{len(self.attempts)}"
+            directory, footer = job.dataset.staging / self.run / name, {"ksql_lake": self._footer()}
+            writer = PartitionWriter(directory, schema, f"{self.run}{name}", "data", job.writer, footer)
             try:
                 return self._drain(answer, writer, schema, attempt)
             except (TopicRecreated, SourceError):
                 writer.abort()
+                attempt.aside.abort()
                 raise
             finally:
                 attempt.verified = not self.sieve.pending
                 attempt.anchors = dict(self.sieve.anchors)
-                attempt.files = writer.close({"ksql_lake.resume": json.dumps(_resume(attempt.anchors))})
+                resume = {"ksql_lake.resume": json.dumps(_resume(attempt.anchors))}
+                attempt.files = writer.close(resume)
+                attempt.aside.close(resume)
                 self.attempts.append(attempt)
+
+    def _begin(self, schema: pa.Schema) -> Attempt:
+        """The next attempt; its checks know the values of the attempts before it."""
+        job, name = self.job, f"a{len(self.attempts)}"
+        names = {column["name"]: column["disk_name"] for column in self.state["columns"]}
+        before = self.attempts[-1].checker if self.attempts else None
+        checker = Checker(job.dataset.feed, job.checks, schema, names, before)
+        directory, footer = job.dataset.staging / self.run / f"{name}q", {"ksql_lake": self._footer()}
+        return Attempt(checker, Aside(directory, schema, f"{self.run}{name}", job.writer, footer))
 
     def _window(self) -> tuple[int, int] | None:
         """One span of ROWTIME that holds all days asked for; a day by another column cannot be asked of the server."""
@@ -258,13 +282,25 @@ class StreamExport:
             for partition in np.unique(partitions[keep]).tolist():
                 exported = ranges(np.sort(offsets[keep & (partitions == partition)]))
                 attempt.ranges.setdefault(partition, []).extend(exported)
+        self.job.progress(int(keep.sum()))
+        self._set_aside(table, keep, days, attempt)
         for day in np.unique(days[keep]).tolist():
             chosen = keep & (days == day)
             part = table if chosen.all() else table.filter(pa.array(chosen))
             date = EPOCH + dt.timedelta(days=day)
             writer.write(part, day_path(date), date.strftime("%Y%m%d"))
         attempt.rows += int(keep.sum())
-        self.job.progress(int(keep.sum()))
+
+    def _set_aside(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, attempt: Attempt) -> None:
+        """Show the new rows to the checks; the bad ones are taken out of `keep`."""
+        bad = attempt.checker.look(table if keep.all() else table.filter(pa.array(keep)))
+        if bad is None:
+            return
+        rows = np.flatnonzero(keep)[bad.mask]
+        keep[rows] = False
+        for day in np.unique(days[rows]).tolist():
+            date = EPOCH + dt.timedelta(days=day)
+            attempt.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[rows] == day)
 
     def _report_gaps(self) -> None:
         for partition, lost in self.sieve.gaps:
@@ -380,15 +416,27 @@ def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Cal
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
     export = StreamExport(client, job, source, state)
     recreated = False
-    if not state["resume"] and client.is_empty(source.name):
-        outcome.notes.append("the stream is empty")
-    else:
-        try:
+    try:
+        if not state["resume"] and client.is_empty(source.name):
+            outcome.notes.append("the stream is empty")
+        else:
             recreated = export.read()
-        except BaseException:
-            remove_tree(job.dataset.staging / export.run)
-            raise
-    return _staged(job, export, outcome, now(), recreated)
+        export.drop_unverified()
+        outcome.checks = _verdict(job, export, now(), recreated)
+        export.findings += judge(job.dataset.feed, outcome.checks)
+        return _staged(job, export, outcome, now(), recreated)
+    except BaseException:
+        remove_tree(job.dataset.staging / export.run)
+        raise
+
+
+def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) -> list[Result]:
+    """What the checks say of the attempts that count."""
+    part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
+    state = export.state
+    newest = max((f["rowtime_max"] for f in [*state["files"], *state.get("quarantine", ())]), default=None)
+    occasion = Occasion(dt.datetime.fromisoformat(now), job.usual_rows, newest, part)
+    return results(job.checks, [attempt.checker for attempt in export.attempts], occasion)
 
 
 def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
@@ -403,8 +451,7 @@ def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
 def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, recreated: bool) -> Staged:
     """The attempts that count, and the state that publishing them makes."""
     state = export.state
-    export.drop_unverified()
-    moves = []
+    moves = _set_aside(job, export, outcome, now)
     for attempt in export.attempts:
         for file in attempt.files:
             target = job.dataset.directory / file.partition / file.name
@@ -425,12 +472,30 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
     state["last_run"] = {
         "ended": now,
         "rows": export.rows,
-        "files": len(moves),
+        "files": outcome.files,
         "result": "findings" if export.findings else "ok",
     }
+    if outcome.checks or "checks" in state:
+        state["checks"] = [asdict(result) for result in outcome.checks]
     record_schema(state, now)
     metadata.summarise(state)
     return Staged(export.run, base, tuple(moves), state, outcome, recreated)
+
+
+def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
+    """Count in the rows that the checks set aside; the renames of their files."""
+    state, moves = export.state, []
+    common = {
+        **job.writer.codec, "generation": state["generation"], "run": job.run,
+        "origin": _origin(job), "schema_version": state["schema_version"], "exported_at": now,
+    }
+    for number, attempt in enumerate(export.attempts):
+        renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}", common)
+        moves += renames
+        if entries:
+            state["quarantine"] = [*state.get("quarantine", ()), *entries]
+        outcome.quarantined += attempt.aside.rows
+    return moves
 
 
 def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
@@ -465,7 +530,7 @@ def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": job.writer.compression,
+        **job.writer.codec,
         "rowtime_min": file.rowtime_min,
         "rowtime_max": file.rowtime_max,
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},

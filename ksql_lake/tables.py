@@ -11,12 +11,13 @@ import datetime as dt
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from ksql_lake import __version__, metadata
+from ksql_lake.checks import Check
 from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
@@ -26,6 +27,8 @@ from ksql_lake.keys import KeyHashes
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.pace import POLL, Limits
 from ksql_lake.partitions import version_path
+from ksql_lake.quality import Checker, Occasion, judge, results
+from ksql_lake.quarantine import Aside
 from ksql_lake.retry import until_answered
 from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
 from ksql_lake.staged import Outcome, Staged
@@ -50,14 +53,62 @@ class TableJob:
     batch_size: int = 10_000
     progress: Callable[[int], None] = lambda rows: None
     forbidden_columns: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    usual_rows: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole copy of the table, staged."""
+    """A whole copy of the table, staged; `rows` are those the table answered with, set aside or not."""
 
     files: list[StagedFile]
     rows: int
+    checker: Checker
+    aside: Aside
+
+
+class Sink:
+    """Takes the rows of one try at a copy: past the checks into the files of the next version, or aside.
+
+    Args:
+        columns: the header's columns.
+    """
+
+    def __init__(self, job: TableJob, state: metadata.State, columns: list[Column]) -> None:
+        self.job, self.state, self.rows = job, state, 0
+        state["columns"], state["schema_version"] = evolve(
+            job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
+        )
+        recorded = state["columns"]
+        positions = {column.name: i for i, column in enumerate(columns)}
+        self._positions = [positions[column["name"]] for column in recorded]
+        self._schema = schema_of(recorded)
+        self._partition = version_path(state["last_version"] + 1)
+        names = {column["name"]: column["disk_name"] for column in recorded}
+        self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
+        directory, footer = job.dataset.staging / job.run, {"ksql_lake": _footer(job, state)}
+        self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
+        self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """The next rows of the answer."""
+        arrays = [batch.column(position) for position in self._positions]
+        made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        erased = later(self.state, made)
+        made = made if erased is None else made.filter(pa.array(~erased))
+        day = self.job.run[:8]
+        bad = self._checker.look(made)
+        if bad is not None:
+            self._aside.write(bad, self._partition, day)
+            made = made.filter(pa.array(~bad.mask))
+        self._writer.write(made, self._partition, day)
+        self.rows += len(batch)
+        self.job.progress(len(batch))
+
+    def close(self) -> Snapshot:
+        """All rows came."""
+        self._aside.close()
+        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
 
 
 def empty_state(source: str, now: str) -> metadata.State:
@@ -96,7 +147,11 @@ def stage_table(client: Client, job: TableJob, state: metadata.State, now: Calla
     try:
         snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, outcome.retried)
         _refuse_shrunk(job, state, snapshot.rows)
-        return _staged(job, state, snapshot, outcome, now())
+        occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
+        outcome.checks = results(job.checks, [snapshot.checker], occasion)
+        found = judge(job.dataset.feed, outcome.checks)
+        outcome.findings += found
+        return _staged(job, state, snapshot, outcome, found, now())
     except BaseException:
         remove_tree(job.dataset.staging / job.run)
         raise
@@ -120,9 +175,9 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
     with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
         columns = _columns(job, answer, source)
         keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
-        writer, schema = _writer(job, state, columns)
+        sink = Sink(job, state, columns)
         decoder = Decoder(answer.columns, job.batch_size)
-        rows, closed = 0, False
+        closed = False
         deadline = time.monotonic() + job.limits.duration
         heard = time.monotonic()
         while (lines := answer.read(POLL)) != b"":
@@ -134,8 +189,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
             heard = now
             for element in decoder.decode(lines):
                 if isinstance(element, pa.RecordBatch):
-                    _write(job, state, columns, writer, schema, element)
-                    rows += len(element)
+                    sink.write(element)
                     keys.add(element)
                 elif isinstance(element, ErrorRow):
                     raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
@@ -147,7 +201,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
             raise AnswerCut(f"{source.name}: the server went away right after its answer, which may be a part only")
     if keys.twice():
         raise AnswerCut(f"{source.name}: a key came twice, as happens when a node fails in the middle")
-    return Snapshot(writer.close(), rows)
+    return sink.close()
 
 
 def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
@@ -161,12 +215,10 @@ def _changelog(client: Client, job: TableJob, source: Source, state: metadata.St
         try:
             _fold_answer(answer, decoder, fold, job, source)
             fold.prepare()
-            writer, schema = _writer(job, state, columns)
-            rows = 0
+            sink = Sink(job, state, columns)
             for batch in fold.batches():
-                _write(job, state, columns, writer, schema, batch)
-                rows += len(batch)
-            return Snapshot(writer.close(), rows)
+                sink.write(batch)
+            return sink.close()
         finally:
             fold.close()
 
@@ -206,11 +258,7 @@ def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
 
 
-def _writer(job: TableJob, state: metadata.State, columns: list[Column]) -> tuple[PartitionWriter, pa.Schema]:
-    state["columns"], state["schema_version"] = evolve(
-        job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
-    )
-    schema = schema_of(state["columns"])
+def _footer(job: TableJob, state: metadata.State) -> str:
     footer = {
         "tool": __version__,
         "feed": job.dataset.feed,
@@ -222,23 +270,7 @@ def _writer(job: TableJob, state: metadata.State, columns: list[Column]) -> tupl
         "schema_version": state["schema_version"],
         "columns": state["columns"],
     }
-    directory = job.dataset.staging / job.run / "files"
-    text = json.dumps(footer, ensure_ascii=False)
-    return PartitionWriter(directory, schema, job.run, "snapshot", job.writer, {"ksql_lake": text}), schema
-
-
-def _write(
-    job: TableJob, state: metadata.State, columns: list[Column], writer: PartitionWriter, schema: pa.Schema,
-    batch: pa.RecordBatch,
-) -> None:
-    positions = {column.name: i for i, column in enumerate(columns)}
-    arrays = [batch.column(positions[column["name"]]) for column in state["columns"]]
-    day = dt.datetime.strptime(job.run[:8], "%Y%m%d").strftime("%Y%m%d")
-    made = pa.RecordBatch.from_arrays(arrays, schema=schema)
-    erased = later(state, made)
-    made = made if erased is None else made.filter(pa.array(~erased))
-    writer.write(made, version_path(state["last_version"] + 1), day)
-    job.progress(len(batch))
+    return json.dumps(footer, ensure_ascii=False)
 
 
 def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
@@ -258,13 +290,17 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
         )
 
 
-def _staged(job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, now: str) -> Staged:
+def _staged(
+    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state["last_version"] + 1
     path = version_path(number)
     directory = job.dataset.staging / job.run / "files" / path
     make_dirs(directory)
-    move = metadata.Move.of(job.dataset, directory, job.dataset.directory / path)
+    moves = [metadata.Move.of(job.dataset, directory, job.dataset.directory / path)]
+    moves += _set_aside(job, state, snapshot.aside, now)
+    rows = sum(file.rows for file in snapshot.files)
     state["files"] += [_file_entry(job, state, file, path, now) for file in snapshot.files]
     base = state["sequence"]
     state |= {
@@ -273,14 +309,40 @@ def _staged(job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: O
         "last_export": now,
         "last_version": number,
         "current": {"version": f"v{number}", "path": path},
-        "findings": [],
-        "last_run": {"ended": now, "rows": snapshot.rows, "files": len(snapshot.files), "result": "ok"},
+        "findings": [{"at": now, "message": message} for message in found],
+        "last_run": {
+            "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
+        },
     }
+    if outcome.checks or "checks" in state:
+        state["checks"] = [asdict(result) for result in outcome.checks]
     record_schema(state, now)
     metadata.summarise(state)
-    outcome.rows, outcome.files, outcome.version = snapshot.rows, len(snapshot.files), f"v{number}"
+    outcome.rows, outcome.files, outcome.version = rows, len(snapshot.files), f"v{number}"
+    outcome.quarantined = snapshot.aside.rows
     outcome.bytes = sum(file.bytes for file in snapshot.files)
-    return Staged(job.run, base, (move,), state, outcome)
+    return Staged(job.run, base, tuple(moves), state, outcome)
+
+
+def _set_aside(job: TableJob, state: metadata.State, aside: Aside, now: str) -> list[metadata.Move]:
+    """Count in the rows that the checks set aside; those of versions that are gone go for good."""
+    there = {file["partition"] for file in state["files"]}
+    kept, moves = [], []
+    for number, entry in enumerate(state.get("quarantine", ())):
+        if entry["partition"] in there:
+            kept.append(entry)
+        else:
+            retired = job.dataset.staging / job.run / "retired" / f"{number}.parquet"
+            make_dirs(retired.parent)
+            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry["path"], retired))
+    common = {
+        **job.writer.codec, "run": job.run, "origin": "export",
+        "schema_version": state["schema_version"], "exported_at": now,
+    }
+    renames, entries = aside.publish(job.dataset, job.run, common)
+    if "quarantine" in state or entries:
+        state["quarantine"] = kept + entries
+    return moves + renames
 
 
 def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: str, now: str) -> dict[str, Any]:
@@ -290,7 +352,7 @@ def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: st
         "rows": file.rows,
         "bytes": file.bytes,
         "crc32": file.crc32,
-        "compression": job.writer.compression,
+        **job.writer.codec,
         "run": job.run,
         "origin": "export",
         "schema_version": state["schema_version"],

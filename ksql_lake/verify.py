@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake.columns import schema_of
+from ksql_lake.metadata import QUARANTINE
 
 State = dict[str, Any]
 
@@ -20,17 +21,19 @@ def verify(directory: Path, state: State, *, deep: bool = False) -> list[str]:
     """One line per finding for one feed, none when all is well.
 
     Args:
-        directory: the feed's directory.
+        directory: the feed's directory; what its checks set aside is looked at as well.
         deep: read every row group, checksum every file and look at each (generation, partition, offset).
     """
     findings = []
-    known = {file["path"]: file for file in state["files"]}
-    found = {path.relative_to(directory).as_posix() for path in directory.rglob("*.parquet")}
-    findings += [f"{directory / path}: missing, the metadata has it" for path in sorted(set(known) - found)]
-    findings += [f"{directory / path}: extra, no metadata knows it" for path in sorted(found - set(known))]
+    lake = directory.parents[1]
+    known = {directory / file["path"]: file for file in state["files"]}
+    known |= {lake / entry["path"]: entry for entry in state.get("quarantine", ())}
+    found = {path for top in (directory, lake / QUARANTINE / directory.name) for path in top.rglob("*.parquet")}
+    findings += [f"{path}: missing, the metadata has it" for path in sorted(set(known) - found)]
+    findings += [f"{path}: extra, no metadata knows it" for path in sorted(found - set(known))]
     offsets: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
     for path in sorted(found & set(known)):
-        findings += _file(directory / path, known[path], state, deep, offsets)
+        findings += _file(path, known[path], state, deep, offsets)
     for (generation, partition), parts in sorted(offsets.items()):
         every = np.concatenate(parts)
         twice = len(every) - len(np.unique(every))

@@ -15,7 +15,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from ksql_lake.errors import SchemaError
 from ksql_lake.files import fsync_dir, make_dirs
 
+LEVEL = "ksql_lake.compression_level"  # in the footer: the file itself names the codec only
 _SAMPLE_ROWS = 65_536
 _DICTIONARY_RATIO = 0.5
 _SMALL_BATCHES = 64
@@ -65,10 +66,31 @@ class WriterOptions:
     file_mode: int = 0o644
     dir_mode: int = 0o755
 
+    @property
+    def codec(self) -> dict[str, Any]:
+        """How files are compressed, as the metadata keep it of each."""
+        level = {} if self.compression_level is None else {"compression_level": self.compression_level}
+        return {"compression": self.compression, **level}
+
     def __post_init__(self) -> None:
         for name in ("row_group_rows", "file_rows", "file_bytes", "buffer_bytes", "max_open"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def options_like(parquet: pq.ParquetFile, entry: Mapping[str, Any], file_mode: int) -> WriterOptions:
+    """Options that write the rows of a file again as they were: its codec, its bloom filters, all in one file.
+
+    Args:
+        entry: the file's entry in the metadata.
+    """
+    group = parquet.metadata.row_group(0) if parquet.metadata.num_row_groups else None
+    columns = [group.column(i) for i in range(group.num_columns)] if group else []
+    filtered = [c.path_in_schema for c in columns if getattr(c, "bloom_filter_offset", None) is not None]
+    return WriterOptions(
+        compression=entry.get("compression", "snappy"), compression_level=entry.get("compression_level"),
+        bloom_filter_columns=tuple(filtered), file_rows=1 << 60, file_bytes=1 << 60, file_mode=file_mode,
+    )
 
 
 class PartitionWriter:
@@ -96,11 +118,7 @@ class PartitionWriter:
         self._ended = False
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._encoding: Future[None] | None = None
-        unknown = [name for name in options.bloom_filter_columns if name not in schema.names]
-        if unknown:
-            raise SchemaError(
-                f"bloom_filter_columns: {', '.join(unknown)} is no column here; there are {', '.join(schema.names)}"
-            )
+        self._options = replace(options, bloom_filter_columns=_resolved(options.bloom_filter_columns, schema))
         make_dirs(directory, options.dir_mode)
 
     def __enter__(self) -> PartitionWriter:
@@ -268,6 +286,7 @@ class _OpenFile:
         self._range = _Range()
         self.rows = 0
         self._sink = _Sink(path, options.file_mode)
+        self._level = options.compression_level
         dictionary = dictionary_columns(first)
         try:
             self._parquet = pq.ParquetWriter(
@@ -297,7 +316,8 @@ class _OpenFile:
             self.rows += table.num_rows
 
     def finish(self, footer: Mapping[str, str]) -> StagedFile:
-        self._parquet.add_key_value_metadata(dict(footer))
+        level = {} if self._level is None else {LEVEL: str(self._level)}
+        self._parquet.add_key_value_metadata({**footer, **level})
         self._parquet.close()
         self._sink.finish()
         known = self._range
@@ -421,6 +441,17 @@ def dictionary_columns(table: pa.Table) -> list[str]:
             if distinct <= _DICTIONARY_RATIO * sample.num_rows:
                 chosen.append(column.name)
     return chosen
+
+
+def _resolved(names: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
+    """The columns of the file that are meant, written in any case; pyarrow passes over names that it does not find."""
+    there = {name.casefold(): name for name in schema.names}
+    unknown = [name for name in names if name.casefold() not in there]
+    if unknown:
+        raise SchemaError(
+            f"bloom_filter_columns: {', '.join(unknown)} is no column here; there are {', '.join(schema.names)}"
+        )
+    return tuple(there[name.casefold()] for name in names)
 
 
 def _bloom_filters(options: WriterOptions) -> dict[str, Any]:

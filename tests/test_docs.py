@@ -31,9 +31,9 @@ SCRIPTS = {"data_lake_config": data_lake_config, "export_to_data_lake": export_t
 
 
 def commands() -> list[str]:
-    """The `python <script>.py ...` lines of README's indented blocks, in order, without their comments."""
+    """The `python <script>.py ...` lines of README's indented blocks, in order, without comments and redirections."""
     lines = [line.strip() for line in README.splitlines() if line.startswith("    python ")]
-    return [line.partition(" # ")[0].strip() for line in lines]
+    return [line.partition(" # ")[0].partition(" > ")[0].strip() for line in lines]
 
 
 @pytest.fixture(scope="module")

@@ -169,3 +169,19 @@ def test_feeds_whose_file_is_gone_or_broken_are_erased_too(ksqldb: EmbeddedKsqlD
     assert (lake / "streams" / "s").stat().st_mode == mode
     assert manage_feeds.main(["undo", "t"]) == 0, "a table whose feed file is broken keeps its trash and versions"
     assert manage_feeds.main(["rollback", "t", "v1"]) == 0
+
+
+def test_many_persons(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    """Rules of several persons hold side by side, in one feed under one salt, so that an export hashes a value once."""
+    lake = tmp_path / "lake"
+    for user in ("user_3", "user_4", "user_x"):
+        assert manage_feeds.main(["erase", "--where", f"user_id={user}", "--later", "drop"]) == 0
+    for user in ("user_3", "user_4", "user_5"):
+        ksqldb.append("S", 0, JAN15 + 9 * DAY, [user, Decimal(7)])
+    assert export_to_data_lake.main(["--stream", "s"]) == 0
+    frame = pd.read_parquet(lake / "streams" / "s", filters=[("V", "=", Decimal(7)), ("day", "=", 24)])
+    assert list(frame["USER_ID"]) == ["user_5"]
+    rules = json.loads((lake / "streams" / "s" / "_metadata.json").read_text())["erasures"]
+    receipts = [json.loads(path.read_text()) for path in (lake / "logs" / "erasures").glob("*.json")]
+    assert len({rule["hash"] for rule in rules}) == 3 and len({rule["salt"] for rule in rules}) == 1
+    assert len({receipt["salt"] for receipt in receipts}) == 3

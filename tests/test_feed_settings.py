@@ -51,10 +51,39 @@ def test_compression_of_one_feed(lake: Path, name: str, level: int | None, writt
     metadata = lake / "streams" / "s" / "_metadata.json"
     before = json.loads(metadata.read_text())
     assert before["files"][0]["compression"] == name
+    assert before["files"][0].get("compression_level") == level
     assert len(duckdb.sql(f"from read_parquet('{path}')").fetchall()) == 500
     metadata.unlink()
     assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 0
     assert json.loads(metadata.read_text())["files"] == before["files"]
+
+
+def test_compression_of_the_whole_lake(lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("PARQUET_COMPRESSION_LEVEL", "9")
+    assert export_to_data_lake.main(["--all"]) == 2
+    assert "PARQUET_COMPRESSION_LEVEL goes with PARQUET_COMPRESSION zstd or gzip, not snappy" in capsys.readouterr().err
+    monkeypatch.setenv("PARQUET_COMPRESSION", "zstd")
+    monkeypatch.setenv("PARQUET_COMPRESSION_LEVEL", "23")
+    assert export_to_data_lake.main(["--all"]) == 2 and "from 1 to 22" in capsys.readouterr().err
+    monkeypatch.setenv("PARQUET_COMPRESSION_LEVEL", "9")
+    assert export_to_data_lake.main(["--all"]) == 0
+    (file,) = json.loads((lake / "streams" / "s" / "_metadata.json").read_text())["files"]
+    assert (file["compression"], file["compression_level"]) == ("zstd", 9)
+    edit(lake, compression="gzip", compression_level=10)
+    assert manage_feeds.main(["check"]) == 1 and '"compression_level" is 10; gzip goes to 9' in capsys.readouterr().err
+
+
+def test_rewritten_files_keep_codec_and_bloom_filters(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(lake, compression="zstd", compression_level=5, bloom_filter_columns=["id"])
+    monkeypatch.setenv("RETENTION", "off")
+    for _ in range(2):
+        assert export_to_data_lake.main(["--all"]) == 0
+    assert manage_feeds.main(["erase", "--where", "id=e000102", "--later", "drop"]) == 0
+    (path,) = (lake / "streams").rglob("*.parquet")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(3)
+    assert (column.path_in_schema, column.compression) == ("ID", "ZSTD") and column.bloom_filter_length > 0
+    (file,) = json.loads((lake / "streams" / "s" / "_metadata.json").read_text())["files"]
+    assert (file["compression"], file["compression_level"], file["rows"]) == ("zstd", 5, 499)
 
 
 def test_bloom_filters_prune(lake: Path, capsys: Any) -> None:
@@ -62,7 +91,7 @@ def test_bloom_filters_prune(lake: Path, capsys: Any) -> None:
     edit(lake, bloom_filter_columns=["ID", "NAME"])
     assert export_to_data_lake.main(["--all"]) == 1
     assert "bloom_filter_columns: NAME is no column here; there are ROWTIME" in capsys.readouterr().err
-    edit(lake, bloom_filter_columns=["ID"])
+    edit(lake, bloom_filter_columns=["id"])
     assert export_to_data_lake.main(["--all"]) == 0
     (path,) = (lake / "streams").rglob("*.parquet")
     probe = "select bloom_filter_excludes from parquet_bloom_probe('{}', 'ID', '{}')"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksql_lake.keys import KeyHashes
@@ -20,6 +20,7 @@ def twice(columns: list[pa.Array], positions: list[int], cut: int) -> bool:
     return keys.twice()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=5), st.integers(-5, 5)), min_size=1, max_size=40), st.integers(0, 40))
 def test_twice_is_twice(keys: list[tuple[str, int]], cut: int) -> None:
     columns = [pa.array([a for a, _ in keys]), pa.array([b for _, b in keys], pa.int64())]

@@ -114,7 +114,7 @@ def test_keys_of_a_newer_version_survive_changes(ksqldb: EmbeddedKsqlDB, tmp_pat
 
 
 def test_add_takes_any_key(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
-    assert add("s", "compression=zstd", 'forbidden_columns=["ip"]') == 0
+    assert add("s", "compression=zstd", 'forbidden_columns=["ip"]') == 0 and capsys.readouterr().err == ""
     raw = json.loads((tmp_path / "lake" / "feeds" / "active" / "s.json").read_text())
     assert raw["compression"] == "zstd" and raw["forbidden_columns"] == ["ip"]
     assert add("plain", "compresion=zstd") == 1 and 'did you mean "compression"' in capsys.readouterr().err
@@ -206,6 +206,18 @@ def test_versions_compared_by_key(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
     assert metadata_utils.main(["--compare", "t", "v1", "v1"]) == 0
     assert metadata_utils.main(["--compare", "t", "v1", "v9"]) == 1
     assert metadata_utils.main(["--compare", "s", "v1", "v2"]) == 1
+
+
+def test_the_order_of_a_map_is_no_change(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
+    ksqldb.create_table("M", "`ID` STRING KEY, `V` MAP<STRING, INTEGER>")
+    assert add("m") == 0
+    for value in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"b": 2, "a": 3}):
+        ksqldb.upsert("M", ["x", value])
+        assert export_to_data_lake.main(["--table", "m"]) == 0
+    capsys.readouterr()
+    assert metadata_utils.main(["--compare", "m", "v1", "v2"]) == 0
+    assert capsys.readouterr().out == "m v1 to v2: 0 added, 0 removed, 0 changed\n"
+    assert metadata_utils.main(["--compare", "m", "v2", "v3"]) == 0 and "1 changed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])

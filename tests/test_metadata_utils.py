@@ -78,6 +78,8 @@ def test_csv_has_a_row_for_each_partition(lake: Path, tmp_path: Path) -> None:
     assert metadata_utils.main(["--csv", str(target), "--lake", str(lake)]) == 0
     rows = list(csv.DictReader(target.open()))
     assert tuple(rows[0]) == metadata_utils.CSV_COLUMNS
+    order = [(row["type"], row["feed"], row["path"]) for row in rows]
+    assert order == sorted(order) and {row["type"] for row in rows} == {"stream", "table"}
     assert sum(int(row["records"]) for row in rows if row["feed"] == "transaction_stream") == 200
     assert {row["current"] for row in rows if row["type"] == "table"} == {"yes"}
 

@@ -295,7 +295,7 @@ def test_a_failed_export_stands_in_report_and_history(ksqldb: EmbeddedKsqlDB, tm
     capsys.readouterr()
     assert metadata_utils.main(["--report"]) == 0
     report = capsys.readouterr().out
-    assert "! s: no such stream" in report and " failed " in report and " findings " in report
+    assert "! failed      s: no such stream" in report and " failed " in report and " findings " in report
     lines = [json.loads(line) for line in (tmp_path / "lake/logs/runs.jsonl").read_text().splitlines()]
     assert [line["result"] for line in lines if line["feed"] == "s"] == ["ok", "failed"]
     assert all(line["run"] and line["tool"] and line["started"] <= line["ended"] for line in lines)

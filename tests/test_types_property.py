@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import export_to_data_lake
+import ksql_lake
 import manage_feeds
+from ksql_lake.ddl import script
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
@@ -159,7 +161,12 @@ def test_exported_is_what_was_produced(
         if "MAP" not in text and "TIME" not in text and "DATE" not in text:  # these readers have other Python values
             found = duckdb.sql(f"select \"{name}\" from read_parquet('{path}') order by ROWOFFSET").fetchall()
             assert [plain(bytes(v) if isinstance(v, bytearray) else v) for (v,) in found] == wanted
-    assert duckdb.sql(f"from read_parquet('{path}')").to_arrow_table().num_rows == len(rows)
+    assert ksql_lake.read("s", lake=lake, arrow=True).select(names).equals(table.select(names))
+    assert len(ksql_lake.read("s", lake=lake)) == len(rows)
+    states = {"s": json.loads((lake / "streams" / "s" / "_metadata.json").read_text())}
+    with duckdb.connect() as views:
+        views.execute(script("duckdb", states, lake))
+        assert views.sql("from s").to_arrow_table().num_rows == len(rows)
     if "MAP" not in text:  # Polars reads a MAP as a list of pairs
         frame = pl.read_parquet(path)
         flat = [i for i, name in enumerate(names) if not pa.types.is_nested(table.schema.field(name).type)]
@@ -180,8 +187,8 @@ def test_odd_column_names(ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: p
     ksqldb.append("ODD", 0, JAN15, [f"value of {name}" for name in ODD])
     assert manage_feeds.main(["add", "--name", "odd", "--type", "stream", "--source", "odd"]) == 0
     assert export_to_data_lake.main(["--all"]) == 0
-    recorded = json.loads((tmp_path / "lake" / "streams" / "odd" / "_metadata.json").read_text())["columns"]
-    on_disk = {column["name"]: column["disk_name"] for column in recorded}
+    state = json.loads((tmp_path / "lake" / "streams" / "odd" / "_metadata.json").read_text())
+    on_disk = {column["name"]: column["disk_name"] for column in state["columns"]}
     assert list(on_disk) == ODD
     changed = {name: disk for name, disk in on_disk.items() if disk != name}
     assert changed == {"day": "day_", "YEAR": "YEAR_", "ID": "ID_", "year_": "year__", "rowtime": "rowtime_"}
@@ -191,6 +198,13 @@ def test_odd_column_names(ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: p
     for name, disk in on_disk.items():
         assert row[disk] == frame[disk] == f"value of {name}"
     assert (row["year"], row["month"], row["day"]) == ("2025", "01", "15") or int(row["day"]) == 15
+    (mine,) = ksql_lake.read("odd", lake=tmp_path / "lake", columns=ODD, arrow=True).to_pylist()
+    exact = {name: disk for name, disk in on_disk.items() if name not in ("day", "year_", "ID", "rowtime")}
+    assert {disk: mine[disk] for disk in exact.values()} == {d: f"value of {n}" for n, d in exact.items()}
+    with duckdb.connect() as views:
+        views.execute(script("duckdb", {"odd": state}, tmp_path / "lake"))
+        (view,) = views.sql("from odd").to_arrow_table().to_pylist()
+    assert {disk: view[disk] for disk in on_disk.values()} == {d: f"value of {n}" for n, d in on_disk.items()}
     ksqldb.drop("ODD")
 
 

@@ -1,0 +1,58 @@
+"""Which small files of a day that is over belong together: decided from metadata alone, no file is opened."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ksql_lake.metadata import State
+from ksql_lake.partitions import parse_day
+
+TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Files of one day and one generation that become one."""
+
+    partition: str
+    generation: int
+    files: tuple[dict[str, Any], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file["rows"] for file in self.files)
+
+
+def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
+    """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
+
+    Args:
+        today: the present time, with a time zone.
+        target: bytes; a file of half of it or more is left alone.
+    """
+    last = today.astimezone(ZoneInfo(state["timezone"])).date() - dt.timedelta(days=older_than)
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for file in state["files"]:
+        day = parse_day(file["partition"])
+        if day is not None and day <= last and file["bytes"] < target // 2:
+            groups[(file["partition"], file["generation"])].append(file)
+    merges = []
+    for (partition, generation), files in sorted(groups.items(), key=lambda group: group[0]):
+        for some in _up_to(files, target):
+            if len(some) > 1:
+                merges.append(Merge(partition, generation, tuple(some)))
+    return merges
+
+
+def _up_to(files: Sequence[dict[str, Any]], target: int) -> list[list[dict[str, Any]]]:
+    bins: list[list[dict[str, Any]]] = [[]]
+    for file in files:
+        if bins[-1] and sum(f["bytes"] for f in bins[-1]) + file["bytes"] > target:
+            bins.append([])
+        bins[-1].append(file)
+    return bins

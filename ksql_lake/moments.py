@@ -1,0 +1,99 @@
+"""What a feed held at a time: the state log has a line for each of its changes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ksql_lake.errors import ConfigError, StateError
+from ksql_lake.metadata import Dataset, State
+from ksql_lake.predicates import utc
+
+Span = tuple[int, int]
+
+
+def moment(as_of: str | dt.date) -> dt.datetime:
+    """The instant meant: a time (UTC when it names no zone), or the end of a day (UTC).
+
+    Args:
+        as_of: a datetime, a date, or either as ISO 8601 text.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    try:
+        day = dt.date.fromisoformat(as_of) if isinstance(as_of, str) and len(as_of) <= 10 else as_of
+        if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
+            return dt.datetime.combine(day, dt.time.max, dt.UTC)
+        return utc(day)
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"as_of is {as_of!r}; expected a time or a day such as 2025-01-20T06:00 or 2025-01-20"
+                          ) from None
+
+
+def state_at(dataset: Dataset, state: State, when: dt.datetime) -> State:
+    """The state as the last change up to a time left it (without files), from the state log.
+
+    Args:
+        state: the present one.
+
+    Raises:
+        StateError: the log is missing, or begins later.
+        ConfigError: nothing was exported by then.
+    """
+    if _at(state) <= when:
+        return state
+    first, found = None, None
+    for line in _lines(dataset):
+        first = first or line
+        if _at(line) <= when:
+            found = line
+    if found is not None:
+        return found
+    if first is None:
+        raise StateError(f"{dataset.log}: missing or empty; what {dataset.feed} held at {_text(when)} is not known")
+    if first["sequence"] > 1:
+        raise StateError(
+            f"{dataset.log}: begins at {_text(_at(first))}; what {dataset.feed} held at {_text(when)} is not known"
+        )
+    raise ConfigError(
+        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(_at(first))}"
+    )
+
+
+def _text(when: dt.datetime) -> str:
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _lines(dataset: Dataset) -> Iterator[State]:
+    """The state log, oldest first; a torn line is passed over."""
+    try:
+        file = dataset.log.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("sequence"), int):
+                yield line
+
+
+def _at(state: Mapping[str, Any]) -> dt.datetime:
+    """When the change was made that led to a state: an export, or one of the others."""
+    changes = state.get("changes") or [{}]
+    times = [text for text in (state["last_export"], changes[-1].get("at")) if text]
+    return max(map(utc, times)) if times else utc(state["created_at"])
+
+
+def spans(covered: Mapping[str, Any], partition: str) -> list[Span]:
+    """The offsets of one partition that a state's coverage of one generation holds, both ends included."""
+    entry = covered.get(partition)
+    if entry is None:
+        return []
+    upto = [(0, int(entry["upto"]))] if entry["upto"] >= 0 else []
+    return upto + [(int(low), int(high)) for low, high in entry["beyond"]]

@@ -1,0 +1,59 @@
+-- One statement at a time. Run again after each export for new partitions. A column that came since: drop the table (an external table's files stay) and run this again.
+
+CREATE EXTERNAL TABLE IF NOT EXISTS `all_types` (
+  `ROWTIME` timestamp,
+  `ROWPARTITION` int,
+  `ROWOFFSET` bigint,
+  `ID` string,
+  `B` boolean,
+  `I` int,
+  `L` bigint,
+  `D` double,
+  `DEC` decimal(38,18),
+  `BYT` binary,
+  `DT` date,
+  `TM` int,
+  `TS` timestamp,
+  `A` array<bigint>,
+  `M` map<string,int>,
+  `S` struct<X:bigint,`b c`:decimal(4,2),`date`:date,N:struct<`IN`:array<string>>>,
+  `DAY_` string,
+  `LATE` int
+)
+PARTITIONED BY (`year` int, `month` int, `day` int)
+STORED AS PARQUET
+LOCATION 's3://bucket/lake/streams/all_types/';
+ALTER TABLE `all_types` ADD IF NOT EXISTS
+  PARTITION (year = 2025, month = 1, day = 15) LOCATION 's3://bucket/lake/streams/all_types/year=2025/month=01/day=15/'
+  PARTITION (year = 2025, month = 1, day = 16) LOCATION 's3://bucket/lake/streams/all_types/year=2025/month=01/day=16/';
+
+-- empty: no file yet
+
+CREATE EXTERNAL TABLE IF NOT EXISTS `events` (
+  `ROWTIME` timestamp,
+  `ROWPARTITION` int,
+  `ROWOFFSET` bigint,
+  `ID` string,
+  `AMOUNT` decimal(12,2),
+  `N` bigint
+)
+PARTITIONED BY (`year` int, `month` int, `day` int)
+STORED AS PARQUET
+LOCATION 's3://bucket/lake/streams/events/';
+ALTER TABLE `events` ADD IF NOT EXISTS
+  PARTITION (year = 2025, month = 1, day = 15) LOCATION 's3://bucket/lake/streams/events/year=2025/month=01/day=15/'
+  PARTITION (year = 2025, month = 1, day = 16) LOCATION 's3://bucket/lake/streams/events/year=2025/month=01/day=16/'
+  PARTITION (year = 2025, month = 1, day = 17) LOCATION 's3://bucket/lake/streams/events/year=2025/month=01/day=17/';
+
+CREATE EXTERNAL TABLE IF NOT EXISTS `t_totals_versions` (
+  `K` string,
+  `TOTAL` decimal(12,2)
+)
+PARTITIONED BY (`version` int)
+STORED AS PARQUET
+LOCATION 's3://bucket/lake/tables/t.totals/';
+ALTER TABLE `t_totals_versions` ADD IF NOT EXISTS
+  PARTITION (version = 1) LOCATION 's3://bucket/lake/tables/t.totals/version=v1/'
+  PARTITION (version = 2) LOCATION 's3://bucket/lake/tables/t.totals/version=v2/';
+CREATE OR REPLACE VIEW "t_totals" AS
+SELECT * FROM "t_totals_versions" WHERE version = 2;

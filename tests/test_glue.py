@@ -1,0 +1,369 @@
+"""The lake in a Glue catalog: a real client, real HTTP, moto's Glue at the other end, which counts the requests."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+import manage_feeds
+import metadata_utils
+from ksql_lake import glue
+from ksql_lake.embedded import EmbeddedKsqlDB
+from ksql_lake.errors import SchemaError
+from tests.test_export import DAY, JAN15, add_feed, export, make_stream, produce, state
+
+
+class Glue:
+    """moto's Glue behind a socket; `sent` counts the operations since it was last cleared."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+        self.app: Callable[..., Any] = DomainDispatcherApplication(create_backend_app)
+        self.server = make_server("127.0.0.1", 0, self._counted, threaded=True)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def _counted(self, environ: dict[str, Any], start_response: Any) -> Any:
+        self.sent[environ.get("HTTP_X_AMZ_TARGET", "").partition(".")[2]] += 1
+        return self.app(environ, start_response)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Glue]:
+    glue = Glue()
+    thread = threading.Thread(target=glue.server.serve_forever, daemon=True)
+    thread.start()
+    yield glue
+    glue.server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def catalog(server: Glue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Glue]:
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y",
+        "AWS_DEFAULT_REGION": "eu-west-1", "AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    yield server
+    with boto3_client() as client:
+        for table in client.get_tables(DatabaseName="lake")["TableList"] if databases(client) else []:
+            client.delete_table(DatabaseName="lake", Name=table["Name"])
+        if databases(client):
+            client.delete_database(Name="lake")
+
+
+class boto3_client:
+    def __enter__(self) -> Any:
+        self.client = boto3.client("glue")
+        return self.client
+
+    def __exit__(self, *exc: object) -> None:
+        self.client.close()
+
+
+def databases(client: Any) -> list[str]:
+    return [database["Name"] for database in client.get_databases()["DatabaseList"]]
+
+
+@pytest.fixture
+def ksqldb(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedKsqlDB]:
+    with EmbeddedKsqlDB() as database:
+        monkeypatch.setenv("KSQLDB_URL", database.url)
+        monkeypatch.setenv("IDLE_SECONDS", "0.2")
+        monkeypatch.setenv("KSQLDB_TIMEOUT", "1")
+        monkeypatch.setenv("RETENTION", "off")
+        make_stream(database)
+        produce(database, 0, 60)  # 2025-01-15, 16, 17
+        add_feed("payments")
+        database.create_table("TOTALS", "`ID` STRING KEY, `V` INTEGER")
+        database.upsert("TOTALS", ["k", 1])
+        add_feed("totals", "table")
+        assert export("--all") == 0
+        yield database
+
+
+def register(*more: str, code: int = 0) -> None:
+    argv = ["--register", "glue", "--database", "lake", "--location", "s3://bucket/lake/", *more]
+    assert metadata_utils.main(argv) == code
+
+
+def table(name: str) -> dict[str, Any]:
+    with boto3_client() as client:
+        return dict(client.get_table(DatabaseName="lake", Name=name)["Table"])
+
+
+def partitions(name: str) -> dict[str, dict[str, Any]]:
+    with boto3_client() as client:
+        found = client.get_partitions(DatabaseName="lake", TableName=name)["Partitions"]
+    return {"/".join(one["Values"]): one for one in found}
+
+
+def changes(catalog: Glue) -> dict[str, int]:
+    """What was sent to change something since the last look."""
+    sent = {name: count for name, count in catalog.sent.items() if not name.startswith("Get")}
+    catalog.sent.clear()
+    return sent
+
+
+def test_feeds_become_tables_with_their_partitions(ksqldb: EmbeddedKsqlDB, catalog: Glue, capsys: Any) -> None:
+    capsys.readouterr()
+    register()
+    assert capsys.readouterr().out.splitlines() == [
+        "lake: create database: it is not in the catalog",
+        "lake.payments: create table: it is not in the catalog",
+        "lake.payments: add 3 partitions: 2025/01/15, 2025/01/16, 2025/01/17",
+        "lake.totals: create table: it is not in the catalog",
+        "lake.totals: add 1 partitions: v1",
+        "2 tables, 2 changed, 0 failed",
+    ]
+    stream = table("payments")
+    assert [(c["Name"], c["Type"]) for c in stream["StorageDescriptor"]["Columns"]] == [
+        ("rowtime", "timestamp"), ("rowpartition", "int"), ("rowoffset", "bigint"), ("id", "string"),
+        ("amount", "decimal(38,18)"),
+    ]
+    assert [(c["Name"], c["Type"]) for c in stream["PartitionKeys"]] == [*glue.KEYS["stream"]]
+    assert stream["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"].endswith("ParquetHiveSerDe")
+    assert stream["TableType"] == "EXTERNAL_TABLE" and stream["Parameters"]["classification"] == "parquet"
+    assert stream["Parameters"]["ksql_lake.feed"] == "payments" and stream["Parameters"]["ksql_lake.sequence"] == "1"
+    day = partitions("payments")["2025/01/16"]["StorageDescriptor"]
+    assert day["Location"] == "s3://bucket/lake/streams/payments/year=2025/month=01/day=16/"
+    assert day["Columns"] == stream["StorageDescriptor"]["Columns"]
+    assert table("totals")["Parameters"]["current_version"] == "v1"
+    with boto3_client() as client:
+        found = client.get_partitions(DatabaseName="lake", TableName="payments", Expression="month = 1 and day = 16")
+        assert [one["Values"] for one in found["Partitions"]] == [["2025", "01", "16"]]
+
+
+def test_registering_again_looks_once_and_sends_nothing(ksqldb: EmbeddedKsqlDB, catalog: Glue, capsys: Any) -> None:
+    register()
+    catalog.sent.clear()
+    capsys.readouterr()
+    register()
+    assert catalog.sent == {"GetTables": 1}
+    assert capsys.readouterr().out == "2 tables, 0 changed, 0 failed\n"
+    assert export("--all") == 0  # nothing new, but a new version of the table
+    register("--feed", "payments")
+    assert changes(catalog) == {}
+
+
+def test_a_new_day_a_new_version_and_one_that_retention_took(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    register()
+    changes(catalog)
+    ksqldb.append("PAYMENTS", 0, JAN15 + 5 * DAY, ["late", Decimal(1)])
+    assert export("--all") == 0
+    capsys.readouterr()
+    register("--dry-run")
+    assert changes(catalog) == {} and "lake.payments: add 1 partitions: 2025/01/20" in capsys.readouterr().out
+    register()
+    assert changes(catalog) == {"BatchCreatePartition": 2, "UpdateTable": 1}
+    assert "2025/01/20" in partitions("payments") and set(partitions("totals")) == {"v1", "v2"}
+    assert table("totals")["Parameters"]["current_version"] == "v2"
+    assert manage_feeds.main(["rollback", "totals", "v1"]) == 0
+    register()
+    assert changes(catalog) == {"UpdateTable": 1} and table("totals")["Parameters"]["current_version"] == "v1"
+    days = (dt.datetime.now(dt.UTC).date() - dt.date(2025, 1, 16)).days
+    assert manage_feeds.main(["update", "payments", f"retention_days={days}"]) == 0
+    monkeypatch.setenv("MAX_DELETE_PERCENT", "100")
+    assert manage_feeds.main(["retention", "payments"]) == 0
+    left = {path["path"][-6:] for path in state(tmp_path / "lake", "payments")["partitions"]}
+    assert "day=15" not in left
+    register()
+    assert changes(catalog) == {"BatchDeletePartition": 1}
+    assert {f"day={key[-2:]}" for key in partitions("payments")} == left
+
+
+def test_a_column_that_was_added_reaches_table_and_partitions(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, capsys: Any
+) -> None:
+    register()
+    changes(catalog)
+    ksqldb.drop("PAYMENTS")
+    columns = "`ID` STRING, `AMOUNT` DECIMAL(38, 18), `ADDRESS` STRUCT<`Street` STRING, `GEO` ARRAY<DOUBLE>>"
+    ksqldb.create_stream("PAYMENTS", columns, 2)
+    for i in range(60):
+        ksqldb.append("PAYMENTS", i % 2, JAN15 + i * 3_600_000, [f"e{i}", Decimal(i) + Decimal("1e-18"), None])
+    ksqldb.append("PAYMENTS", 0, JAN15 + 1, ["late", Decimal(1), {"Street": "s", "GEO": [1.5]}])
+    assert export("--stream", "payments") == 0
+    capsys.readouterr()
+    register("--feed", "payments")
+    assert "update table: column address struct<street:string,geo:array<double>> is new" in capsys.readouterr().out
+    assert changes(catalog) == {"UpdateTable": 1, "BatchUpdatePartition": 1}
+    for columns in [table("payments"), *partitions("payments").values()]:
+        assert columns["StorageDescriptor"]["Columns"][-1]["Name"] == "address"
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_what_was_dropped_behind_our_back_comes_again(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path, remembered: bool
+) -> None:
+    register()
+    with boto3_client() as client:
+        client.delete_table(DatabaseName="lake", Name="payments")
+        if not remembered:
+            client.batch_delete_partition(
+                DatabaseName="lake", TableName="totals", PartitionsToDelete=[{"Values": ["v1"]}]
+            )
+            (tmp_path / "lake" / ".state" / "glue.json").unlink()
+    changes(catalog)
+    register()
+    expected = {"CreateTable": 1, "BatchCreatePartition": 1 if remembered else 2}
+    assert changes(catalog) == expected
+    assert len(partitions("payments")) == 3 and len(partitions("totals")) == 1
+    register()
+    assert changes(catalog) == {}
+
+
+def test_a_table_made_again_by_somebody_else_is_looked_into(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path
+) -> None:
+    """As after a registration from another machine: what we remember is of the table before."""
+    register()
+    copy = tmp_path / "glue.json"
+    shutil.copy(tmp_path / "lake" / ".state" / "glue.json", copy)
+    with boto3_client() as client:
+        client.delete_table(DatabaseName="lake", Name="payments")
+    register()
+    with boto3_client() as client:
+        values = [{"Values": ["2025", "01", "16"]}]
+        client.batch_delete_partition(DatabaseName="lake", TableName="payments", PartitionsToDelete=values)
+    shutil.copy(copy, tmp_path / "lake" / ".state" / "glue.json")
+    changes(catalog)
+    register()
+    assert changes(catalog) == {"BatchCreatePartition": 1} and len(partitions("payments")) == 3
+
+
+def test_a_registration_that_broke_off_is_finished(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Table and partitions are in the catalog, the record knows nothing of them: all is found, nothing sent twice."""
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device", "glue.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(glue, "atomic_write", full)
+        register(code=1)
+    assert "No space left on device" in capsys.readouterr().err
+    changes(catalog)
+    register()
+    assert changes(catalog) == {"CreateTable": 1, "BatchCreatePartition": 1}  # of the second table
+    register()
+    assert changes(catalog) == {} and len(partitions("payments")) == 3
+
+
+def test_many_partitions_go_by_the_hundred_and_out_by_twenty_five(catalog: Glue, tmp_path: Path) -> None:
+    def made(days: int) -> glue.Table:
+        paths = [{"path": f"year=2025/month={1 + i // 28:02d}/day={1 + i % 28:02d}"} for i in range(days)]
+        metadata = {"type": "stream", "columns": [], "partitions": paths, "sequence": 1}
+        return glue.wanted("many", metadata, "s3://b")
+
+    created = {"CreateDatabase": 1, "CreateTable": 1, "BatchCreatePartition": 3}
+    changes(catalog)
+    with boto3_client() as client:
+        for days, sent in [(230, created), (170, {"BatchDeletePartition": 3})]:
+            assert glue.register(glue.Registry(client, tmp_path, "lake"), [made(days)], print, False).failures == ()
+            assert changes(catalog) == sent
+            pages = client.get_paginator("get_partitions").paginate(DatabaseName="lake", TableName="many")
+            assert sum(len(page["Partitions"]) for page in pages) == days
+            changes(catalog)
+
+
+def test_another_location_moves_every_partition(ksqldb: EmbeddedKsqlDB, catalog: Glue) -> None:
+    register()
+    changes(catalog)
+    register("--feed", "payments", "--location", "s3://other")
+    assert changes(catalog) == {"UpdateTable": 1, "BatchUpdatePartition": 1}
+    assert partitions("payments")["2025/01/15"]["StorageDescriptor"]["Location"].startswith("s3://other/streams/")
+
+
+def test_somebody_elses_table_is_left_alone(ksqldb: EmbeddedKsqlDB, catalog: Glue, capsys: Any) -> None:
+    with boto3_client() as client:
+        client.create_database(DatabaseInput={"Name": "lake"})
+        client.create_table(DatabaseName="lake", TableInput={"Name": "payments", "Parameters": {"crawler": "theirs"}})
+    register(code=1)
+    assert "lake.payments: table payments: was not made by --register for this feed" in capsys.readouterr().err
+    assert table("payments")["Parameters"] == {"crawler": "theirs"} and len(partitions("totals")) == 1
+    with boto3_client() as client:
+        client.update_table(DatabaseName="lake", TableInput={"Name": "payments", "Parameters": {glue.OURS: "payments"}})
+    register(code=1)
+    assert "lake.payments: table payments: is not partitioned by year, month, day" in capsys.readouterr().err
+
+
+def test_parameters_of_others_stay(ksqldb: EmbeddedKsqlDB, catalog: Glue) -> None:
+    register()
+    with boto3_client() as client:
+        now = table("totals")
+        parameters = {**now["Parameters"], "owner_team": "finance", "current_version": "v9"}
+        kept = {key: now[key] for key in ("Name", "TableType", "PartitionKeys", "StorageDescriptor")}
+        client.update_table(DatabaseName="lake", TableInput={**kept, "Parameters": parameters})
+    register()
+    assert table("totals")["Parameters"] == {**parameters, "current_version": "v1"}
+    assert table("totals")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/"
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    ([], "--register needs --database NAME"),
+    (["--database", "lake", "--location", "bucket/lake"], "expected a URI such as s3://bucket/lake"),
+])
+def test_bad_arguments(argv: list[str], words: str, capsys: Any) -> None:
+    assert metadata_utils.main(["--register", "glue", *argv]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert metadata_utils.main(["--register", "glue", "--database", "lake"]) == 2
+    assert capsys.readouterr().err == "error: --register glue needs boto3: pip install -r requirements-glue.txt\n"
+
+
+def test_what_boto3_says_is_one_line(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    register(code=1)
+    assert capsys.readouterr().err == 'error: Glue: Could not connect to the endpoint URL: "http://127.0.0.1:1/"\n'
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_DEFAULT_REGION")
+        patch.setattr(boto3, "DEFAULT_SESSION", None)
+        register(code=2)
+    assert capsys.readouterr().err == "error: Glue: You must specify a region.\n"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", catalog.url)
+
+
+def test_without_a_location_it_is_the_file_system(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path, capsys: Any
+) -> None:
+    assert metadata_utils.main(["--register", "glue", "--database", "Lake"]) == 0
+    assert "Athena needs --location s3://" in capsys.readouterr().err
+    assert table("totals")["StorageDescriptor"]["Location"] == f"file://{tmp_path}/lake/tables/totals/"
+
+
+@pytest.mark.parametrize(("name", "type_", "word"), [
+    ("a, b", "INTEGER", "'a, b'"), ("S", "STRUCT<`x y` INTEGER>", "'x y'"),
+    ("M", "MAP<STRING, STRUCT<`x:y` DATE>>", "'x:y'"),
+])
+def test_names_that_a_hive_catalog_cannot_say(name: str, type_: str, word: str) -> None:
+    column = {"disk_name": name, "ksql_type": type_}
+    with pytest.raises(SchemaError, match=f"column {name}: .* the name {word}"):
+        glue.wanted("f", {"type": "table", "columns": [column], "partitions": [], "sequence": 1}, "s3://b")
+
+
+def test_the_record_says_what_was_registered_where(ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path) -> None:
+    register()
+    record = json.loads((tmp_path / "lake" / ".state" / "glue.json").read_text())
+    assert sorted(record) == [f"{catalog.url} eu-west-1 lake.{name}" for name in ("payments", "totals")]

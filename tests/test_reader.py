@@ -1,0 +1,383 @@
+"""`ksql_lake.read`: what the metadata own, under the full schema, now or as it was, whatever changes meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+import commands
+import export_to_data_lake
+import ksql_lake.export
+import manage_feeds
+from ksql_lake import metadata, read
+from ksql_lake.embedded import EmbeddedKsqlDB
+from ksql_lake.errors import ConfigError, LakeError, StateError
+from tests import typed_lake
+
+JAN15 = 1_736_899_200_000
+DAY = 86_400_000
+BIG = 2**53 + 1  # the first integer a float cannot hold
+COLUMNS = "`ID` STRING, `N` BIGINT, `DAY` STRING, `AMOUNT` DECIMAL(12, 2), `OK` BOOLEAN, `TS` TIMESTAMP"
+
+
+class Nights:
+    """A stream S and a table T, exported night after night at times of the test's choice."""
+
+    def __init__(self, database: EmbeddedKsqlDB, lake: Path, patch: pytest.MonkeyPatch) -> None:
+        self.database, self.lake, self.patch = database, lake, patch
+
+    def at(self, moment: str) -> None:
+        self.patch.setattr(ksql_lake.export, "now", lambda: moment)
+        self.patch.setattr(commands, "now", lambda: moment)
+
+    def export(self, moment: str, *argv: str) -> None:
+        self.at(moment)
+        assert export_to_data_lake.main([*(argv or ("--all",)), "--quiet"]) == 0
+
+    def events(self, first: int, last: int, *more: Any) -> None:
+        """Even ones of 15 January, odd ones of the 16th; every third number is null, the others are large."""
+        for i in range(first, last):
+            moment = dt.datetime(2025, 1, 15) + dt.timedelta(milliseconds=i)
+            number = None if i % 3 == 0 else BIG + i
+            values = [f"e{i}", number, f"d{i}", Decimal(i) / 4, i % 2 == 0 or None, moment]
+            self.database.append("S", i % 2, JAN15 + i % 2 * DAY + i, [*values, *more])
+
+    def read(self, name: str = "s", **asked: Any) -> Any:
+        return read(name, lake=self.lake, **asked)
+
+    def ids(self, **asked: Any) -> list[str]:
+        return sorted(self.read(columns=["ID"], **asked)["ID"])
+
+
+def build(database: EmbeddedKsqlDB, lake: Path, patch: pytest.MonkeyPatch) -> Nights:
+    """Two nights: 20 events without a column NOTE, 20 with it; versions v1 and v2 of the table."""
+    for name, value in (("KSQLDB_URL", database.url), ("IDLE_SECONDS", "0.1"), ("KSQLDB_TIMEOUT", "2"),
+                        ("RETENTION", "off"), ("DATA_LAKE_DIR", str(lake))):
+        patch.setenv(name, value)
+    made = Nights(database, lake, patch)
+    database.create_stream("S", COLUMNS, 2)
+    database.create_table("T", "`K` STRING KEY, `V` INTEGER")
+    made.events(0, 20)
+    database.upsert("T", ["a", 1])
+    for name, kind in (("s", "stream"), ("t", "table")):
+        assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", name]) == 0
+    made.export("2025-02-01T02:00:00Z")
+    database.drop("S")
+    database.create_stream("S", COLUMNS + ", `NOTE` STRING", 2)
+    made.events(0, 20, None)
+    made.events(20, 40, "new")
+    database.upsert("T", ["b", None])
+    made.export("2025-02-02T02:00:00Z")
+    return made
+
+
+@pytest.fixture
+def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
+    with EmbeddedKsqlDB() as database:
+        yield build(database, tmp_path / "lake", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+    """The same, of which nothing changes any more."""
+    with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
+        made = build(database, tmp_path_factory.mktemp("still") / "lake", patch)
+        patch.undo()
+        yield made
+
+
+def names(first: int, last: int) -> list[str]:
+    return sorted(f"e{i}" for i in range(first, last))
+
+
+def test_the_full_schema_over_files_of_different_ages(still: Nights) -> None:
+    frame, table = still.read(), still.read(arrow=True)
+    state = json.loads((still.lake / "streams" / "s" / "_metadata.json").read_text())
+    files = [still.lake / "streams" / "s" / file["path"] for file in state["files"]]
+    assert "NOTE" not in pd.read_parquet(files), "the first file decides: which is why the reader is there"
+    assert table.schema.names == ["ROWTIME", "ROWPARTITION", "ROWOFFSET", "ID", "N", "DAY_", "AMOUNT", "OK", "TS",
+                                  "NOTE", "year", "month", "day"] == list(frame.columns)
+    assert sorted(frame["ID"]) == names(0, 40) and frame["NOTE"].notna().sum() == 20
+    assert [table.schema.field(key).type for key in ("year", "month", "day")] == [pa.int32()] * 3
+    assert Counter(frame["day"].tolist()) == {15: 20, 16: 20} and set(frame["month"]) == {1}
+
+
+def test_no_number_is_rounded_and_no_type_depends_on_nulls(still: Nights) -> None:
+    frame = still.read().set_index("ID")
+    kinds = {name: str(kind) for name, kind in frame.dtypes.items()}
+    assert [kinds[c] for c in ("N", "OK", "ROWPARTITION", "ROWOFFSET", "year", "day")] == [
+        "Int64", "boolean", "int32", "int64", "int32", "int32"]
+    assert kinds["TS"] == kinds["ROWTIME"] == "datetime64[ms, UTC]"
+    assert frame["N"]["e1"] == BIG + 1 and frame["N"]["e3"] is pd.NA
+    assert frame["AMOUNT"]["e5"] == Decimal("1.25") and isinstance(frame["AMOUNT"]["e5"], Decimal)
+    assert frame["OK"]["e2"] is True or frame["OK"]["e2"] == True  # noqa: E712
+    assert frame["OK"]["e1"] is pd.NA and frame["TS"]["e7"] == pd.Timestamp("2025-01-15T00:00:00.007Z")
+    assert str(still.read(filters=[("N", ">", BIG)]).dtypes["N"]) == "Int64", "also where no null is left"
+
+
+@pytest.mark.parametrize(("filters", "wanted"), [
+    ([("year", "=", 2025), ("month", "==", 1)], range(40)),
+    ([("day", "=", 15)], range(0, 40, 2)),
+    ([("day", "in", [14, "16"])], range(1, 40, 2)),
+    ([("day", "not in", [16])], range(0, 40, 2)),
+    ([[("day", "=", 15), ("amount", "<", 1)], [("ID", "=", "e7")]], [0, 2, 7]),
+    ([("AMOUNT", ">=", 9.75)], [39]),
+    ([("AMOUNT", "=", "2.5")], [10]),
+    ([("AMOUNT", "<", Decimal("0.251"))], [0, 1]),
+    ([("N", "=", BIG + 1)], [1]),
+    ([("TS", "<=", "2025-01-15T00:00:00.002")], [0, 1, 2]),
+    ([("ROWTIME", ">=", dt.datetime(2025, 1, 16, 0, 0, 0, 35_000))], [35, 37, 39]),
+    ([("ROWTIME", ">=", "2025-01-16T01:00:00.035+01:00")], [35, 37, 39]),
+    ([("ROWTIME", "<", dt.date(2025, 1, 16)), ("NOTE", "!=", "old")], range(20, 40, 2)),
+    ([("DAY", "=", "d4")], [4]),
+    (pc.field("NOTE").is_null() & (pc.field("day") == 16), range(1, 20, 2)),
+    ([], range(40)),
+])
+def test_filters(still: Nights, filters: Any, wanted: Any) -> None:
+    assert still.ids(filters=filters) == sorted(f"e{i}" for i in wanted)
+
+
+def test_files_that_cannot_match_are_not_opened(nights: Nights) -> None:
+    for path in (nights.lake / "streams" / "s").rglob("*.parquet"):
+        if "day=16" in str(path):
+            path.write_bytes(b"no Parquet")
+    assert nights.ids(filters=[("day", "=", 15)]) == sorted(f"e{i}" for i in range(0, 40, 2))
+    assert len(nights.ids(filters=[("ROWTIME", "<", "2025-01-15T12:00")])) == 20
+    with pytest.raises(pa.ArrowInvalid):
+        nights.read()
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    ({"columns": ["AMOUMT"]}, "no column AMOUMT; did you mean AMOUNT"),
+    ({"columns": ["zzz"]}, "no column zzz; there are AMOUNT, DAY_, ID"),
+    ({"filters": [("yaer", "=", 2025)]}, "no column yaer; did you mean year"),
+    ({"filters": [("year", "~", 2025)]}, "'~' is no comparison; there are =, =="),
+    ({"filters": [("year", "=", "last")]}, "year = 'last': does not fit year, which is int32"),
+    ({"filters": [("N", "=", None)]}, "a comparison with null holds for no row"),
+    ({"filters": [("TS", ">", "yesterday")]}, "TS > 'yesterday': does not fit TS"),
+    ({"filters": ["year=2025"]}, "'year=2025' is no filter"),
+    ({"filters": pc.field("NOPE") == 1}, "NOPE"),
+    ({"version": 3}, "is a stream and has no versions"),
+    ({"version": 3, "as_of": "2025-02-01"}, "give one of them"),
+    ({"as_of": "last monday"}, "as_of is 'last monday'; expected a time or a day"),
+])
+def test_what_cannot_be_asked(still: Nights, asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        still.read(**asked)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_columns_by_their_name_on_disk_or_in_the_source(still: Nights) -> None:
+    assert list(still.read(columns=["amount", "DAY", "day", "Id"]).columns) == ["AMOUNT", "DAY_", "day", "ID"]
+    only = still.read(columns=["day_"], filters=[("ID", "=", "e4")], arrow=True)
+    assert only.to_pylist() == [{"DAY_": "d4"}]
+
+
+def test_feeds_that_are_unknown_archived_or_without_a_file(nights: Nights, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="sx: no feed of this name .* did you mean s"):
+        nights.read("sx")
+    with pytest.raises(LakeError, match="orders: no feed .*there are s, t"):
+        nights.read("orders")
+    with pytest.raises(LakeError, match="no such directory"):
+        read("s", lake=tmp_path / "nowhere")
+    assert manage_feeds.main(["archive", "s"]) == 0 and len(nights.read()) == 40
+    assert manage_feeds.main(["remove", "s", "--yes"]) == 0 and not list((nights.lake / "feeds").rglob("s.json"))
+    assert len(nights.read()) == 40
+    shutil.copytree(nights.lake / "streams" / "s", nights.lake / "streams" / "t")
+    with pytest.raises(LakeError, match="write streams/t or tables/t"):
+        nights.read("t")
+    assert len(nights.read("streams/t")) == 40 and len(nights.read("tables/t")) == 2
+    (nights.lake / "streams" / "s" / "_metadata.json").write_text("{")
+    with pytest.raises(StateError, match="--rebuild --feed s"):
+        nights.read()
+
+
+def test_a_file_that_the_metadata_do_not_own_is_not_read(nights: Nights) -> None:
+    path = sorted((nights.lake / "streams" / "s").rglob("*.parquet"))[0]
+    shutil.copy(path, path.with_name("data_20250115_half_0001.parquet"))
+    path.with_name("torn.parquet").write_bytes(b"PAR1")
+    assert nights.ids() == names(0, 40)
+
+
+def test_the_default_lake_is_below_the_current_directory(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights.lake.rename(nights.lake.with_name("data_lake"))
+    monkeypatch.chdir(nights.lake.parent)
+    monkeypatch.setenv("DATA_LAKE_DIR", "/nowhere")
+    assert len(read("t")) == 2
+
+
+def test_versions_of_a_table(nights: Nights) -> None:
+    assert nights.read("t", arrow=True).sort_by("K").to_pylist() == [
+        {"K": "a", "V": 1, "version": 2}, {"K": "b", "V": None, "version": 2}]
+    frame = nights.read("t", version="v1")
+    assert frame.to_dict("records") == [{"K": "a", "V": 1, "version": 1}]
+    assert str(frame["version"].dtype) == "int32" and str(frame["V"].dtype) == "Int32"
+    assert len(nights.read("t", version=1)) == len(nights.read("t", version="1")) == 1
+    assert len(nights.read("t", filters=[("version", "=", "v2")])) == 2
+    assert manage_feeds.main(["rollback", "t", "v1"]) == 0
+    assert set(nights.read("t")["version"]) == {1}
+    for wrong in ("v7", 0, "one", -1):
+        with pytest.raises(LakeError, match=f"has no version {wrong}; there are v1, v2"):
+            nights.read("t", version=wrong)
+
+
+def test_a_table_as_it_was(nights: Nights) -> None:
+    """An export, a rollback, another export: the state log has each with its own time."""
+    nights.at("2025-02-03T12:00:00Z")
+    assert manage_feeds.main(["rollback", "t", "v1"]) == 0
+    nights.database.upsert("T", ["c", 3])
+    nights.export("2025-02-05T02:00:00Z")
+    asked = {
+        "2025-02-01T02:00:00Z": 1, "2025-02-01": 1, dt.date(2025, 2, 2): 2, "2025-02-02T01:59:59": 1,
+        "2025-02-03": 1, "2025-02-03T12:00": 1, "2025-02-03T12:59:59+01:00": 2, dt.datetime(2025, 2, 4): 1,
+        "2025-02-05": 3, dt.datetime(2030, 1, 1, tzinfo=dt.UTC): 3, pd.Timestamp("2025-02-02T02:00:00"): 2,
+    }
+    for as_of, version in asked.items():
+        assert set(nights.read("t", as_of=as_of)["version"]) == {version}, as_of
+    with pytest.raises(ConfigError, match="held nothing at 2025-01-31T23:59:59Z; its first export was at 2025-02-01T"):
+        nights.read("t", as_of="2025-01-31")
+    assert manage_feeds.main(["update", "t", "retention_versions=1"]) == 0
+    assert manage_feeds.main(["retention", "t", "--allow", "amount", "--allow", "stale", "--allow", "clock"]) == 0
+    with pytest.raises(LakeError, match="no version v2, which was current at 2025-02-02; there are v3"):
+        nights.read("t", as_of="2025-02-02")
+
+
+def test_a_stream_as_it_was(nights: Nights) -> None:
+    """Rows exported by then, exact also after a run for one day, a recreated topic and a compaction."""
+    nights.events(40, 60, "later")
+    nights.export("2025-02-03T02:00:00Z", "--stream", "s", "--date", "2025-01-16")
+    nights.events(60, 70, "later")
+    nights.export("2025-02-04T02:00:00Z", "--stream", "s")
+    nights.database.recreate("S")
+    nights.events(100, 130, "recreated")
+    nights.at("2025-02-05T02:00:00Z")
+    assert export_to_data_lake.main(["--stream", "s", "--quiet"]) == 1  # the recreated topic is a finding
+    wanted = {
+        "2025-02-01": names(0, 20),
+        "2025-02-02": names(0, 40),
+        "2025-02-03": sorted(f"e{i}" for i in [*range(40), *range(41, 60, 2)]),
+        "2025-02-04": names(0, 70),
+        "2025-02-05": sorted(names(0, 70) + names(100, 130)),
+    }
+    for day, held in wanted.items():
+        assert nights.ids(as_of=day) == held, day
+    before = len(list((nights.lake / "streams" / "s").rglob("*.parquet")))
+    nights.at("2025-02-06T12:00:00Z")
+    assert manage_feeds.main(["compact"]) == 0
+    assert len(list((nights.lake / "streams" / "s").rglob("*.parquet"))) < before
+    for day, held in wanted.items():
+        assert nights.ids(as_of=day) == held, f"{day}, compacted"
+    assert nights.ids(as_of="2025-02-03", filters=[("day", "=", 16), ("NOTE", "=", "later")]) == sorted(
+        f"e{i}" for i in range(41, 60, 2))
+    assert "NOTE" in nights.read(as_of="2025-02-01").columns, "the schema is today's"
+    assert manage_feeds.main(["erase", "--where", "id=e3", "--later", "keep"]) == 0
+    assert nights.ids(as_of="2025-02-01") == sorted({*names(0, 20)} - {"e3"}), "erased is erased, of the past too"
+
+
+def test_a_state_log_that_does_not_reach_back(nights: Nights) -> None:
+    log = nights.lake / ".state" / "s.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text('{"torn\n' + lines[-1])
+    assert nights.ids(as_of="2025-02-02") == names(0, 40)
+    with pytest.raises(StateError, match="begins at 2025-02-02T02:00:00Z; what s held at 2025-02-01T23:59:59Z"):
+        nights.ids(as_of="2025-02-01")
+    log.unlink()
+    assert nights.ids(as_of="2025-02-03") == names(0, 40), "the metadata themselves know this"
+    with pytest.raises(StateError, match="s.jsonl: missing or empty"):
+        nights.ids(as_of="2025-02-01")
+
+
+def test_a_feed_without_a_row(nights: Nights) -> None:
+    nights.database.create_stream("E", "`ID` STRING", 1)
+    assert manage_feeds.main(["add", "--name", "e", "--type", "stream", "--source", "e"]) == 0
+    nights.export("2025-02-03T02:00:00Z", "--stream", "e")
+    frame = nights.read("e", filters=[("day", "=", 1)])
+    assert len(frame) == 0 and {"ROWTIME", "year", "month", "day"} <= set(frame.columns)
+
+
+def test_reads_during_compactions_and_exports_are_never_wrong(nights: Nights) -> None:
+    """Every read holds each row up to some export, once; those beyond it, not at all."""
+    wrong, reads, done = [], 0, threading.Event()
+    sizes = {40 + 8 * night for night in range(6)}
+
+    def look() -> None:
+        nonlocal reads
+        while not done.is_set():
+            found = nights.ids()
+            reads += 1
+            if len(found) not in sizes or found != names(0, len(found)):
+                wrong.append(found)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for night in range(1, 6):
+            nights.events(40 + 8 * (night - 1), 40 + 8 * night, "x")
+            nights.export(f"2025-02-0{2 + night}T02:00:00Z", "--stream", "s")
+            assert manage_feeds.main(["compact"]) == 0
+    finally:
+        done.set()
+        reader.join()
+    assert wrong == [] and reads > 20
+    assert nights.ids() == names(0, 80)
+
+
+def test_a_change_between_the_metadata_and_the_files(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very moment: metadata are read, then a compaction swaps every file, then the files are opened."""
+    load, loads = metadata.load, []
+
+    def and_then_compact(dataset: metadata.Dataset) -> metadata.State | None:
+        state = load(dataset)
+        loads.append(state)
+        if len(loads) == 1:
+            monkeypatch.setattr(metadata, "load", load)
+            assert manage_feeds.main(["compact"]) == 0
+            monkeypatch.setattr(metadata, "load", and_then_compact)
+        return state
+
+    monkeypatch.setattr(metadata, "load", and_then_compact)
+    assert nights.ids() == names(0, 40)
+    assert len(loads) == 2 and loads[0]["files"] != loads[1]["files"]
+
+
+def test_a_file_that_stays_away_is_told(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ksql_lake.reader.PAUSES", (0.01, 0.01))
+    sorted((nights.lake / "streams" / "s").rglob("*.parquet"))[0].unlink()
+    with pytest.raises(StateError, match="a file that the metadata list is gone .*--verify --feed s"):
+        nights.read()
+
+
+def test_state_of_the_past_needs_no_file_list(nights: Nights) -> None:
+    """The log has no files: what as_of finds is filtered by coverage, from the files of today."""
+    line = json.loads((nights.lake / ".state" / "s.jsonl").read_text().splitlines()[0])
+    assert "files" not in line and line["coverage"]["1"]["0"]["upto"] == 9
+    assert len(nights.read(as_of="2025-02-01", columns=["ROWOFFSET"], filters=[("ROWPARTITION", "=", 0)])) == 10
+
+
+def test_every_type_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nested integers beside a null stay integers as well; times, dates and bytes are Python's own."""
+    with EmbeddedKsqlDB() as database:
+        typed_lake.build(tmp_path / "lake", database, monkeypatch)
+    frame = read("all_types", lake=tmp_path / "lake").set_index("ID").sort_index()
+    row = frame.loc["e0"]
+    plain = ["B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "DAY_"]
+    values = dict(zip(["ID", "B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "TS", "A", "M", "S", "DAY_"],
+                      typed_lake.VALUES, strict=True))
+    assert [row[name] for name in plain] == [values[name] for name in plain]
+    assert row["TS"] == pd.Timestamp(values["TS"], tz="UTC")
+    assert list(row["A"]) == [typed_lake.BIG, None] and dict(row["M"]) == {"k": 1, "n": None}
+    assert row["S"]["X"] == 2**53 - 1 and list(row["S"]["N"]["IN"]) == ["a", None]
+    assert frame.loc["e1"].drop(["ROWTIME", "ROWPARTITION", "ROWOFFSET", "year", "month", "day"]).isna().all()
+    assert frame["LATE"].tolist() == [pd.NA, pd.NA, 7, 7] and str(frame["LATE"].dtype) == "Int32"

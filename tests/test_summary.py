@@ -1,0 +1,190 @@
+"""What the summary says of feeds that a real export made, and of states written down by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import export_to_data_lake
+import manage_feeds
+from ksql_lake import feeds
+from ksql_lake.findings import KINDS, LEVELS, Finding, findings_of_runs, findings_of_state
+from ksql_lake.summary import FeedSummary, as_json, summarise
+
+NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lake = tmp_path_factory.mktemp("summary") / "lake"
+    assert export_to_data_lake.main(["--demo", "--quiet", "--lake", str(lake), "--events", "300"]) == 0
+    return lake
+
+
+def one(lake: Path, name: str, now: dt.datetime = NOW) -> FeedSummary:
+    (summary,) = summarise(lake, now, name)
+    return summary
+
+
+def state_of(lake: Path, name: str) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((lake / "streams" / name / "_metadata.json").read_text())
+    return state
+
+
+def kinds(findings: Any) -> list[str]:
+    return [finding.kind for finding in findings]
+
+
+def test_a_stream_and_a_table_after_a_good_night(lake: Path) -> None:
+    stream = one(lake, "transaction_stream")
+    assert (stream.type, stream.state, stream.rows, stream.partitions, stream.files) == ("stream", "active", 300, 3, 3)
+    newest = max(file["rowtime_max"] for file in state_of(lake, "transaction_stream")["files"]) / 1000
+    assert stream.newest == "2025-01-17" and stream.freshness_seconds == pytest.approx(NOW.timestamp() - newest)
+    assert stream.newest_event is not None and stream.newest_event.startswith("2025-01-17T23:") and not stream.findings
+    assert stream.bytes == sum(path.stat().st_size for path in (lake / "streams/transaction_stream").rglob("*.parquet"))
+    table = one(lake, "payment_method_totals")
+    assert (table.type, table.newest, table.newest_event) == ("table", "v1", table.last_export)
+    assert table.freshness_seconds == 0  # taken after NOW
+    assert table.last_run is not None and table.last_run["result"] == "ok"
+    assert table.last_success == table.last_run["ended"]
+
+
+def test_a_limit_of_its_own_makes_a_feed_stale(lake: Path) -> None:
+    name = "transaction_flattened"
+    path = lake / "feeds" / "active" / f"{name}.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "freshness_hours": 2.5}))
+    try:
+        assert one(lake, name).freshness_limit == 9000 and not one(lake, name).findings
+        late = one(lake, name, NOW + dt.timedelta(hours=1))
+        assert kinds(late.findings) == ["stale"] and "2.5 are allowed" in late.findings[0].message
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize(("text", "status", "kind"), [
+    ('{"feed_name": "nobody"}', "broken", ["feed file"]),
+    ('{"feed_name": "nobody", "feed_type": "stream", "ksqldb_source": "N", "enabled": false}', "disabled", []),
+    ('{"feed_name": "nobody", "feed_type": "stream", "ksqldb_source": "N", "freshness_hours": 3}', "active", ["stale"]),
+])
+def test_feeds_that_were_never_exported(lake: Path, text: str, status: str, kind: list[str]) -> None:
+    path = lake / "feeds" / "active" / "nobody.json"
+    path.write_text(text)
+    try:
+        summary = one(lake, "nobody")
+        assert (summary.state, summary.rows, summary.newest, summary.freshness_seconds) == (status, 0, "-", None)
+        assert kinds(summary.findings) == kind
+    finally:
+        path.unlink()
+
+
+def test_an_archived_feed_keeps_its_data_and_asks_for_nothing(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATA_LAKE_DIR", str(lake))
+    assert manage_feeds.main(["archive", "transaction_stream_blacklisted"]) == 0
+    try:
+        summary = one(lake, "transaction_stream_blacklisted", NOW + dt.timedelta(days=4000))
+        assert summary.state == "archived" and summary.rows > 0 and not summary.findings
+        with (lake / "logs" / "runs.jsonl").open("a") as file:
+            file.write(json.dumps({"feed": "transaction_stream_blacklisted", "ended": "2025-01-18T02:00:00Z",
+                                   "result": "failed", "findings": ["x"]}) + "\n")
+        assert not one(lake, "transaction_stream_blacklisted").findings
+    finally:
+        assert manage_feeds.main(["restore", "transaction_stream_blacklisted"]) == 0
+
+
+def test_spoiled_metadata_are_a_finding_and_the_others_are_told(lake: Path) -> None:
+    path = lake / "streams" / "transaction_stream" / "_metadata.json"
+    before = path.read_text()
+    path.write_text("{torn")
+    try:
+        spoiled = {summary.feed: summary for summary in summarise(lake, NOW)}
+        assert len(spoiled) == 8 and kinds(spoiled["transaction_stream"].findings) == ["metadata"]
+    finally:
+        path.write_text(before)
+
+
+def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None:
+    feed = feeds.load(lake / "feeds" / "active" / "transaction_stream.json")
+    state = {**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"}
+    (due,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 16, 2, tzinfo=dt.UTC), 0.3)
+    assert due == Finding("retention", "s: 1 day, 100 rows, due to go; python manage_feeds.py retention s")
+    (refused,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 18, 2, tzinfo=dt.UTC), 0.3)
+    assert (refused.kind, refused.level) == ("retention", "warning") and "would go" in refused.message
+
+
+def test_what_runs_say_becomes_kinds() -> None:
+    said = {
+        "S: at most 7 rows of partition 1 expired before they were exported": "gap",
+        "S: the topic was recreated (x); generation 2 starts, older data stay": "drift",
+        "s: 2025-01-16  source        120  lake        100  20 not in the lake": "drift",
+        "/lake/x.parquet: no metadata knows this file, readers will see its rows": "files",
+        "S: stopped at the time limit; the rest is read next time": "run",
+    }
+    run = {"feed": "s", "result": "findings", "findings": [*said, "retention: told from the state instead"]}
+    assert {f.message: f.kind for f in findings_of_runs([{"feed": "s", "result": "failed"}, run], None)} == said
+    failed = {"feed": "s", "result": "failed", "findings": ["no such stream"]}
+    assert findings_of_runs([run, failed], None) == [Finding("failed", "no such stream")]
+
+
+def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
+    checks = [
+        {"check": "not_null", "column": "ID", "level": "fail", "failed": 3, "rows": 9, "message": "3 of 9 are null"},
+        {"check": "unique", "column": "ID", "level": "quarantine", "failed": 1, "rows": 9, "message": "1 comes twice"},
+        {"check": "row_count", "column": "", "level": "warn", "failed": 1, "rows": 9, "message": "9 rows are few"},
+        {"check": "range", "column": "N", "level": "fail", "failed": 0, "rows": 9, "message": "all in range"},
+    ]
+    said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be set aside"
+    run = {"feed": "s", "result": "failed", "findings": [said], "checks": checks}
+    assert [(f.kind, f.level, f.message) for f in findings_of_runs([run], None)] == [
+        ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),
+        ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "s: the last run failed"),
+    ]
+    assert [f.kind for f in findings_of_runs([], {"findings": [], "checks": checks})] == ["quality"] * 3
+
+
+def test_missing_days_small_files_and_new_columns(lake: Path) -> None:
+    state = state_of(lake, "transaction_stream")
+    file, entry = state["files"][0], state["partitions"][0]
+    later = {**entry, "path": "year=2025/month=01/day=22"}
+    state["partitions"].append(later)
+    state["files"] += [{**file, "path": f"{file['path']}{i}"} for i in range(19)]
+    state["schema_history"].append({"version": "1.1", "at": "2025-01-17T02:00:00Z", "added": ["NOTE STRING"]})
+    state["last_export"] = "2025-01-18T01:00:00Z"
+    found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
+    assert set(found) == {"gap", "schema"}, "a few small files are what every night leaves"
+    state["files"].append({**file, "path": file["path"] + "x"})
+    state["quarantine"] = [{"rows": 3}, {"rows": 4}]
+    found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
+    assert set(found) == {"gap", "small files", "schema", "quarantine"}
+    assert found["quarantine"].message == "s: 7 rows set aside; python manage_feeds.py quarantine s"
+    assert "no rows on 4 days: 2025-01-18 to 2025-01-21" in found["gap"].message and found["gap"].level == "warning"
+    assert "21 small files on 1 day;" in found["small files"].message and "NOTE STRING" in found["schema"].message
+    state["removed"] = {f"year=2025/month=01/day={day}": {"erasure": 1} for day in (18, 19, 20, 21)}
+    much_later = NOW + dt.timedelta(days=30)
+    assert [f.kind for f in findings_of_state("s", state, None, much_later, 0.3)] == ["small files", "quarantine"]
+
+
+def test_an_event_of_the_year_9999_is_no_crash_and_no_silence(lake: Path) -> None:
+    path = lake / "streams" / "transaction_stream" / "_metadata.json"
+    before = path.read_text()
+    state = json.loads(before)
+    state["files"][0]["rowtime_max"] = 1 << 62
+    path.write_text(json.dumps(state))
+    try:
+        summary = one(lake, "transaction_stream")
+        assert summary.freshness_seconds == 0 and kinds(summary.findings) == ["clock"]
+    finally:
+        path.write_text(before)
+
+
+def test_the_form_for_machines_and_the_order_of_findings(lake: Path) -> None:
+    shown = json.loads(json.dumps(as_json(one(lake, "transaction_stream", NOW + dt.timedelta(days=364)))))
+    assert shown["findings"][0].keys() == {"kind", "level", "message"}
+    found = [Finding(kind, "x") for kind in reversed(KINDS)]
+    assert [f.kind for f in sorted(found, key=lambda f: f.rank)] == list(KINDS) and set(KINDS.values()) == set(LEVELS)
