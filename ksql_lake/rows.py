@@ -65,8 +65,8 @@ Element: TypeAlias = pa.RecordBatch | Tombstone | Final | ErrorRow | ArrayEnd
 class Decoder:
     """Turns the lines after an answer's header into elements, in the order of the wire.
 
-    Plain rows go through the `native_rows` where it is built, else in whole blocks through `blocks`; everything else
-    row by row here. All mean the same.
+    Plain rows go through `native_rows` where the native library is built, else in whole blocks through `blocks`;
+    everything else row by row here. All mean the same.
 
     Args:
         batch_size: the rows that are Python objects at a time. Batches of the native reader, which makes none, are as
