@@ -29,7 +29,7 @@ One module, one noun; imports point down this list only:
     partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
     alerts                                 who learns how a run went
     history, checks, figures               one line for each run; the checks a feed declares; figures in few characters
-    native                                 the native library, where it is built
+    native, arrays                         the native library, where it is built; numbers between Arrow and NumPy
     files, errors                          atomic writes and locks; the error family
 
 Scripts import `data_lake_config` and this package; the config imports `errors`, and `native` to tell whether

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ksql_lake.arrays import numbers
 from ksql_lake.errors import SourceError
 
 PSEUDO = ("ROWTIME", "ROWPARTITION", "ROWOFFSET")
@@ -101,8 +102,8 @@ class Sieve:
             TopicRecreated: an anchor's columns differ.
             SourceError: an anchor's columns are equal, but its ROWTIME is not.
         """
-        partitions = batch.column(1).to_numpy(zero_copy_only=False)
-        offsets = batch.column(2).to_numpy(zero_copy_only=False)
+        partitions = numbers(batch.column(1))
+        offsets = numbers(batch.column(2))
         keep = np.zeros(len(offsets), dtype=bool)
         for partition in np.unique(partitions).tolist():
             rows = np.flatnonzero(partitions == partition)

@@ -33,6 +33,7 @@ FORMAT = {
         "Parameters": {"serialization.format": "1"},
     },
 }
+DIGITS = {"year": 4, "month": 2, "day": 2}  # in the paths; a catalog holds the numbers, as engines write them
 OURS = "ksql_lake.feed"  # the parameter that marks a table as made by this tool
 _UNSPEAKABLE = re.compile(r"[,:;<>`\s]")  # a type's text has no way to quote these in a name
 Columns = tuple[tuple[str, str], ...]
@@ -41,7 +42,7 @@ Values = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is to be: names in lower case, Hive types, partition values as they stand in the paths."""
+    """A table as it is to be: names in lower case, Hive types, partition values as `--sql` writes them (1, not 01)."""
 
     name: str
     keys: Columns
@@ -53,7 +54,8 @@ class Table:
 
     def where(self, values: Values) -> str:
         """The directory of a partition."""
-        path = "/".join(f"{key}={value}" for (key, _), value in zip(self.keys, values, strict=True))
+        pairs = ((key, value.zfill(DIGITS.get(key, 0))) for (key, _), value in zip(self.keys, values, strict=True))
+        path = "/".join(f"{key}={value}" for key, value in pairs)
         return f"{self.location}{path}/"
 
     def descriptor(self, location: str) -> dict[str, Any]:
@@ -118,6 +120,7 @@ def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
     partitions = {}
     for path in (entry["path"] for entry in state["partitions"]):
         values = tuple(part.partition("=")[2] for part in path.split("/"))
+        values = tuple(str(int(value)) if value.isdigit() else value for value in values)
         partitions[values] = fingerprint(columns, plain.where(values))
     return Table(plain.name, plain.keys, columns, location, parameters, plain.sequence, partitions)
 

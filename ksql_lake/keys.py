@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from ksql_lake.arrays import numbers
+
 Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 
@@ -52,7 +54,7 @@ class KeyHashes:
     def _of(self, column: pa.Array) -> Hashes:
         if pa.types.is_integer(column.type) or pa.types.is_temporal(column.type):
             wide = column if pa.types.is_int64(column.type) else _wide(column)
-            values = wide.fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
+            values = numbers(wide.fill_null(0) if wide.null_count else wide).view(np.uint64)
             hashes = _mixed(values ^ self._number(0))
             if column.null_count:
                 hashes[np.asarray(column.is_null())] = self._number(1)
@@ -112,4 +114,5 @@ def _text(column: pa.Array) -> pa.Array:
     """The keys as text; null is one more text, that no key has."""
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         return pa.array([repr(value) for value in column.to_pylist()], pa.large_string())
-    return column.cast(pa.large_string()).fill_null("\0null")
+    text = column.cast(pa.large_string())
+    return text.fill_null("\0null") if text.null_count else text

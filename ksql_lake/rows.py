@@ -94,18 +94,20 @@ class Decoder:
             KsqlError: a line is no element of this answer.
             SchemaError: a value does not fit the type of its column.
         """
-        cut = lines.rfind(TAIL) + len(TAIL)
-        if self._blocks is None or cut < len(TAIL):
-            return self._decode_each(lines)
+        found = lines.rfind(TAIL)
+        cut = found + len(TAIL) if found >= 0 else 0
         if self._reader is not None:
-            return [*self._decode_native(self._reader, lines, cut), *self._decode_each(lines[cut:])]
+            before = self._decode_native(self._reader, lines, cut) if cut else []
+            return [*before, *self._decode_end(lines[cut:])]
+        if self._blocks is None or not cut:
+            return self._decode_each(lines)
         # Flat rows gain nothing from a second thread: they wait for Python's lock more than they read (measured).
         halved = cut >= HALVED and self._blocks.nested
         half = lines.find(TAIL, cut // 2) + len(TAIL) if halved else cut
         first = self._helper.submit(self._blocks.read, lines[:half]) if half < cut else None
         last = self._decode_block(lines[half:cut] if first else lines[:cut], None)
-        before = self._decode_block(lines[:half], first) if first else []
-        return [*before, *last, *self._decode_each(lines[cut:])]
+        earlier = self._decode_block(lines[:half], first) if first else []
+        return [*earlier, *last, *self._decode_each(lines[cut:])]
 
     def _native_reader(self) -> RowReader | None:
         loaded = library()
@@ -132,6 +134,16 @@ class Decoder:
         if self._given_up >= PATIENCE:
             self._reader = None
         return elements
+
+    def _decode_end(self, lines: bytes) -> list[Element]:
+        """What follows the last row that is ended by a comma: of a pulled table, its last row and the bracket."""
+        line = lines.rstrip()
+        if self._reader is not None and line.endswith(b"}}]"):
+            row = line[:-1] + b",\n"
+            batch, at = self._reader.read(row, 0, len(row))
+            if batch is not None and at == len(row):
+                return [batch, ArrayEnd()]
+        return self._decode_each(lines)
 
     def _decode_block(self, lines: bytes, reading: Future[pa.RecordBatch | None] | None) -> list[Element]:
         assert self._blocks is not None

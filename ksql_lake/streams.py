@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from ksql_lake import __version__, metadata
 from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, merge, ranges
+from ksql_lake.arrays import mask, numbers
 from ksql_lake.checks import Check, Result
 from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
@@ -262,8 +263,8 @@ class StreamExport:
         self, batch: pa.RecordBatch, names: Sequence[str], writer: PartitionWriter, schema: pa.Schema,
         attempt: Attempt, pace: Pace,
     ) -> None:
-        rowtimes = batch.column(0).to_numpy(zero_copy_only=False)
-        partitions = batch.column(1).to_numpy(zero_copy_only=False)
+        rowtimes = numbers(batch.column(0))
+        partitions = numbers(batch.column(1))
         pace.rows(time.monotonic(), int(time.time() * 1000), partitions, rowtimes)
         keep = self.sieve.new_rows(batch, names)
         self._report_gaps()
@@ -277,7 +278,7 @@ class StreamExport:
         erased = later(self.state, table)
         if erased is not None:
             keep &= ~erased
-        offsets = batch.column(2).to_numpy(zero_copy_only=False)
+        offsets = numbers(batch.column(2))
         if self.job.days:
             for partition in np.unique(partitions[keep]).tolist():
                 exported = ranges(np.sort(offsets[keep & (partitions == partition)]))
@@ -286,14 +287,14 @@ class StreamExport:
         self._set_aside(table, keep, days, attempt)
         for day in np.unique(days[keep]).tolist():
             chosen = keep & (days == day)
-            part = table if chosen.all() else table.filter(pa.array(chosen))
+            part = table if chosen.all() else table.filter(mask(chosen))
             date = EPOCH + dt.timedelta(days=day)
             writer.write(part, day_path(date), date.strftime("%Y%m%d"))
         attempt.rows += int(keep.sum())
 
     def _set_aside(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, attempt: Attempt) -> None:
         """Show the new rows to the checks; the bad ones are taken out of `keep`."""
-        bad = attempt.checker.look(table if keep.all() else table.filter(pa.array(keep)))
+        bad = attempt.checker.look(table if keep.all() else table.filter(mask(keep)))
         if bad is None:
             return
         rows = np.flatnonzero(keep)[bad.mask]

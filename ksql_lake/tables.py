@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ksql_lake import __version__, metadata
+from ksql_lake.arrays import mask
 from ksql_lake.checks import Check
 from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.erase import later
@@ -95,12 +96,12 @@ class Sink:
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         erased = later(self.state, made)
-        made = made if erased is None else made.filter(pa.array(~erased))
+        made = made if erased is None else made.filter(mask(~erased))
         day = self.job.run[:8]
         bad = self._checker.look(made)
         if bad is not None:
             self._aside.write(bad, self._partition, day)
-            made = made.filter(pa.array(~bad.mask))
+            made = made.filter(mask(~bad.mask))
         self._writer.write(made, self._partition, day)
         self.rows += len(batch)
         self.job.progress(len(batch))

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ksql_lake.arrays import indices, numbers
 from ksql_lake.errors import SchemaError
 from ksql_lake.files import fsync_dir, make_dirs
 
@@ -252,7 +253,7 @@ class _Waiting:
         """Append; the bytes now held more."""
         if batch.get_total_buffer_size() > 2 * batch.nbytes + 4096:
             # A slice keeps the whole batch it was cut from alive, which `nbytes` does not count: copy it.
-            batch = batch.take(pa.array(np.arange(batch.num_rows)))
+            batch = batch.take(indices(batch.num_rows))
         size = int(batch.nbytes)
         self._small.append(batch)
         self.pending = True
@@ -404,7 +405,7 @@ class _Range:
         if "ROWPARTITION" in names and "ROWOFFSET" in names:
             known = table.select(["ROWPARTITION", "ROWOFFSET"]).drop_null()
             if known.num_rows and all(pa.types.is_integer(kind) for kind in known.schema.types):
-                self._add_offsets(known.column(0).to_numpy(), known.column(1).to_numpy())
+                self._add_offsets(*(numbers(column.combine_chunks()) for column in known.columns))
 
     def _add_times(self, times: pa.ChunkedArray) -> None:
         bounds = pc.min_max(times).as_py()
