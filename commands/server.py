@@ -51,7 +51,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     from ksql_lake.ksqldb import Client, quote
     from ksql_lake.partitions import disk_names
     from ksql_lake.quality import fits
-    from ksql_lake.streams import RESERVED
+    from ksql_lake.reading import RESERVED
     from ksql_lake.types import arrow_schema
 
     wrong = 0

@@ -10,6 +10,7 @@ One module, one noun; imports point down this list only:
     reader                                 a feed as one table, now or as it was
     rebuild, reconcile                     metadata made again from footers and log; days counted at the source
     streams, tables, verify                one export, one check, start to end
+    reading                                a stream read to its present end, through cuts
     staged, compare, column_stats          what a reading left to be published; two versions of a table; columns
     glue                                   the lake in an AWS Glue catalog
     retention, versions, permissions       what is too old to stay; which version of a table is read; who may read

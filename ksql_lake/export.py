@@ -23,9 +23,10 @@ from ksql_lake.files import exclusive_lock
 from ksql_lake.ksqldb import Client, Server
 from ksql_lake.metadata import Dataset, State
 from ksql_lake.pace import Limits
+from ksql_lake.reading import StreamJob
 from ksql_lake.reconcile import reconcile
 from ksql_lake.staged import Outcome, Staged, publish
-from ksql_lake.streams import StreamJob, stage_stream
+from ksql_lake.streams import stage_stream
 from ksql_lake.tables import TableJob, stage_table
 from ksql_lake.writer import WriterOptions
 

@@ -20,9 +20,9 @@ from ksql_lake.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.ksqldb import Client, quote
 from ksql_lake.pace import POLL, Limits
 from ksql_lake.partitions import day_bounds, days_of, parse_day
+from ksql_lake.reading import EPOCH, event_times
 from ksql_lake.retry import until_answered
 from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow
-from ksql_lake.streams import EPOCH, event_times
 
 
 @dataclass(frozen=True)
