@@ -140,3 +140,20 @@ def test_jobs_with_a_failing_feed(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys
     results = {result["feed"]: result["result"] for result in json.loads(shown.out)}
     assert results == {"a": "ok", "b": "failed", "c": "ok"}
     assert "no such stream" in shown.err
+
+
+def test_an_interrupt_does_not_wait_for_feeds_at_work(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    """Ctrl-C with --jobs: at once, exit code 130, and the next run makes it right."""
+    ksqldb.faults.add(*(Fault(silent_after=5, silent_seconds=60) for _ in range(12)))
+    process = start("--all", "--jobs", "3")
+    for name in NAMES:
+        until_locked(tmp_path / "lake", name, process)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and time.monotonic() - began < 10, error
+    assert error.startswith("interrupted; what was committed stays") and error.count("\n") == 1
+    ksqldb.faults.clear()
+    assert export_to_data_lake.main(["--all"]) == 0
+    for name in NAMES:
+        assert ids(tmp_path / "lake", name) == sorted(f"{name}{i}" for i in range(40))
