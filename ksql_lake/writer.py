@@ -34,7 +34,7 @@ _SAMPLE_ROWS = 65_536
 _DICTIONARY_RATIO = 0.5
 _SMALL_BATCHES = 64
 _LARGE_BATCH = 256 << 10  # bytes
-_SINK_BUFFER = 1 << 20
+_SINK_BUFFER = 1 << 18  # of each open file
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class WriterOptions:
     row_group_rows: int = 262_144
     file_rows: int = 1_000_000
     file_bytes: int = 128 << 20
-    buffer_bytes: int = 128 << 20
+    buffer_bytes: int = 80 << 20
     max_open: int = 64
     file_mode: int = 0o644
     dir_mode: int = 0o755
@@ -343,7 +343,7 @@ class _OpenFile:
 
 
 class _Sink(io.RawIOBase):
-    """An append-only file that counts and sums what it is given, in writes of about 1 MiB."""
+    """An append-only file that counts and sums what it is given, in writes of about 256 KiB."""
 
     def __init__(self, path: Path, mode: int) -> None:
         self.crc32 = 0
