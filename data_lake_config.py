@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _show(config: Config) -> None:
     values = {
-        "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": config.url, "KSQLDB_USER": config.user,
+        "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": _without_password(config.url), "KSQLDB_USER": config.user,
         "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
         "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression,
         "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
@@ -286,6 +286,12 @@ def _show(config: Config) -> None:
     from ksql_lake import native  # here, so that whoever reads the settings does not load it
 
     print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.native'}")
+
+
+def _without_password(url: str) -> str:
+    """The scripts refuse a URL with a password in it; it is not shown either."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}********@{rest.rpartition('@')[2]}" if "@" in rest else url
 
 
 def _masked(url: str | None) -> str | None:

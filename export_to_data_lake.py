@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import difflib
 import json
 import logging
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -235,17 +237,24 @@ def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[Fe
         return [feed for feed in good if feed.enabled], bad
     chosen, problems = [], []
     for kind, names in (("stream", args.stream), ("table", args.table)):
-        for name in names:
+        for name in dict.fromkeys(names):
             match = next((feed for feed in good if feed.name == name), None)
             broken = [problem for problem in bad if problem.path.stem == name]
             problems += broken
             if match is None and not broken:
-                raise FeedError(f"{active / name}.json: no such feed; see: python manage_feeds.py list")
+                raise FeedError(f"{active / name}.json: no such feed{_elsewhere(active, name)}")
             if match is not None and match.type != kind:
                 raise ConfigError(f"{name} is a {match.type}; use --{match.type} {name}")
             if match is not None:
                 chosen.append(match)
     return chosen, problems
+
+
+def _elsewhere(active: Path, name: str) -> str:
+    if (active.parent / "archived" / f"{name}.json").exists():
+        return f"; it is archived: python manage_feeds.py restore {name}"
+    close = difflib.get_close_matches(name, [path.stem for path in active.glob("*.json")], 1)
+    return f"; did you mean {close[0]}?" if close else "; see: python manage_feeds.py list"
 
 
 def _task(
@@ -421,7 +430,12 @@ def _demo(args: argparse.Namespace, results: list[FeedResult]) -> int:
     return code
 
 
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what stops a container or a service is told to those who wait
     code = main()
     if code == ExitCode.INTERRUPTED:
         logging.shutdown()

@@ -94,14 +94,14 @@ def _lake_commands(commands: Any) -> None:
     retention.add_argument("name", nargs="*", help="only these feeds (default: all active ones)")
     retention.add_argument("--dry-run", action="store_true", help="only show the plan")
     retention.add_argument(
-        "--max-delete", type=float, metavar="PERCENT", help="of a feed's bytes (default: MAX_DELETE_PERCENT)"
+        "--max-delete", type=data.percent, metavar="PERCENT", help="of a feed's bytes (default: MAX_DELETE_PERCENT)"
     )
     retention.add_argument(
         "--allow", action="append", default=[], choices=("clock", "stale", "amount"), help="lift a guard; see README"
     )
     retention.set_defaults(run=data.retention)
     undo = commands.add_parser("undo", help="bring back what retention last moved into the trash")
-    undo.add_argument("name", nargs="?", help="of this feed (default: of the last run, all its feeds)")
+    undo.add_argument("name", nargs="?", help="the last run's of this feed (default: the last day's, of all)")
     undo.add_argument("--list", action="store_true", help="only show what is in the trash")
     undo.set_defaults(run=data.undo)
     erase = commands.add_parser("erase", help="take every row of one person out of the lake, its trash included")

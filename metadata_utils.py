@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
 EVERYTHING = 1 << 40  # bytes of the run history
+OTHERS = ("reconcile", "compare", "rebuild", "history")
 LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register")  # what is answered from metadata
 State = dict[str, Any]
 
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = data_lake_config.load(os.environ)
         lake = args.lake.resolve() if args.lake else config.lake_dir
+        _refuse_strangers(parser, args)
+        if not lake.is_dir():
+            raise ConfigError(f"{lake}: no such directory; set --lake or DATA_LAKE_DIR, or: python data_lake_config.py")
         if args.reconcile:
             return _reconcile(config, lake, args.reconcile, args.date)
         if args.compare:
@@ -48,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _rebuild(lake, args.feed)
         if args.history:
             return _history(lake, args)
-        if any(getattr(args, name) for name in LOOKS):
-            return _look(args, config, lake)
-        parser.error("say what to do, for instance --report")
+        return _look(args, config, lake)
     except LakeError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
@@ -109,6 +111,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     return parser
+
+
+BELONG = {  # an option that goes with some only is no silent nothing with the others
+    "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
+    "deep": ("verify", "stats"), "since": ("stats", "csv", "history"),
+}
+
+
+def _refuse_strangers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not any(getattr(args, name) for name in (*LOOKS, *OTHERS)):
+        parser.error("say what to do, for instance --report")
+    for option, owners in BELONG.items():
+        if getattr(args, option) and not any(getattr(args, owner) for owner in owners):
+            named = " or ".join(f"--{owner}" for owner in owners)
+            parser.error(f"--{option.replace('_', '-')} goes with {named}")
 
 
 def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path) -> int:
@@ -360,6 +377,10 @@ def _verify(lake: Path, states: dict[str, State], deep: bool) -> int:
 
     findings = []
     for name, state in states.items():
+        try:
+            metadata.load_or_new(metadata.Dataset(lake, name, state["type"]), dict)
+        except StateError as error:
+            findings.append(str(error))
         findings += [str(one) for one in drift(_dataset_of(lake, name, state["type"]))]
         findings += verify(lake / f"{state['type']}s" / name, state, deep=deep)
     for finding in findings:

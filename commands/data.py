@@ -98,6 +98,17 @@ def _finish_interrupted(config: Config, name: str | None) -> bool:
     return bool(journalled)
 
 
+def percent(text: str) -> float:
+    """A number from 0 to 100."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 100")
+    return number
+
+
 def days(text: str) -> int:
     number = text.removesuffix("d")
     if not number.isdigit() or int(number) < 1:

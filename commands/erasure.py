@@ -31,9 +31,22 @@ def erase_command(config: Config, args: argparse.Namespace) -> int:
     if args.dry_run:
         return _erase_from(config, args, target, {})
     with exclusive_lock(erase.lock(config.lake_dir), "erase"):
+        _refuse_unknown(config, args, target)
+        if args.later == "drop":
+            erase.remember(config.lake_dir, target, args.feeds)
         run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
         receipt = erase.begin(config.lake_dir, target, run, rule=args.later, **commands.signed())
         return _erase_from(config, args, target, receipt)
+
+
+def _refuse_unknown(config: Config, args: argparse.Namespace, target: Any) -> None:
+    from ksql_lake import erase, metadata
+
+    for dataset in data.datasets(config, args.feeds):
+        state = metadata.load(dataset)
+        if state is not None and erase.has_column(state, target):
+            return
+    raise FeedError(f"erase: no feed has a column {target.column}; see: python manage_feeds.py list")
 
 
 def _erase_from(config: Config, args: argparse.Namespace, target: Any, receipt: dict[str, Any]) -> int:
@@ -55,8 +68,8 @@ def _erase_from(config: Config, args: argparse.Namespace, target: Any, receipt: 
             told = any(e["receipt"] == number for e in state.get("erasures", ()))
             if not args.dry_run and (found or (args.later == "drop" and not told)):
                 erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **commands.signed())
-    if not seen:
-        raise FeedError(f"erase: no feed has a column {target.column}; see: python manage_feeds.py list")
+    if args.dry_run and not seen:
+        _refuse_unknown(config, args, target)
     if args.dry_run:
         print(f"{rows:,} rows would go; nothing was changed")
         return ExitCode.OK

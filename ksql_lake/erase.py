@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,13 @@ import pyarrow.parquet as pq
 
 from ksql_lake import metadata, quarantine, trash
 from ksql_lake.errors import StateError
-from ksql_lake.files import atomic_write, make_dirs
+from ksql_lake.files import append_line, atomic_write, make_dirs
 from ksql_lake.metadata import Dataset, Move, State
 from ksql_lake.partitions import parse_day
 from ksql_lake.writer import PartitionWriter, StagedFile, options_like
 
 RECEIPTS = "logs/erasures"
+RULES = ".state/erasures.jsonl"
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -287,12 +288,50 @@ def write(lake: Path, receipt: dict[str, Any]) -> Path:
     return path
 
 
-def later(state: State, table: pa.RecordBatch) -> Mask | None:
-    """Rows of persons erased before whose later events are to be dropped; None when there is no such rule."""
-    rules: dict[tuple[str, str], set[str]] = defaultdict(set)
+def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
+    """Keep in mind that this person's later rows are to be dropped: in all feeds, also those not exported yet.
+
+    Args:
+        feeds: only in these; empty for all.
+    """
+    known = _remembered(lake)
+    if any(salted(r["salt"], target.value) == r["hash"] and r["column"] == target.column and
+           (not r["feeds"] or set(feeds) and set(feeds) <= set(r["feeds"])) for r in known):
+        return
+    salt = known[0]["salt"] if known else secrets.token_hex(16)  # one for all: a value is hashed once
+    rule = {"column": target.column, "salt": salt, "hash": salted(salt, target.value), "feeds": sorted(feeds)}
+    make_dirs((lake / RULES).parent)
+    append_line(lake / RULES, json.dumps(rule, ensure_ascii=False).encode(), 0o640)
+
+
+def _remembered(lake: Path) -> list[dict[str, Any]]:
+    path = lake / RULES
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue  # torn by a crash; its erasure was not over and is begun again
+    return found
+
+
+Rules: TypeAlias = dict[tuple[str, str], set[str]]
+
+
+def lasting(dataset: Dataset, state: State) -> Rules:
+    """(column, salt) -> hashes of the values whose rows a feed drops: its own rules and those of the whole lake."""
+    rules: Rules = defaultdict(set)
+    for rule in _remembered(dataset.lake):
+        if not rule["feeds"] or dataset.feed in rule["feeds"]:
+            rules[(rule["column"], rule["salt"])].add(rule["hash"])
     for e in state.get("erasures", ()):
         if e["later"] == "drop":
             rules[(e["column"], e["salt"])].add(e["hash"])
+    return rules
+
+
+def later(rules: Rules, table: pa.RecordBatch) -> Mask | None:
+    """Rows of persons erased before whose later events are to be dropped; None when there is no such rule."""
     if not rules:
         return None
     mask = np.zeros(table.num_rows, bool)

@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from ksql_lake.metadata import Dataset, State
 from ksql_lake.pace import Limits
 from ksql_lake.reading import StreamJob
 from ksql_lake.reconcile import reconcile
-from ksql_lake.staged import Outcome, Staged, publish
+from ksql_lake.staged import Outcome, Staged, lease, publish
 from ksql_lake.streams import stage_stream
 from ksql_lake.tables import TableJob, stage_table
 from ksql_lake.writer import WriterOptions
@@ -91,16 +91,14 @@ def export_feed(
         dataset = dataset_of(task)
         with exclusive_lock(dataset.lock, name, wait=task.wait):
             outcome = _export(task, dataset, progress, workers)
-            if task.reconcile and task.feed.type == "stream":
-                _reconcile(task, dataset, outcome)
-            if task.rule is not None:
-                _retain(task, dataset, outcome)
+            _afterwards(task, dataset, outcome)
     except LakeBusyError as error:
         return _failed(task, str(error), started, "busy", ExitCode.LOCKED)
     except QualityError as error:
         return replace(_failed(task, str(error), started), checks=error.results)
     except LakeError as error:
-        return _failed(task, str(error), started)
+        text = str(error)
+        return _failed(task, text if name.lower() in text.lower() else f"{name}: {text}", started)
     except OSError as error:
         return _failed(task, f"{name}: {file_error(error)}", started)
     except Exception as error:
@@ -129,6 +127,19 @@ def export_feed(
         tuple(outcome.checks),
         outcome.quarantined,
     )
+
+
+def _afterwards(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
+    """What follows a commit; a failure of it is a finding, for the rows are in the lake."""
+    try:
+        if task.reconcile and task.feed.type == "stream":
+            _reconcile(task, dataset, outcome)
+        if task.rule is not None:
+            _retain(task, dataset, outcome)
+    except LakeError as error:
+        outcome.findings.append(f"{task.feed.name}: exported, but then: {error}")
+    except OSError as error:
+        outcome.findings.append(f"{task.feed.name}: exported, but then: {file_error(error)}")
 
 
 def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
@@ -175,6 +186,10 @@ def _export(
     """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    if (last := state["last_export"]) and last > now():
+        outcome.findings.append(
+            f"{task.feed.name}: the last export was at {last}, which this machine's clock has not reached yet; set it"
+        )
     while True:
         staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
         outcome.add(staged.outcome)
@@ -196,15 +211,16 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
         LakeError: nothing was staged, and why.
     """
     feed, dataset = task.feed, dataset_of(task)
+    writer = replace(task.writer, file_mode=dataset.file_mode, dir_mode=dataset.dir_mode)
     with Client(task.server) as client:
         if feed.type == "table":
             table = TableJob(
-                dataset, feed.source, task.run, task.limits, task.writer, feed.max_shrink, task.allow_shrink,
+                dataset, feed.source, task.run, task.limits, writer, feed.max_shrink, task.allow_shrink,
                 task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
             )
             return stage_table(client, table, state, now)
         stream = StreamJob(
-            dataset, feed.source, task.run, task.limits, task.writer, feed.timezone, feed.timestamp_column, task.days,
+            dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
         )
@@ -218,13 +234,17 @@ def stage_on_worker(task: FeedTask, state: State) -> Staged:
 
 def _elsewhere(workers: Executor, task: FeedTask, state: State) -> Staged:
     patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
-    try:
-        return workers.submit(stage_on_worker, task, state).result(patience)
-    except TimeoutError:
-        raise LakeError(
-            f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
-            "reads it again"
-        ) from None
+    with lease(dataset_of(task)) as granted:
+        given = replace(task, writer=replace(task.writer, lease=granted))
+        future = workers.submit(stage_on_worker, given, state)
+        if not wait([future], patience).done:
+            future.cancel()
+            raise LakeError(
+                f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
+                "reads it again"
+            )
+        staged: Staged = future.result()
+        return staged
 
 
 def _reconcile(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:

@@ -17,6 +17,7 @@ from ksql_lake.files import atomic_write
 
 SCHEMA_FILE = "feed.schema.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+STREAMS_ONLY = ("retention_days", "source_retention_days", "timezone", "timestamp_column")
 LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 REQUIRED = ("feed_name", "feed_type", "ksqldb_source")
 WORDS = {
@@ -235,6 +236,10 @@ def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list
     elif isinstance(level, int) and level > highest:
         found = f'"compression_level" is {level}; {raw["compression"]} goes to {highest}'
         problems.append(("compression_level", found))
+    other = {"stream": ("retention_versions", "keep_versions", "max_shrink"), "table": STREAMS_ONLY}
+    for key in other.get(str(raw.get("feed_type")), ()):
+        if key in raw:
+            problems.append((key, f'"{key}" is nothing for a {raw["feed_type"]}; take it out'))
     name = raw.get("feed_name")
     if isinstance(name, str) and name != path.stem:
         problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {path.name}; rename one'))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -89,9 +90,16 @@ def _ends_with_newline(path: Path) -> bool:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory of ours; links are removed, never followed."""
-    if directory.exists():
-        shutil.rmtree(directory)
+    """Remove a directory of ours; links are removed, never followed. Somebody may still be making files in it."""
+    for pause in (0.05, 0.2, 0.5, None):
+        try:
+            if directory.exists():
+                shutil.rmtree(directory)
+            return
+        except OSError as error:
+            if pause is None or error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            time.sleep(pause)
 
 
 @contextlib.contextmanager
@@ -107,7 +115,7 @@ def exclusive_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[Non
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise LakeBusyError(f"{what}: {_holder(path)}; wait for it, or use --wait") from None
+            raise LakeBusyError(f"{what}: {_holder(path)}; wait for it (an export waits with --wait)") from None
         owner = json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
         os.ftruncate(handle, 0)
         os.pwrite(handle, owner.encode(), 0)

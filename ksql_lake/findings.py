@@ -41,6 +41,7 @@ PATTERNS = (
     ("retention", re.compile(r"too old, but a symbolic link")),
     ("gap", re.compile(r"expired before they were exported|did not come again within")),
     ("drift", re.compile(r"the topic was recreated \(|\d{4}-\d{2}-\d{2}  source +[\d,]+  lake ")),
+    ("clock", re.compile(r"clock has not reached yet")),
     ("files", re.compile(r"no metadata knows this file")),
 )
 

@@ -280,8 +280,13 @@ class Registry:
             try:
                 self.client.create_table(DatabaseName=self.database, TableInput=content)
                 return
-            except self.client.exceptions.AlreadyExistsException:
-                pass  # somebody registered it since it was looked for
+            except self.client.exceptions.AlreadyExistsException:  # since it was looked for
+                there = self.client.get_table(DatabaseName=self.database, Name=table.name)["Table"]
+                if there.get("Parameters", {}).get(OURS) != table.parameters[OURS]:
+                    raise CatalogError(
+                        f"{self.database}.{table.name}: there is such a table, not made from feed "
+                        f"{table.parameters[OURS]}; Glue has no capitals in names. Rename the feed, or drop that table"
+                    ) from None
         self.client.update_table(DatabaseName=self.database, TableInput=content)
 
     def _add(self, table: Table, values: Sequence[Values], again: bool = True) -> None:

@@ -21,6 +21,7 @@ from ksql_lake.files import append_line, atomic_write, fsync_dir, last_line, mak
 
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
+LEASE = ".lease"
 TRASH = ".trash"
 QUARANTINE = "quarantine"
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
@@ -206,6 +207,8 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
         os.unlink(temporary)  # of a run killed while it wrote: with the lock held nobody else writes
     if not dataset.staging.is_dir():
         return done
+    for granted in dataset.staging.glob(f"*{LEASE}"):
+        granted.unlink(missing_ok=True)  # first: a worker still at it for a run that is gone makes no more files
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
         if journal_file.exists():
@@ -228,6 +231,7 @@ def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any], tr
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
                 f"{sequence}; move the directory aside and run again"
             )
+        make_dirs(dataset.directory.parent)  # of all feeds: open, whatever this feed's access
         _publish(dataset, journal["moves"])
         make_dirs(dataset.directory, dataset.dir_mode)
         _record(dataset, state)

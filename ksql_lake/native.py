@@ -8,6 +8,7 @@ library of another version is never loaded; without one, everything works as it 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import functools
 import hashlib
@@ -101,6 +102,7 @@ def build(compiler: str, flags: Sequence[str] = FLAGS) -> Path:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     compiler = os.environ.get("CC") or "cc"
     try:
         made = build(compiler)

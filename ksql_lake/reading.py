@@ -21,7 +21,7 @@ from ksql_lake.anchors import PSEUDO, TICK, Anchor, Sieve, TopicRecreated, range
 from ksql_lake.arrays import mask, numbers
 from ksql_lake.checks import Check
 from ksql_lake.columns import evolve, refuse_forbidden, schema_of
-from ksql_lake.erase import later
+from ksql_lake.erase import lasting, later
 from ksql_lake.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.ksqldb import Answer, Client, Source, quote
 from ksql_lake.pace import POLL, Limits, Pace
@@ -110,6 +110,7 @@ class StreamExport:
         covered = state["coverage"].get(str(state["generation"]), {})
         skip = {int(p): [(a, b) for a, b in c["beyond"]] for p, c in covered.items()}
         heads = {int(p): Anchor.from_json(a) for p, a in state.get("heads", {}).items()}
+        self.erased = lasting(job.dataset, state)
         self.sieve = Sieve(source.name, dict(self.base), skip, heads=heads)
 
     def read(self) -> bool:
@@ -272,7 +273,7 @@ class StreamExport:
         if not keep.any():
             return
         table = self._on_disk(batch, names, schema)
-        erased = later(self.state, table)
+        erased = later(self.erased, table)
         if erased is not None:
             keep &= ~erased
         offsets = numbers(batch.column(2))

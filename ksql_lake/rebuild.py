@@ -229,4 +229,8 @@ def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log
         if file.footer["sequence"] > known and number >= state["last_version"]:
             state["last_version"] = number
             state["current"] = {"version": file.footer["version"], "path": file.entry["partition"]}
+    there = {file.entry["partition"] for file in found}
+    if (state["current"] or {}).get("path") not in there and found:  # its files are gone: the newest there is
+        newest = max(found, key=lambda file: int(str(file.footer["version"]).removeprefix("v")))
+        state["current"] = {"version": newest.footer["version"], "path": newest.entry["partition"]}
     return state

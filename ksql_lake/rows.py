@@ -29,6 +29,7 @@ GREGORIAN = dt.datetime(1582, 10, 15)
 MILLISECOND = dt.timedelta(milliseconds=1)
 HALVED = 512 << 10  # bytes; a block of more, with nested columns, is read in two halves at the same time
 SCATTERED = 16  # runs of plain rows in a block, of less than eight on average: tiny batches cost more than they save
+OURS = ("expected ", "more than ")  # how the reasons begin that converters here give: without the value
 WIDE = 60  # digits, beyond DECIMAL(38)
 
 
@@ -176,14 +177,17 @@ class Decoder:
         try:
             element = json.loads(line, parse_float=Decimal)
         except (ValueError, RecursionError):
-            raise KsqlError(f"the server sent a line that is not JSON: {_start(line)}") from None
+            raise KsqlError(f"the server sent a line of {len(line):,} bytes that is not JSON") from None
         if not isinstance(element, dict):
-            raise KsqlError(f"the server sent an element of no known kind: {_start(line)}")
+            raise KsqlError(f"the server sent an element of no known kind: {_shape(element)}")
         if "row" in element:
             row = element["row"]
             values = row.get("columns") if isinstance(row, dict) else None
             if not isinstance(values, list) or len(values) != len(self.columns):
-                raise KsqlError(f"the server sent a row that does not fit its header: {_start(line)}")
+                shown = f"{len(values)} values" if isinstance(values, list) else _shape(row)
+                raise KsqlError(
+                    f"the server sent a row that does not fit its header: {shown}, expected {len(self.columns)} columns"
+                )
             if row.get("tombstone"):
                 return Tombstone(tuple(self._convert(values)))
             rows.append(values)
@@ -195,7 +199,7 @@ class Decoder:
             return ErrorRow(int(error.get("error_code", 0)), " ".join(str(error.get("message", "")).split()))
         if "continuationToken" in element or "consistencyToken" in element:
             return None
-        raise KsqlError(f"the server sent an element of no known kind: {_start(line)}")
+        raise KsqlError(f"the server sent an element of no known kind: {_shape(element)}")
 
     def _convert(self, values: Sequence[Any]) -> list[Any]:
         converted = []
@@ -207,8 +211,9 @@ class Decoder:
         try:
             return convert(value)
         except (ValueError, TypeError, OverflowError, KeyError, AttributeError, InvalidOperation) as error:
+            why = f" ({error})" if type(error) is ValueError and str(error).startswith(OURS) else ""
             raise SchemaError(
-                f"column {column.name}: {str(value)[:60]!r} is no {column.type} that can be stored ({error})"
+                f"column {column.name}: {_shape(value)} is no {column.type} that can be stored{why}"
             ) from None
 
     def _batch(self, rows: list[list[Any]]) -> pa.RecordBatch:
@@ -217,13 +222,20 @@ class Decoder:
             values = [None if row[i] is None else self._value(column, convert, row[i]) for row in rows]
             try:
                 arrays.append(pa.array(values, self.schema.field(i).type))
-            except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-                raise SchemaError(f"column {column.name}: a value does not fit {column.type} ({error})") from None
+            except (pa.ArrowException, OverflowError, TypeError, ValueError):
+                raise SchemaError(f"column {column.name}: a value does not fit {column.type}") from None
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-def _start(line: bytes) -> str:
-    return line[:120].decode("utf-8", "replace")
+def _shape(value: Any) -> str:
+    """What a value is, without the value: messages go where an erasure does not look."""
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(str, list(value)[:5])) or 'nothing in it'}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    return "true or false" if isinstance(value, bool) else "null" if value is None else "a number"
 
 
 def _converter(kind: SqlType) -> Convert:

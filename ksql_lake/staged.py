@@ -6,11 +6,15 @@ reader of the lake sees; only the process that holds the feed's lock publishes.
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ksql_lake import metadata
 from ksql_lake.checks import Result
-from ksql_lake.files import remove_tree
+from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.metadata import Dataset, Move, State
 
 
@@ -68,6 +72,22 @@ class Staged:
     state: State
     outcome: Outcome
     again: bool = False
+
+
+@contextmanager
+def lease(dataset: Dataset) -> Iterator[Path]:
+    """A file that whoever stages on another machine looks for before it makes a file of its own.
+
+    It is gone when the reading is over, and `metadata.recover` takes it away after a crash: so a worker that was given
+    up stages nothing that nobody will ever clean up.
+    """
+    path = dataset.staging / f"{secrets.token_hex(8)}{metadata.LEASE}"
+    make_dirs(path.parent)
+    path.touch()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def publish(dataset: Dataset, staged: Staged) -> State:

@@ -159,9 +159,10 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
 def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> None:
     anchors = export.attempts[-1].anchors if export.attempts else export.base
     covered = state["coverage"].setdefault(str(state["generation"]), {})
+    # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
+    state["heads"] = resume_points({**export.sieve.heads, **export.sieve.new_heads})
     if not job.days:
         state["resume"] = resume_points(anchors)
-        state["heads"] = resume_points({**export.sieve.heads, **export.sieve.new_heads})
         for partition, anchor in anchors.items():
             beyond = covered.get(str(partition), {}).get("beyond", [])
             covered[str(partition)] = {"upto": anchor.offset, "beyond": merge(beyond, [], anchor.offset)}

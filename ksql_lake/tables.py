@@ -20,7 +20,7 @@ from ksql_lake import __version__, metadata
 from ksql_lake.arrays import mask
 from ksql_lake.checks import Check
 from ksql_lake.columns import evolve, record_schema, refuse_forbidden, schema_of
-from ksql_lake.erase import later
+from ksql_lake.erase import lasting, later
 from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.files import make_dirs, remove_tree
 from ksql_lake.fold import Fold
@@ -77,6 +77,7 @@ class Sink:
 
     def __init__(self, job: TableJob, state: metadata.State, columns: list[Column]) -> None:
         self.job, self.state, self.rows = job, state, 0
+        self.erased = lasting(job.dataset, state)
         state["columns"], state["schema_version"] = evolve(
             job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
         )
@@ -95,7 +96,7 @@ class Sink:
         """The next rows of the answer."""
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        erased = later(self.state, made)
+        erased = later(self.erased, made)
         made = made if erased is None else made.filter(mask(~erased))
         day = self.job.run[:8]
         bad = self._checker.look(made)

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ksql_lake.arrays import indices, numbers
-from ksql_lake.errors import SchemaError
+from ksql_lake.errors import SchemaError, StateError
 from ksql_lake.files import fsync_dir, make_dirs
 
 LEVEL = "ksql_lake.compression_level"  # in the footer: the file itself names the codec only
@@ -54,7 +54,10 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class WriterOptions:
-    """How files are made. `file_bytes` is a size about which a file ends; the rest are upper limits."""
+    """How files are made. `file_bytes` is a size about which a file ends; the rest are upper limits.
+
+    `lease`: a file without which nothing more is to be made (see `staged.lease`).
+    """
 
     compression: str = "snappy"
     compression_level: int | None = None
@@ -66,6 +69,16 @@ class WriterOptions:
     max_open: int = 64
     file_mode: int = 0o644
     dir_mode: int = 0o755
+    lease: Path | None = None
+
+    def check_lease(self) -> None:
+        """Before a file or directory is made.
+
+        Raises:
+            StateError: the lease is gone, and with it whoever asked for the files.
+        """
+        if self.lease is not None and not self.lease.exists():
+            raise StateError(f"{self.lease}: gone; the run that asked for these files is over")
 
     @property
     def codec(self) -> dict[str, Any]:
@@ -120,6 +133,7 @@ class PartitionWriter:
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._encoding: Future[None] | None = None
         self._options = replace(options, bloom_filter_columns=_resolved(options.bloom_filter_columns, schema))
+        options.check_lease()
         make_dirs(directory, options.dir_mode)
 
     def __enter__(self) -> PartitionWriter:
@@ -221,6 +235,7 @@ class PartitionWriter:
     def _open_file(self, partition: str, day: str, first: pa.Table) -> _OpenFile:
         while len(self._open) >= self._options.max_open:
             self._finish(next(iter(self._open)), None)
+        self._options.check_lease()
         directory = self._directory / partition
         if directory not in self._made:
             make_dirs(directory, self._options.dir_mode)

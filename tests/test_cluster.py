@@ -146,3 +146,46 @@ def test_a_failing_feed_fails_alone(scheduler: str, ksqldb: EmbeddedKsqlDB, tmp_
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "gone: no such stream" in error
     assert len(ids(tmp_path / "lake", "c")) == 200
+
+
+def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    """The exporting process is killed, its worker reads on; the next run takes the lease away, and nothing is left."""
+    import threading
+
+    from ksql_lake import metadata, streams
+    from ksql_lake.errors import StateError
+    from ksql_lake.export import FeedTask, dataset_of, stage_on_worker
+    from ksql_lake.feeds import load
+    from ksql_lake.ksqldb import Server
+    from ksql_lake.pace import Limits
+    from ksql_lake.staged import lease
+    from ksql_lake.writer import WriterOptions
+
+    lake = tmp_path / "lake"
+    ksqldb.faults.add(Fault(silent_after=100, silent_seconds=2))
+    feed = load(lake / "feeds" / "active" / "a.json")
+    task = FeedTask(feed, lake, Server(ksqldb.url), "20250115T020000_x", Limits(first_row=5, idle=3), WriterOptions())
+    dataset = dataset_of(task)
+    raised: list[BaseException] = []
+
+    def work(given: FeedTask) -> None:
+        try:
+            stage_on_worker(given, streams.empty_state("a", "UTC", None, "2025-01-15T02:00:00Z"))
+        except StateError as error:
+            raised.append(error)
+
+    with lease(dataset) as granted:
+        options = WriterOptions(lease=granted, row_group_rows=10, file_rows=10)
+        from dataclasses import replace
+
+        thread = threading.Thread(target=work, args=(replace(task, writer=options),))
+        thread.start()
+        for _ in range(400):
+            if list(dataset.staging.rglob("*.parquet")):
+                break
+            time.sleep(0.02)
+        assert len(metadata.recover(dataset)) == 1
+        assert not granted.exists() and not list(dataset.staging.iterdir())
+        thread.join(30)
+    assert len(raised) == 1 and "the run that asked for these files is over" in str(raised[0])
+    assert strays(lake) == [] and not list(dataset.staging.rglob("*.parquet"))

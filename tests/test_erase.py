@@ -185,3 +185,20 @@ def test_many_persons(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
     receipts = [json.loads(path.read_text()) for path in (lake / "logs" / "erasures").glob("*.json")]
     assert len({rule["hash"] for rule in rules}) == 3 and len({rule["salt"] for rule in rules}) == 1
     assert len({receipt["salt"] for receipt in receipts}) == 3
+
+
+def test_feeds_that_come_later_keep_the_rule(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    """A feed that was never exported when the person was erased, and one that was limited to others."""
+    assert manage_feeds.main(ERASE) == 0
+    assert manage_feeds.main(["erase", "--where", "user_id=user_4", "--later", "drop", "--feeds", "s"]) == 0
+    assert manage_feeds.main(["add", "--name", "again", "--type", "stream", "--source", "s"]) == 0
+    assert export_to_data_lake.main(["--stream", "again"]) == 0
+    found = set(pd.read_parquet(tmp_path / "lake" / "streams" / "again")["USER_ID"])
+    assert found == {f"user_{i}" for i in range(10)} - {"user_3"}
+    assert "user_3" not in (tmp_path / "lake" / ".state" / "erasures.jsonl").read_text()
+
+
+def test_a_column_nobody_has_leaves_no_receipt(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    assert manage_feeds.main(["erase", "--where", "nobody=1", "--later", "drop"]) == 1
+    assert not (tmp_path / "lake" / "logs" / "erasures").exists()
+    assert not (tmp_path / "lake" / ".state" / "erasures.jsonl").exists()

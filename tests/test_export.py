@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -316,3 +317,88 @@ def test_a_row_of_megabytes_lands_whole(ksqldb: EmbeddedKsqlDB, lake: Path) -> N
     assert export("--stream", "large") == 0
     frame = pd.read_parquet(lake / "streams" / "large").sort_values("ROWOFFSET")
     assert frame["ID"].tolist() == texts and [list(tags) for tags in frame["TAGS"]] == [[t[:3], None] for t in texts]
+
+
+def test_a_feed_named_twice_is_exported_once(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
+    ksqldb.create_table("T", "`ID` STRING KEY, `V` INTEGER")
+    ksqldb.upsert("T", ["k", 1])
+    add_feed("t", "table")
+    for _ in range(2):
+        assert export_to_data_lake.main(["--table", "t", "--table", "t"]) == 0
+    assert sorted(path.name for path in (lake / "tables" / "t").glob("version=*")) == ["version=v1", "version=v2"]
+    assert metadata_utils.main(["--verify"]) == 0
+
+
+def test_what_is_staged_is_as_closed_as_the_feed(
+    ksqldb: EmbeddedKsqlDB, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else reads a restricted feed's rows while they wait to be published; `streams/` itself is open."""
+    from ksql_lake import staged
+
+    ksqldb.create_stream("S", "`ID` STRING", 1)
+    ksqldb.append("S", 0, JAN15, ["a"])
+    add_feed("s")
+    modes: list[tuple[str, int]] = []
+    publish = staged.metadata.commit
+
+    def look(dataset: Any, *args: Any) -> None:
+        modes.extend((path.name, path.stat().st_mode & 0o777) for path in dataset.staging.rglob("*.parquet"))
+        publish(dataset, *args)
+
+    monkeypatch.setattr(staged.metadata, "commit", look)
+    old = os.umask(0)
+    try:
+        assert export_to_data_lake.main(["--stream", "s"]) == 0
+    finally:
+        os.umask(old)
+    assert [mode for _, mode in modes] == [0o640]
+    assert (lake / "streams").stat().st_mode & 0o777 == 0o755
+    assert (lake / "streams" / "s").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_clock_set_back_is_a_finding(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
+    ksqldb.create_table("T", "`ID` STRING KEY, `V` INTEGER")
+    ksqldb.upsert("T", ["k", 1])
+    add_feed("t", "table")
+    assert export_to_data_lake.main(["--table", "t"]) == 0
+    path = lake / "tables" / "t" / "_metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "last_export": "2999-01-01T00:00:00Z"}))
+    assert export_to_data_lake.main(["--table", "t"]) == 1
+    assert "clock has not reached yet; set it" in capsys.readouterr().err
+
+
+def test_what_fails_after_the_commit_does_not_hide_it(
+    ksqldb: EmbeddedKsqlDB, lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from ksql_lake.errors import KsqlError
+
+    def broken(*_: Any) -> None:
+        raise KsqlError("the server refuses to count")
+
+    ksqldb.create_stream("S", "`ID` STRING", 1)
+    ksqldb.append("S", 0, JAN15, ["a"])
+    add_feed("s")
+    monkeypatch.setattr("ksql_lake.export.reconcile", broken)
+    assert export_to_data_lake.main(["--stream", "s", "--reconcile"]) == 1
+    shown = capsys.readouterr()
+    assert "1 rows" in shown.out and "s: exported, but then: the server refuses to count" in shown.err
+    run = json.loads((lake / "logs" / "runs.jsonl").read_text().splitlines()[-1])
+    assert (run["result"], run["rows"]) == ("findings", 1)
+
+
+def test_messages_hold_no_value_of_a_row(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
+    """They go to logs, pings and mails, where an erasure does not look."""
+    bad = b'{"row":{"columns":[0,0,0,"alice@example.com"]}},\n'
+    ksqldb.create_stream("S", "`N` INTEGER", 1)
+    ksqldb.append("S", 0, JAN15, [1])
+    add_feed("s")
+    columns = b"`ROWTIME` BIGINT, `ROWPARTITION` INTEGER, `ROWOFFSET` BIGINT, `N` INTEGER"
+    header = b'[{"header":{"queryId":"q","schema":"%b"}},\n' % columns
+    for rows in (bad, bad.replace(b",0,0,", b","), bad.replace(b"]}}", b"")):
+        ksqldb.faults.clear()
+        for _ in range(4):
+            ksqldb.faults.add(Fault(status=200, body=header + rows, content_type="application/vnd.ksql.v1+json"))
+        assert export_to_data_lake.main(["--stream", "s"]) == 1
+        told = capsys.readouterr().err
+        logged = "".join(path.read_text() for path in (lake / "logs").iterdir())
+        assert "alice" not in told + logged and ("column N" in told or "header" in told or "not JSON" in told), told

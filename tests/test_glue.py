@@ -320,12 +320,14 @@ def test_parameters_of_others_stay(ksqldb: EmbeddedKsqlDB, catalog: Glue) -> Non
     ([], "--register needs --database NAME"),
     (["--database", "lake", "--location", "bucket/lake"], "expected a URI such as s3://bucket/lake"),
 ])
-def test_bad_arguments(argv: list[str], words: str, capsys: Any) -> None:
+def test_bad_arguments(argv: list[str], words: str, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "lake").mkdir()
     assert metadata_utils.main(["--register", "glue", *argv]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_without_boto3_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "lake").mkdir()
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert metadata_utils.main(["--register", "glue", "--database", "lake"]) == 2
     assert capsys.readouterr().err == "error: --register glue needs boto3: pip install -r requirements-glue.txt\n"

@@ -96,3 +96,20 @@ def test_corrupt_metadata_is_one_line_and_the_other_feeds_are_shown(lake: Path, 
     assert metadata_utils.main(["--report", "--lake", str(lake)]) == 1
     shown = capsys.readouterr()
     assert "_metadata.json: not readable" in shown.err and "payment_method_totals" in shown.out
+
+
+@pytest.mark.parametrize(("argv", "words"), [
+    (["--rebuild", "--dry-run"], "--dry-run goes with --register"),
+    (["--report", "--deep"], "--deep goes with --verify or --stats"),
+    (["--verify", "--since", "2025-01-01"], "--since goes with --stats or --csv or --history"),
+])
+def test_an_option_that_would_do_nothing_is_refused(argv: list[str], words: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stop:
+        metadata_utils.main(argv)
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_lake_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
+    for look in ("--verify", "--report", "--stats"):
+        assert metadata_utils.main([look, "--lake", str(tmp_path / "typo")]) == 2
+        assert "typo: no such directory; set --lake" in capsys.readouterr().err

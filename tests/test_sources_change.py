@@ -183,3 +183,24 @@ def test_an_event_of_the_future_does_not_hide_later_ones(ksqldb: EmbeddedKsqlDB,
     produce(ksqldb, 20, 25)
     assert export() == 0
     assert ids(tmp_path) == sorted([*expected(("e", 0, 25)), "future"])
+
+
+def test_a_topic_recreated_after_a_run_of_some_days(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
+    """A run with --date moves no resume point, but it sees the first rows: by them the next run knows."""
+    assert export("--stream", "s", "--date", "2025-01-15") == 0
+    ksqldb.recreate("S")
+    produce(ksqldb, 0, 20, prefix="new")
+    assert export() == 1 and "the topic was recreated" in capsys.readouterr().err
+    assert ids(tmp_path) == expected(("e", 0, 20), ("new", 0, 20))
+    assert state(tmp_path)["generation"] == 2 and export() == 0
+
+
+def test_a_topic_recreated_twice_with_days_in_between(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    assert export() == 0
+    for prefix in ("b", "c"):
+        ksqldb.recreate("S")
+        produce(ksqldb, 0, 30, prefix=prefix)
+        assert export("--stream", "s", "--date", "2025-01-15") == 1
+    assert export() == 0
+    assert ids(tmp_path) == expected(("e", 0, 20), ("b", 0, 24), ("c", 0, 30))
+    assert state(tmp_path)["generation"] == 3
