@@ -226,6 +226,8 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
 
 
 def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[FeedProblem]]:
+    if args.all and (args.stream or args.table) and not args.demo:
+        raise ConfigError("--all is every enabled feed; give it alone, or --stream and --table without it")
     if not (args.all or args.stream or args.table):
         raise ConfigError("nothing to export: give --all, --stream NAME or --table NAME (see --help)")
     loaded = feeds.load_all(active)

@@ -1,6 +1,7 @@
 """Report on the data lake, count what is in it, and verify it against its metadata.
 
-exit codes: 0 all well; 1 a finding; 2 usage or configuration.
+exit codes: 0 done, and for --verify and --reconcile all well; 1 a finding of these, or metadata that cannot be used;
+2 usage or configuration; 3 another run holds the lock (--rebuild).
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def retention(config: Config, args: argparse.Namespace) -> int:
                 continue
             plan = retention.plan(name, state, rule, dt.datetime.now(dt.UTC))
             for decision in plan.decisions:
-                if decision.goes or args.dry_run:
-                    word = "goes " if decision in plan.going else "stays"
+                if args.dry_run or decision in plan.going:
+                    word = "goes " if decision.goes else "stays"
                     print(f"{name}  {word} {decision.partition}  {decision.rows:,} rows  {decision.bytes:,} bytes  "
                           f"{decision.reason}")
             if plan.refusal:

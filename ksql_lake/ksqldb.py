@@ -60,8 +60,15 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         parts = urlsplit(server.url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if port == -1:
+            raise ConfigError("KSQLDB_URL: its port is no number from 0 to 65535")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"KSQLDB_URL: {parts.hostname or 'no host'} is no http:// or https:// address")
+            shown = parts.hostname or ("it" if "@" in server.url else server.url)
+            raise ConfigError(f"KSQLDB_URL: {shown} is no http:// or https:// address, such as http://localhost:8088")
         if parts.username or parts.password:
             raise ConfigError("KSQLDB_URL: no user or password in it please; set KSQLDB_USER and KSQLDB_PASSWORD_FILE")
         self.server = server

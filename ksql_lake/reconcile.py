@@ -65,7 +65,9 @@ def reconcile(
         day = parse_day(file["partition"])
         if file["generation"] == state["generation"] and day is not None:
             lake[day] += file["rows"]
-    newest = max((f["rowtime_max"] for f in state["files"] if f["generation"] == state["generation"]), default=-1)
+    # The resume points too: retention may have taken the newest files, and what was read once is no news.
+    known = [f["rowtime_max"] for f in state["files"] if f["generation"] == state["generation"]]
+    newest = max([*known, *(anchor["rowtime"] for anchor in state["resume"].values())], default=-1)
     source = until_answered(lambda: _count(client, state, days, newest, limits), limits.retry, lambda _: None)
     chosen = lake if not days else Counter({day: lake[day] for day in days})
     return compare(source, chosen, exported_whole=bool(state["resume"]), removed=_removed(state))

@@ -107,3 +107,14 @@ def test_why_days_differ(
     assert all(day.reason.startswith(word) and bool(day.reason) == bool(word)
                for day, word in zip(found, words, strict=True))
     assert all(day.explained for day in found) == explained
+
+
+def test_what_retention_took_is_not_called_newer(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
+    """All days are gone from the lake: what was read once is removed here, not still to come."""
+    assert export_to_data_lake.main(["--stream", "s"]) == 0
+    assert manage_feeds.main(["update", "s", "retention_days=1"]) == 0
+    assert manage_feeds.main(["retention", "s", "--max-delete", "100"]) == 0
+    capsys.readouterr()
+    assert metadata_utils.main(["--reconcile", "s"]) == 0
+    shown = capsys.readouterr().out
+    assert "removed here by retention or erasure" in shown and "newer" not in shown
