@@ -6,22 +6,24 @@ import datetime as dt
 import difflib
 import operator
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
 
 from ksql_lake import metadata, moments
+from ksql_lake.arrays import mask, numbers
 from ksql_lake.columns import schema_of
 from ksql_lake.errors import ConfigError, StateError
 from ksql_lake.metadata import Dataset, State
+from ksql_lake.moments import Spans
 from ksql_lake.partitions import parse_day, parse_version, version_path
 from ksql_lake.predicates import Filters, Names, expression
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 PSEUDO = pa.schema(
     [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
 )
+PLACE = ("ROWPARTITION", "ROWOFFSET")
 DAY_KEYS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("day", pa.int32())])
 VERSION_KEY = pa.schema([("version", pa.int32())])
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0)  # seconds, while a change of the feed swaps files
@@ -49,10 +52,10 @@ class Request:
 
 @dataclass
 class _Part:
-    """Files that one scan reads; `where` keeps the rows that the lake held at the time asked for."""
+    """Files that one scan reads; `covered` keeps the rows that the lake held at the time asked for."""
 
     files: list[Entry] = field(default_factory=list)
-    where: pc.Expression | None = None
+    covered: dict[int, Spans] | None = None
 
 
 def read(lake: Path, name: str, request: Request) -> pa.Table:
@@ -145,15 +148,26 @@ def _read_part(
         form.make_fragment(str(dataset.directory / entry["path"]), files, partition_expression=_known(entry))
         for entry in sorted(part.files, key=lambda entry: str(entry["path"]))
     ]
-    conditions = [one for one in (wanted, part.where) if one is not None]
+    read = columns if part.covered is None else [*columns, *(name for name in PLACE if name not in columns)]
     try:
-        return ds.FileSystemDataset(fragments, schema, form, files).to_table(
-            {name: pc.field(name) for name in columns}, filter=reduce(operator.and_, conditions) if conditions else None
+        table = ds.FileSystemDataset(fragments, schema, form, files).to_table(
+            {name: pc.field(name) for name in read}, filter=wanted
         )
     except pa.ArrowInvalid as error:
         if "FieldRef" in str(error):
             raise ConfigError(f"{dataset.feed}: filters: {str(error).splitlines()[0]}") from None
         raise
+    return table if part.covered is None else table.filter(_held_then(table, part.covered)).select(columns)
+
+
+def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
+    """The rows that one generation's coverage holds, as a mask: an Arrow expression of 20,000 ranges crashes."""
+    partitions, offsets = (numbers(table[name].combine_chunks()) for name in PLACE)
+    held = np.zeros(len(table), bool)
+    for partition, spans in covered.items():
+        here = np.flatnonzero(partitions == partition)
+        held[here] = spans.mask(offsets[here])
+    return mask(held)
 
 
 def _known(entry: Entry) -> pc.Expression:
@@ -199,30 +213,18 @@ def _version(dataset: Dataset, state: State, then: State, request: Request) -> _
 
 def _held(files: Sequence[Entry], coverage: Mapping[str, Any]) -> list[_Part]:
     """Files whose rows all were covered then, and, for each generation, those of which some were."""
-    whole, partly = _Part(), defaultdict[int, _Part](_Part)
-    for entry in files:
-        covered = coverage.get(str(entry["generation"]), {})
-        inside, overlaps = [], []
-        for partition, (low, high, _) in entry["offsets"].items():
-            spans = moments.spans(covered, partition)
-            inside.append(any(first <= low and high <= last for first, last in spans))
-            overlaps.append(any(first <= high and low <= last for first, last in spans))
-        if all(inside):
-            whole.files.append(entry)
-        elif any(overlaps):
-            partly[entry["generation"]].files.append(entry)
-    for generation, part in partly.items():
-        part.where = _covered(part.files, coverage[str(generation)])
-    return [whole, *(partly[generation] for generation in sorted(partly))]
-
-
-def _covered(files: Sequence[Entry], covered: Mapping[str, Any]) -> pc.Expression:
-    """The rows that one generation's coverage holds, for the partitions these files have rows of."""
-    clauses = []
-    for partition in sorted({partition for entry in files for partition in entry["offsets"]}, key=int):
-        spans = moments.spans(covered, partition)
-        if spans:
-            offset = pc.field("ROWOFFSET")
-            held = reduce(operator.or_, [(offset >= low) & (offset <= high) for low, high in spans])
-            clauses.append((pc.field("ROWPARTITION") == pa.scalar(int(partition), pa.int32())) & held)
-    return reduce(operator.or_, clauses)
+    whole, partly = _Part(), list[_Part]()
+    for generation, covered in coverage.items():
+        those = [entry for entry in files if str(entry["generation"]) == generation]
+        partitions = sorted({partition for entry in those for partition in entry["offsets"]}, key=int)
+        spans = {partition: Spans.of(covered, partition) for partition in partitions}
+        some = _Part(covered={int(partition): one for partition, one in spans.items()})
+        for entry in those:
+            ends = [(spans[partition], low, high) for partition, (low, high, _) in entry["offsets"].items()]
+            if all(one.hold(low, high) for one, low, high in ends):
+                whole.files.append(entry)
+            elif any(one.meet(low, high) for one, low, high in ends):
+                some.files.append(entry)
+        if some.files:
+            partly.append(some)
+    return [whole, *partly]

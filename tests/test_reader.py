@@ -286,6 +286,24 @@ def test_a_stream_as_it_was(nights: Nights) -> None:
     assert nights.ids(as_of="2025-02-01") == sorted({*names(0, 20)} - {"e3"}), "erased is erased, of the past too"
 
 
+def test_a_stream_as_it_was_in_tens_of_thousands_of_ranges(nights: Nights) -> None:
+    """A run for one day, of a stream whose rows are of two days in turn: every row is a range of its own."""
+    nights.patch.setenv("IDLE_SECONDS", "1")
+    nights.database.create_stream("W", "`N` INTEGER", 2)
+    for i in range(40_000):
+        for partition in range(2):
+            nights.database.append("W", partition, JAN15 + i % 2 * DAY + i, [i])
+    assert manage_feeds.main(["add", "--name", "w", "--type", "stream", "--source", "w"]) == 0
+    nights.export("2025-02-03T02:00:00Z", "--stream", "w", "--date", "2025-01-16")
+    nights.export("2025-02-04T02:00:00Z", "--stream", "w")
+    line = json.loads((nights.lake / ".state" / "w.jsonl").read_text().splitlines()[0])
+    assert sum(len(one["beyond"]) for one in line["coverage"]["1"].values()) == 40_000
+    held = nights.read("w", as_of="2025-02-03", columns=["N"], arrow=True)
+    assert held.column_names == ["N"] and sorted(held["N"].to_pylist()) == sorted([*range(1, 40_000, 2)] * 2)
+    assert len(nights.read("w", as_of="2025-02-03", filters=[("N", "<", 100), ("ROWPARTITION", "=", 1)])) == 50
+    assert len(nights.read("w", as_of="2025-02-04")) == 80_000
+
+
 def test_a_state_log_that_does_not_reach_back(nights: Nights) -> None:
     log = nights.lake / ".state" / "s.jsonl"
     lines = log.read_text().splitlines(keepends=True)
