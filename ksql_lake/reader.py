@@ -25,7 +25,7 @@ from ksql_lake.errors import ConfigError, StateError
 from ksql_lake.metadata import Dataset, State
 from ksql_lake.moments import Spans
 from ksql_lake.partitions import parse_day, parse_version, version_path
-from ksql_lake.predicates import Filters, Names, expression
+from ksql_lake.predicates import Filters, Names, expression, utc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,17 +182,22 @@ def _known(entry: Entry) -> pc.Expression:
 
 
 def _parts(dataset: Dataset, state: State, request: Request) -> list[_Part]:
-    """The files to read: those of one version, or those with rows that were held at the time asked for."""
+    """The files to read: those of one version, or those with rows that were held at the time asked for.
+
+    Coverage includes rows that a check set aside: they are held since their import, whose files say when it was.
+    """
     if request.version is not None and request.as_of is not None:
         raise ConfigError(f"{dataset.feed}: version and as_of both name a state; give one of them")
-    then = state
+    then, files = state, state["files"]
     if request.as_of is not None:
-        then = moments.state_at(dataset, state, moments.moment(request.as_of))
+        when = moments.moment(request.as_of)
+        then = moments.state_at(dataset, state, when)
+        files = [entry for entry in files if entry.get("origin") != "quarantine" or utc(entry["exported_at"]) <= when]
     if dataset.kind == "table":
         return [_version(dataset, state, then, request)]
     if request.version is not None:
         raise ConfigError(f"{dataset.feed}: is a stream and has no versions; as_of names a time")
-    return [_Part(state["files"])] if then is state else _held(state["files"], then["coverage"])
+    return [_Part(files)] if then is state else _held(files, then["coverage"])
 
 
 def _version(dataset: Dataset, state: State, then: State, request: Request) -> _Part:

@@ -304,6 +304,39 @@ def test_a_stream_as_it_was_in_tens_of_thousands_of_ranges(nights: Nights) -> No
     assert len(nights.read("w", as_of="2025-02-04")) == 80_000
 
 
+def test_rows_that_were_set_aside_then(nights: Nights) -> None:
+    """Coverage has them from the start, the lake from their import on; also after a compaction and an erasure."""
+    nights.database.create_stream("Q", "`ID` STRING, `N` INTEGER", 1)
+    assert manage_feeds.main(["add", "--name", "q", "--type", "stream", "--source", "q"]) == 0
+    path = nights.lake / "feeds" / "active" / "q.json"
+    check = {"check": "range", "column": "N", "min": 0, "level": "quarantine"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "checks": [check]}))
+    for night, values in ((3, (1, -2, 3)), (4, (4, 5, -6))):
+        for number in values:
+            nights.database.append("Q", 0, JAN15 + abs(number), [f"q{abs(number)}", number])
+        nights.at(f"2025-02-0{night}T02:00:00Z")
+        assert export_to_data_lake.main(["--stream", "q", "--quiet"]) == 1
+    nights.at("2025-02-05T12:00:00Z")
+    assert manage_feeds.main(["quarantine", "q", "--import", "--force"]) == 0
+    wanted = {
+        "2025-02-03": ["q1", "q3"], "2025-02-04": ["q1", "q3", "q4", "q5"],
+        "2025-02-05T11:59:59": ["q1", "q3", "q4", "q5"], "2025-02-05": ["q1", "q2", "q3", "q4", "q5", "q6"],
+    }
+    nights.database.append("Q", 0, JAN15 + 7, ["q7", 7])
+    nights.export("2025-02-06T02:00:00Z", "--stream", "q")
+
+    def look() -> dict[str, list[str]]:
+        return {as_of: sorted(nights.read("q", columns=["ID"], as_of=as_of)["ID"]) for as_of in wanted}
+
+    assert look() == wanted
+    nights.at("2025-02-08T12:00:00Z")
+    assert manage_feeds.main(["compact", "q"]) == 0
+    assert len(list((nights.lake / "streams" / "q").rglob("*.parquet"))) == 1 + 2, "exported; imported"
+    assert look() == wanted
+    assert manage_feeds.main(["erase", "--where", "id=q5", "--later", "drop"]) == 0
+    assert look() == {as_of: [one for one in held if one != "q5"] for as_of, held in wanted.items()}
+
+
 def test_a_state_log_that_does_not_reach_back(nights: Nights) -> None:
     log = nights.lake / ".state" / "s.jsonl"
     lines = log.read_text().splitlines(keepends=True)
