@@ -111,5 +111,6 @@ def read(
     """
     from ksql_lake import reader
 
-    table = reader.read(Path(lake), name, reader.Request(filters, columns, version, as_of))
-    return table if arrow else reader.to_pandas(table)
+    dataset = reader.find(Path(lake), name)
+    table = reader.read(dataset, reader.Request(filters, columns, version, as_of))
+    return table if arrow else reader.to_pandas(dataset, table)

@@ -32,6 +32,7 @@ class Names:
 
     def __init__(self, feed: str, on_disk: Sequence[str], own: Mapping[str, str]) -> None:
         self.feed = feed
+        self.keys = set(PARTITION_KEYS) - set(own.values())
         self._exact = {**own, **{name: name for name in on_disk}}
         self._folded = {name.casefold(): disk for name, disk in own.items()}
         self._folded |= {name.casefold(): name for name in on_disk}
@@ -78,21 +79,21 @@ def _one(condition: Any, names: Names, schema: pa.Schema) -> pc.Expression:
     field = pc.field(column)
     try:
         if how in ("in", "not in"):
-            chosen = field.isin(pa.array([_value(one, column, kind) for one in value], kind))
+            chosen = field.isin(pa.array([_value(one, column in names.keys, kind) for one in value], kind))
             return chosen if how == "in" else ~chosen
         if how in COMPARISONS:
-            return COMPARISONS[how](field, _scalar(_value(value, column, kind), kind))
+            return COMPARISONS[how](field, _scalar(_value(value, column in names.keys, kind), kind))
     except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
         raise ConfigError(f"{names.feed}: {name} {how} {value!r}: does not fit {column}, which is {kind} ({error})"
                           ) from None
     raise ConfigError(f"{names.feed}: {how!r} is no comparison; there are {', '.join(COMPARISONS)}, in, not in")
 
 
-def _value(value: Any, column: str, kind: pa.DataType) -> Any:
+def _value(value: Any, is_key: bool, kind: pa.DataType) -> Any:
     """A value as a person writes it, in the Python type that stands for the column's: text, naive times, v3."""
     if value is None:
         raise ValueError("a comparison with null holds for no row; use an Arrow expression with is_null()")
-    if column in PARTITION_KEYS:
+    if is_key:
         return int(str(value).removeprefix("v"))
     if pa.types.is_timestamp(kind):
         return utc(value) if isinstance(value, str | dt.date) else value

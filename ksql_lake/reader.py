@@ -58,13 +58,33 @@ class _Part:
     covered: dict[int, Spans] | None = None
 
 
-def read(lake: Path, name: str, request: Request) -> pa.Table:
+def find(lake: Path, name: str) -> Dataset:
+    """The feed of that name; `streams/x` or `tables/x` where a stream and a table have the same.
+
+    Raises:
+        ConfigError: no such lake or feed, or two of them.
+    """
+    if not lake.is_dir():
+        raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
+    there = feeds(lake)
+    folder, _, plain = name.rpartition("/")
+    found = [one for one in there if one.feed == plain and folder in ("", f"{one.kind}s")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{name}: a stream and a table have this name; write streams/{name} or tables/{name}")
+    names = sorted({one.feed for one in there})
+    near = difflib.get_close_matches(plain, names, 3)
+    hint = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
+    raise ConfigError(f"{name}: no feed of this name was exported into {lake}; {hint}")
+
+
+def read(dataset: Dataset, request: Request) -> pa.Table:
     """The rows asked for; see `ksql_lake.read`.
 
     Metadata are read once, and name every file. A file that is gone when it is opened (names are never used
     again) means that they changed meanwhile: they are read again, and everything from the start.
     """
-    dataset = _dataset(lake, name)
     for pause in (*PAUSES, None):
         state = metadata.load(dataset)
         if state is None:
@@ -82,17 +102,19 @@ def read(lake: Path, name: str, request: Request) -> pa.Table:
     raise AssertionError("not reached")
 
 
-def to_pandas(table: pa.Table) -> pd.DataFrame:
+def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
     """A frame in which no value is rounded and no type depends on whether there are nulls.
 
     INTEGER, BIGINT and BOOLEAN become pandas' nullable Int32, Int64 and boolean; what is never null (partition
-    keys, ROWPARTITION, ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP datetime64 in UTC.
+    keys, a stream's ROWPARTITION and ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP
+    datetime64 in UTC.
     """
     import pandas as pd
 
     nullable = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     frame = table.to_pandas(types_mapper=nullable.get, integer_object_nulls=True, ignore_metadata=True)
-    never_null = {f.name: str(f.type) for f in (*PSEUDO, *DAY_KEYS, *VERSION_KEY) if pa.types.is_integer(f.type)}
+    added = VERSION_KEY if dataset.kind == "table" else (*PSEUDO, *DAY_KEYS)  # other names are the source's own
+    never_null = {field.name: str(field.type) for field in added if pa.types.is_integer(field.type)}
     return frame.astype({name: kind for name, kind in never_null.items() if name in frame.columns})
 
 
@@ -111,23 +133,6 @@ def full_schema(state: State) -> pa.Schema:
     if state["type"] == "table":
         return pa.schema([*columns, *VERSION_KEY])
     return pa.schema([*PSEUDO, *columns, *DAY_KEYS])
-
-
-def _dataset(lake: Path, name: str) -> Dataset:
-    """The feed of that name; `streams/x` or `tables/x` where a stream and a table have the same."""
-    if not lake.is_dir():
-        raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
-    there = feeds(lake)
-    folder, _, plain = name.rpartition("/")
-    found = [one for one in there if one.feed == plain and folder in ("", f"{one.kind}s")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"{name}: a stream and a table have this name; write streams/{name} or tables/{name}")
-    names = sorted({one.feed for one in there})
-    near = difflib.get_close_matches(plain, names, 3)
-    hint = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
-    raise ConfigError(f"{name}: no feed of this name was exported into {lake}; {hint}")
 
 
 def _scan(dataset: Dataset, state: State, request: Request) -> pa.Table:

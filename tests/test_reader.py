@@ -422,6 +422,27 @@ def test_state_of_the_past_needs_no_file_list(nights: Nights) -> None:
     assert len(nights.read(as_of="2025-02-01", columns=["ROWOFFSET"], filters=[("ROWPARTITION", "=", 0)])) == 10
 
 
+def test_own_columns_with_the_name_of_another_kinds_partition_key(nights: Nights) -> None:
+    """A table is not cut by day, nor a stream by version: there such names are the source's own."""
+    nights.database.create_table("Y", "`K` STRING KEY, `year` INTEGER, `day` DOUBLE, `ROWOFFSET` BIGINT")
+    nights.database.create_stream("V", "`version` STRING", 1)
+    nights.database.upsert("Y", ["a", None, 1.5, None])
+    nights.database.upsert("Y", ["b", 2024, None, 7])
+    for text in ("v1", "v2", None):
+        nights.database.append("V", 0, JAN15, [text])
+    for name, kind in (("y", "table"), ("v", "stream")):
+        assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", name]) == 0
+    nights.export("2025-02-03T02:00:00Z")
+    frame = nights.read("y").set_index("K").sort_index()
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == {
+        "year": "Int32", "day": "float64", "ROWOFFSET": "Int64", "version": "int32"}
+    assert frame["year"].tolist() == [pd.NA, 2024] and frame["day"]["a"] == 1.5
+    assert frame["ROWOFFSET"].tolist() == [pd.NA, 7]
+    assert nights.read("y", filters=[("day", "=", 1.5), ("version", "=", "v1")])["K"].tolist() == ["a"]
+    assert nights.read("v", filters=[("version", "=", "v2")])["version"].tolist() == ["v2"]
+    assert nights.read("v", filters=[("version", "in", ["v1", "2"])])["version"].tolist() == ["v1"]
+
+
 def test_every_type_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nested integers beside a null stay integers as well; times, dates and bytes are Python's own."""
     with EmbeddedKsqlDB() as database:
