@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -441,6 +442,108 @@ def test_own_columns_with_the_name_of_another_kinds_partition_key(nights: Nights
     assert nights.read("y", filters=[("day", "=", 1.5), ("version", "=", "v1")])["K"].tolist() == ["a"]
     assert nights.read("v", filters=[("version", "=", "v2")])["version"].tolist() == ["v2"]
     assert nights.read("v", filters=[("version", "in", ["v1", "2"])])["version"].tolist() == ["v1"]
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+    """Rows 0 to 4 of a value each, on either side of what filters name; row 5 is all null."""
+    with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
+        made = Nights(database, tmp_path_factory.mktemp("numbered") / "lake", patch)
+        for name, value in (("KSQLDB_URL", database.url), ("IDLE_SECONDS", "0.1"), ("DATA_LAKE_DIR", str(made.lake))):
+            patch.setenv(name, value)
+        database.create_stream("F", "`I` INTEGER, `L` BIGINT, `W` DECIMAL(38, 2), `A` DECIMAL(4, 2), `X` DOUBLE, "
+                                    "`DT` DATE, `TM` TIME, `TS` TIMESTAMP", 1)
+        for i in range(-2, 3):
+            moment = dt.datetime(2025, 1, 15) + dt.timedelta(milliseconds=i)
+            database.append("F", 0, JAN15 + i, [
+                i, BIG + i, Decimal(i) / 100, Decimal(i), i / 2, dt.date(2025, 1, 15) + dt.timedelta(days=i),
+                dt.time(12, 0, i + 2), moment])
+        database.append("F", 0, JAN15 + 3, [None] * 8)
+        assert manage_feeds.main(["add", "--name", "f", "--type", "stream", "--source", "f"]) == 0
+        made.export("2025-02-01T02:00:00Z")
+        patch.undo()
+        yield made
+
+
+HALF = dt.datetime(2025, 1, 15, 0, 0, 0, 500)  # half a millisecond after row 2
+NOON = dt.datetime(2025, 1, 15, 12)
+
+
+@pytest.mark.parametrize(("column", "value", "below", "equal"), [
+    ("TS", HALF, [0, 1, 2], []),
+    ("TS", "2025-01-15T00:00:00.0005", [0, 1, 2], []),
+    ("TS", HALF.replace(tzinfo=dt.timezone(dt.timedelta(hours=1))) + dt.timedelta(hours=1), [0, 1, 2], []),
+    ("TS", pd.Timestamp("2025-01-15T00:00:00.000000001"), [0, 1, 2], []),
+    ("TS", np.datetime64("2025-01-14T23:59:59.999999999"), [0, 1], []),
+    ("TS", np.datetime64("2025-01-15"), [0, 1], [2]),
+    ("TS", JAN15, [0, 1], [2]),
+    ("TS", "2025-01-15T00:00:00.000000000Z", [0, 1], [2]),
+    ("DT", NOON, [0, 1, 2], []),
+    ("DT", "2025-01-15T12:00", [0, 1, 2], []),
+    ("DT", dt.datetime(2025, 1, 15), [0, 1], [2]),
+    ("DT", dt.date(2025, 1, 15), [0, 1], [2]),
+    ("DT", "2025-01-15", [0, 1], [2]),
+    ("TM", dt.time(12, 0, 2, 500), [0, 1, 2], []),
+    ("TM", "12:00:02.0005", [0, 1, 2], []),
+    ("TM", "12:00:02", [0, 1], [2]),
+    ("I", 0.5, [0, 1, 2], []),
+    ("I", -0.5, [0, 1], []),
+    ("I", 0.0, [0, 1], [2]),
+    ("I", Decimal("1.5"), [0, 1, 2, 3], []),
+    ("I", 2**40, [0, 1, 2, 3, 4], []),
+    ("I", -(2**70), [], []),
+    ("I", float("inf"), [0, 1, 2, 3, 4], []),
+    ("L", float(2**53), [0], [1]),
+    ("L", np.int64(BIG), [0, 1], [2]),
+    ("L", np.float32(0.5), [], []),
+    ("L", Decimal(BIG) + Decimal("0.1"), [0, 1, 2], []),
+    ("W", "0.005", [0, 1, 2], []),
+    ("W", -0.005, [0, 1], []),
+    ("W", Decimal("0.01"), [0, 1, 2], [3]),
+    ("W", "1e40", [0, 1, 2, 3, 4], []),
+    ("A", "99.995", [0, 1, 2, 3, 4], []),
+    ("A", -100, [], []),
+    ("X", 0.25, [0, 1, 2], []),
+    ("X", 1, [0, 1, 2, 3], [4]),
+    ("year", 2**40, [0, 1, 2, 3, 4, 5], []),
+    ("year", 2025, [], [0, 1, 2, 3, 4, 5]),
+])
+def test_values_between_those_that_a_column_can_hold(
+    numbered: Nights, column: str, value: Any, below: list[int], equal: list[int]
+) -> None:
+    """Compared as they are: nothing is cut off; a null is on neither side."""
+    every = range(6) if column == "year" else range(5)
+    above = [i for i in every if i not in (*below, *equal)]
+    wanted = {
+        "<": below, "<=": below + equal, "=": equal, "==": equal, "in": equal, "!=": sorted(below + above),
+        "not in": sorted(below + above), ">=": equal + above, ">": above,
+    }
+    found = {}
+    for how in wanted:
+        asked = [(column, how, [value] if "in" in how else value)]
+        found[how] = numbered.read("f", filters=asked, arrow=True)["ROWOFFSET"].to_pylist()
+    assert found == wanted
+
+
+@pytest.mark.parametrize(("column", "value", "words"), [
+    ("TS", "2025-01-15T00:00:00.0000001", "finer than a microsecond"),
+    ("TS", pd.NaT, "does not fit TS"),
+    ("TS", np.datetime64("NaT"), "does not fit TS"),
+    ("TS", 1.5, "does not fit TS"),
+    ("DT", dt.time(12), "does not fit DT"),
+    ("TM", NOON, "does not fit TM"),
+    ("TM", dt.time(12, tzinfo=dt.UTC), "does not fit TM"),
+    ("I", "5", "does not fit I"),
+    ("I", float("nan"), "does not fit I"),
+    ("W", "much", "does not fit W"),
+    ("W", float("nan"), "does not fit W"),
+    ("X", BIG, "does not fit X"),
+    ("X", Decimal("0.1"), "does not fit X"),
+])
+def test_values_that_do_not_compare(numbered: Nights, column: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        numbered.read("f", filters=[(column, "<", value)])
+    assert words in str(refused.value) and f"{column} <" in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_every_type_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
