@@ -145,6 +145,9 @@ def test_no_number_is_rounded_and_no_type_depends_on_nulls(still: Nights) -> Non
     ([("DAY", "=", "d4")], [4]),
     (pc.field("NOTE").is_null() & (pc.field("day") == 16), range(1, 20, 2)),
     ([], range(40)),
+    ([[]], range(40)),
+    ([[("ID", "=", "e7")], []], range(40)),
+    ([[("ID", "=", "e7")], [("ID", "=", "e8")]], [7, 8]),
 ])
 def test_filters(still: Nights, filters: Any, wanted: Any) -> None:
     assert still.ids(filters=filters) == sorted(f"e{i}" for i in wanted)
