@@ -93,7 +93,8 @@ def read(
             (half a millisecond, 1.5 for an INTEGER). No comparison holds for a null, as in SQL: neither != nor
             not in. Files that cannot match are not opened.
         columns: columns to return, in this order, by their name on disk or in the source, in any case (what
-            is spelled exactly wins). The result has the names on disk. Default: all, then the partition keys.
+            is spelled exactly wins). The result has the names on disk, each once; as many rows without a column
+            for []. Default: all, then the partition keys.
         version: of a table, such as 5 or "v5"; default: the current one.
         as_of: what the lake held at a time: a datetime or ISO text (UTC when it names no zone), or a day, which
             means the end of that day in UTC. Of a table the version that was current; of a stream the rows

@@ -75,7 +75,7 @@ def expression(filters: Filters | None, names: Names, schema: pa.Schema) -> pc.E
         return None
     several = filters if all(isinstance(one, list) for one in filters) else [filters]
     if not all(several):
-        return None  # no condition holds for every row
+        return None  # an empty list holds for every row
     return reduce(operator.or_, [reduce(operator.and_, [_one(c, names, schema) for c in all_of]) for all_of in several])
 
 

@@ -139,10 +139,11 @@ def _scan(dataset: Dataset, state: State, request: Request) -> pa.Table:
     schema = full_schema(state)
     own = {column["name"]: column["disk_name"] for column in state["columns"]}
     names = Names(dataset.feed, schema.names, own)
-    columns = schema.names if request.columns is None else [names.resolve(name) for name in request.columns]
+    columns = schema.names if request.columns is None else [*dict.fromkeys(map(names.resolve, request.columns))]
+    read = columns or schema.names[-1:]  # rows of no columns are counted by a partition key, which no file holds
     wanted = expression(request.filters, names, schema)
-    tables = [_read_part(dataset, part, schema, columns, wanted) for part in _parts(dataset, state, request)]
-    return pa.concat_tables([pa.schema([schema.field(name) for name in columns]).empty_table(), *tables])
+    tables = [_read_part(dataset, part, schema, read, wanted) for part in _parts(dataset, state, request)]
+    return pa.concat_tables([pa.schema([schema.field(name) for name in read]).empty_table(), *tables]).select(columns)
 
 
 def _read_part(

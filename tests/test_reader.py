@@ -189,6 +189,20 @@ def test_columns_by_their_name_on_disk_or_in_the_source(still: Nights) -> None:
     assert only.to_pylist() == [{"DAY_": "d4"}]
 
 
+def test_a_column_that_is_asked_for_twice_comes_once(still: Nights) -> None:
+    assert list(still.read(columns=["ID", "day", "id", "DAY", "day_"]).columns) == ["ID", "day", "DAY_"]
+
+
+@pytest.mark.parametrize(("asked", "rows"), [
+    ({}, 40), ({"filters": [("day", "=", 15)]}, 20), ({"filters": [("ID", "=", "none")]}, 0),
+    ({"as_of": "2025-02-01"}, 20),
+])
+def test_no_columns_are_as_many_rows_as_match(still: Nights, asked: dict[str, Any], rows: int) -> None:
+    table = still.read(columns=[], arrow=True, **asked)
+    assert table.num_rows == rows and table.column_names == []
+    assert still.read(columns=[], **asked).shape == (rows, 0)
+
+
 def test_feeds_that_are_unknown_archived_or_without_a_file(nights: Nights, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="sx: no feed of this name .* did you mean s"):
         nights.read("sx")
