@@ -89,9 +89,12 @@ def read(
         filters: rows to keep: [("year", "=", 2025), ("AMOUNT", ">", 10)], where all must hold; a list of such
             lists, of which one must hold; or a pyarrow expression. Comparisons: =, ==, !=, <, <=, >, >=, in,
             not in. `year`, `month`, `day` and `version` compare as integers, a TIMESTAMP also with ISO text,
-            in UTC when it names no zone. Files that cannot match are not opened.
+            in UTC when it names no zone. Values are compared as they are, also where the column cannot hold them
+            (half a millisecond, 1.5 for an INTEGER). No comparison holds for a null, as in SQL: neither != nor
+            not in. Files that cannot match are not opened.
         columns: columns to return, in this order, by their name on disk or in the source, in any case (what
-            is spelled exactly wins). The result has the names on disk. Default: all, then the partition keys.
+            is spelled exactly wins). The result has the names on disk, each once; as many rows without a column
+            for []. Default: all, then the partition keys.
         version: of a table, such as 5 or "v5"; default: the current one.
         as_of: what the lake held at a time: a datetime or ISO text (UTC when it names no zone), or a day, which
             means the end of that day in UTC. Of a table the version that was current; of a stream the rows
@@ -111,5 +114,6 @@ def read(
     """
     from ksql_lake import reader
 
-    table = reader.read(Path(lake), name, reader.Request(filters, columns, version, as_of))
-    return table if arrow else reader.to_pandas(table)
+    dataset = reader.find(Path(lake), name)
+    table = reader.read(dataset, reader.Request(filters, columns, version, as_of))
+    return table if arrow else reader.to_pandas(dataset, table)

@@ -31,6 +31,8 @@ class Merge:
 def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
     """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
 
+    Files of rows that were set aside at first stay as they are: each says since when the lake has its rows.
+
     Args:
         today: the present time, with a time zone.
         target: bytes; a file of half of it or more is left alone.
@@ -39,7 +41,8 @@ def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET
     groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for file in state["files"]:
         day = parse_day(file["partition"])
-        if day is not None and day <= last and file["bytes"] < target // 2:
+        small = file["bytes"] < target // 2 and file.get("origin") != "quarantine"
+        if day is not None and day <= last and small:
             groups[(file["partition"], file["generation"])].append(file)
     merges = []
     for (partition, generation), files in sorted(groups.items(), key=lambda group: group[0]):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from ksql_lake.arrays import Array
 from ksql_lake.errors import ConfigError, StateError
 from ksql_lake.metadata import Dataset, State
 from ksql_lake.predicates import utc
-
-Span = tuple[int, int]
 
 
 def moment(as_of: str | dt.date) -> dt.datetime:
@@ -90,10 +92,34 @@ def _at(state: Mapping[str, Any]) -> dt.datetime:
     return max(map(utc, times)) if times else utc(state["created_at"])
 
 
-def spans(covered: Mapping[str, Any], partition: str) -> list[Span]:
-    """The offsets of one partition that a state's coverage of one generation holds, both ends included."""
-    entry = covered.get(partition)
-    if entry is None:
-        return []
-    upto = [(0, int(entry["upto"]))] if entry["upto"] >= 0 else []
-    return upto + [(int(low), int(high)) for low, high in entry["beyond"]]
+@dataclass(frozen=True)
+class Spans:
+    """Ranges of offsets of one partition, both ends included, in order and apart from each other."""
+
+    lows: Array
+    highs: Array
+
+    @classmethod
+    def of(cls, covered: Mapping[str, Any], partition: str) -> Spans:
+        """What a state's coverage of one generation holds of a partition."""
+        entry = covered.get(partition, {"upto": -1, "beyond": []})
+        upto = [(0, entry["upto"])] if entry["upto"] >= 0 else []
+        both = np.array([*upto, *map(tuple, entry["beyond"])], np.int64).reshape(-1, 2)
+        return cls(both[:, 0], both[:, 1])
+
+    def hold(self, low: int, high: int) -> bool:
+        """Whether one range holds all offsets from low to high."""
+        at = int(np.searchsorted(self.highs, low))
+        return at < len(self.lows) and bool(self.lows[at] <= low and high <= self.highs[at])
+
+    def meet(self, low: int, high: int) -> bool:
+        """Whether a range holds one of the offsets from low to high."""
+        at = int(np.searchsorted(self.highs, low))
+        return at < len(self.lows) and bool(self.lows[at] <= high)
+
+    def mask(self, offsets: Array) -> Array:
+        """Which of these offsets a range holds."""
+        if not len(self.lows):
+            return np.zeros(len(offsets), bool)
+        at = np.searchsorted(self.highs, offsets)
+        return (at < len(self.lows)) & (self.lows[np.minimum(at, len(self.lows) - 1)] <= offsets)

@@ -6,24 +6,26 @@ import datetime as dt
 import difflib
 import operator
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
 
 from ksql_lake import metadata, moments
+from ksql_lake.arrays import mask, numbers
 from ksql_lake.columns import schema_of
 from ksql_lake.errors import ConfigError, StateError
 from ksql_lake.metadata import Dataset, State
+from ksql_lake.moments import Spans
 from ksql_lake.partitions import parse_day, parse_version, version_path
-from ksql_lake.predicates import Filters, Names, expression
+from ksql_lake.predicates import Filters, Names, expression, utc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 PSEUDO = pa.schema(
     [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
 )
+PLACE = ("ROWPARTITION", "ROWOFFSET")
 DAY_KEYS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("day", pa.int32())])
 VERSION_KEY = pa.schema([("version", pa.int32())])
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0)  # seconds, while a change of the feed swaps files
@@ -49,19 +52,39 @@ class Request:
 
 @dataclass
 class _Part:
-    """Files that one scan reads; `where` keeps the rows that the lake held at the time asked for."""
+    """Files that one scan reads; `covered` keeps the rows that the lake held at the time asked for."""
 
     files: list[Entry] = field(default_factory=list)
-    where: pc.Expression | None = None
+    covered: dict[int, Spans] | None = None
 
 
-def read(lake: Path, name: str, request: Request) -> pa.Table:
+def find(lake: Path, name: str) -> Dataset:
+    """The feed of that name; `streams/x` or `tables/x` where a stream and a table have the same.
+
+    Raises:
+        ConfigError: no such lake or feed, or two of them.
+    """
+    if not lake.is_dir():
+        raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
+    there = feeds(lake)
+    folder, _, plain = name.rpartition("/")
+    found = [one for one in there if one.feed == plain and folder in ("", f"{one.kind}s")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{name}: a stream and a table have this name; write streams/{name} or tables/{name}")
+    names = sorted({one.feed for one in there})
+    near = difflib.get_close_matches(plain, names, 3)
+    hint = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
+    raise ConfigError(f"{name}: no feed of this name was exported into {lake}; {hint}")
+
+
+def read(dataset: Dataset, request: Request) -> pa.Table:
     """The rows asked for; see `ksql_lake.read`.
 
     Metadata are read once, and name every file. A file that is gone when it is opened (names are never used
     again) means that they changed meanwhile: they are read again, and everything from the start.
     """
-    dataset = _dataset(lake, name)
     for pause in (*PAUSES, None):
         state = metadata.load(dataset)
         if state is None:
@@ -79,17 +102,19 @@ def read(lake: Path, name: str, request: Request) -> pa.Table:
     raise AssertionError("not reached")
 
 
-def to_pandas(table: pa.Table) -> pd.DataFrame:
+def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
     """A frame in which no value is rounded and no type depends on whether there are nulls.
 
     INTEGER, BIGINT and BOOLEAN become pandas' nullable Int32, Int64 and boolean; what is never null (partition
-    keys, ROWPARTITION, ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP datetime64 in UTC.
+    keys, a stream's ROWPARTITION and ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP
+    datetime64 in UTC.
     """
     import pandas as pd
 
     nullable = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     frame = table.to_pandas(types_mapper=nullable.get, integer_object_nulls=True, ignore_metadata=True)
-    never_null = {f.name: str(f.type) for f in (*PSEUDO, *DAY_KEYS, *VERSION_KEY) if pa.types.is_integer(f.type)}
+    added = VERSION_KEY if dataset.kind == "table" else (*PSEUDO, *DAY_KEYS)  # other names are the source's own
+    never_null = {field.name: str(field.type) for field in added if pa.types.is_integer(field.type)}
     return frame.astype({name: kind for name, kind in never_null.items() if name in frame.columns})
 
 
@@ -110,31 +135,15 @@ def full_schema(state: State) -> pa.Schema:
     return pa.schema([*PSEUDO, *columns, *DAY_KEYS])
 
 
-def _dataset(lake: Path, name: str) -> Dataset:
-    """The feed of that name; `streams/x` or `tables/x` where a stream and a table have the same."""
-    if not lake.is_dir():
-        raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
-    there = feeds(lake)
-    folder, _, plain = name.rpartition("/")
-    found = [one for one in there if one.feed == plain and folder in ("", f"{one.kind}s")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"{name}: a stream and a table have this name; write streams/{name} or tables/{name}")
-    names = sorted({one.feed for one in there})
-    near = difflib.get_close_matches(plain, names, 3)
-    hint = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
-    raise ConfigError(f"{name}: no feed of this name was exported into {lake}; {hint}")
-
-
 def _scan(dataset: Dataset, state: State, request: Request) -> pa.Table:
     schema = full_schema(state)
     own = {column["name"]: column["disk_name"] for column in state["columns"]}
     names = Names(dataset.feed, schema.names, own)
-    columns = schema.names if request.columns is None else [names.resolve(name) for name in request.columns]
+    columns = schema.names if request.columns is None else [*dict.fromkeys(map(names.resolve, request.columns))]
+    read = columns or schema.names[-1:]  # rows of no columns are counted by a partition key, which no file holds
     wanted = expression(request.filters, names, schema)
-    tables = [_read_part(dataset, part, schema, columns, wanted) for part in _parts(dataset, state, request)]
-    return pa.concat_tables([pa.schema([schema.field(name) for name in columns]).empty_table(), *tables])
+    tables = [_read_part(dataset, part, schema, read, wanted) for part in _parts(dataset, state, request)]
+    return pa.concat_tables([pa.schema([schema.field(name) for name in read]).empty_table(), *tables]).select(columns)
 
 
 def _read_part(
@@ -145,15 +154,26 @@ def _read_part(
         form.make_fragment(str(dataset.directory / entry["path"]), files, partition_expression=_known(entry))
         for entry in sorted(part.files, key=lambda entry: str(entry["path"]))
     ]
-    conditions = [one for one in (wanted, part.where) if one is not None]
+    read = columns if part.covered is None else [*columns, *(name for name in PLACE if name not in columns)]
     try:
-        return ds.FileSystemDataset(fragments, schema, form, files).to_table(
-            {name: pc.field(name) for name in columns}, filter=reduce(operator.and_, conditions) if conditions else None
+        table = ds.FileSystemDataset(fragments, schema, form, files).to_table(
+            {name: pc.field(name) for name in read}, filter=wanted
         )
     except pa.ArrowInvalid as error:
         if "FieldRef" in str(error):
             raise ConfigError(f"{dataset.feed}: filters: {str(error).splitlines()[0]}") from None
         raise
+    return table if part.covered is None else table.filter(_held_then(table, part.covered)).select(columns)
+
+
+def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
+    """The rows that one generation's coverage holds, as a mask: an Arrow expression of 20,000 ranges crashes."""
+    partitions, offsets = (numbers(table[name].combine_chunks()) for name in PLACE)
+    held = np.zeros(len(table), bool)
+    for partition, spans in covered.items():
+        here = np.flatnonzero(partitions == partition)
+        held[here] = spans.mask(offsets[here])
+    return mask(held)
 
 
 def _known(entry: Entry) -> pc.Expression:
@@ -168,17 +188,22 @@ def _known(entry: Entry) -> pc.Expression:
 
 
 def _parts(dataset: Dataset, state: State, request: Request) -> list[_Part]:
-    """The files to read: those of one version, or those with rows that were held at the time asked for."""
+    """The files to read: those of one version, or those with rows that were held at the time asked for.
+
+    Coverage includes rows that a check set aside: they are held since their import, whose files say when it was.
+    """
     if request.version is not None and request.as_of is not None:
         raise ConfigError(f"{dataset.feed}: version and as_of both name a state; give one of them")
-    then = state
+    then, files = state, state["files"]
     if request.as_of is not None:
-        then = moments.state_at(dataset, state, moments.moment(request.as_of))
+        when = moments.moment(request.as_of)
+        then = moments.state_at(dataset, state, when)
+        files = [entry for entry in files if entry.get("origin") != "quarantine" or utc(entry["exported_at"]) <= when]
     if dataset.kind == "table":
         return [_version(dataset, state, then, request)]
     if request.version is not None:
         raise ConfigError(f"{dataset.feed}: is a stream and has no versions; as_of names a time")
-    return [_Part(state["files"])] if then is state else _held(state["files"], then["coverage"])
+    return [_Part(files)] if then is state else _held(files, then["coverage"])
 
 
 def _version(dataset: Dataset, state: State, then: State, request: Request) -> _Part:
@@ -199,30 +224,18 @@ def _version(dataset: Dataset, state: State, then: State, request: Request) -> _
 
 def _held(files: Sequence[Entry], coverage: Mapping[str, Any]) -> list[_Part]:
     """Files whose rows all were covered then, and, for each generation, those of which some were."""
-    whole, partly = _Part(), defaultdict[int, _Part](_Part)
-    for entry in files:
-        covered = coverage.get(str(entry["generation"]), {})
-        inside, overlaps = [], []
-        for partition, (low, high, _) in entry["offsets"].items():
-            spans = moments.spans(covered, partition)
-            inside.append(any(first <= low and high <= last for first, last in spans))
-            overlaps.append(any(first <= high and low <= last for first, last in spans))
-        if all(inside):
-            whole.files.append(entry)
-        elif any(overlaps):
-            partly[entry["generation"]].files.append(entry)
-    for generation, part in partly.items():
-        part.where = _covered(part.files, coverage[str(generation)])
-    return [whole, *(partly[generation] for generation in sorted(partly))]
-
-
-def _covered(files: Sequence[Entry], covered: Mapping[str, Any]) -> pc.Expression:
-    """The rows that one generation's coverage holds, for the partitions these files have rows of."""
-    clauses = []
-    for partition in sorted({partition for entry in files for partition in entry["offsets"]}, key=int):
-        spans = moments.spans(covered, partition)
-        if spans:
-            offset = pc.field("ROWOFFSET")
-            held = reduce(operator.or_, [(offset >= low) & (offset <= high) for low, high in spans])
-            clauses.append((pc.field("ROWPARTITION") == pa.scalar(int(partition), pa.int32())) & held)
-    return reduce(operator.or_, clauses)
+    whole, partly = _Part(), list[_Part]()
+    for generation, covered in coverage.items():
+        those = [entry for entry in files if str(entry["generation"]) == generation]
+        partitions = sorted({partition for entry in those for partition in entry["offsets"]}, key=int)
+        spans = {partition: Spans.of(covered, partition) for partition in partitions}
+        some = _Part(covered={int(partition): one for partition, one in spans.items()})
+        for entry in those:
+            ends = [(spans[partition], low, high) for partition, (low, high, _) in entry["offsets"].items()]
+            if all(one.hold(low, high) for one, low, high in ends):
+                whole.files.append(entry)
+            elif any(one.meet(low, high) for one, low, high in ends):
+                some.files.append(entry)
+        if some.files:
+            partly.append(some)
+    return [whole, *partly]

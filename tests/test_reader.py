@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -144,6 +145,9 @@ def test_no_number_is_rounded_and_no_type_depends_on_nulls(still: Nights) -> Non
     ([("DAY", "=", "d4")], [4]),
     (pc.field("NOTE").is_null() & (pc.field("day") == 16), range(1, 20, 2)),
     ([], range(40)),
+    ([[]], range(40)),
+    ([[("ID", "=", "e7")], []], range(40)),
+    ([[("ID", "=", "e7")], [("ID", "=", "e8")]], [7, 8]),
 ])
 def test_filters(still: Nights, filters: Any, wanted: Any) -> None:
     assert still.ids(filters=filters) == sorted(f"e{i}" for i in wanted)
@@ -183,6 +187,20 @@ def test_columns_by_their_name_on_disk_or_in_the_source(still: Nights) -> None:
     assert list(still.read(columns=["amount", "DAY", "day", "Id"]).columns) == ["AMOUNT", "DAY_", "day", "ID"]
     only = still.read(columns=["day_"], filters=[("ID", "=", "e4")], arrow=True)
     assert only.to_pylist() == [{"DAY_": "d4"}]
+
+
+def test_a_column_that_is_asked_for_twice_comes_once(still: Nights) -> None:
+    assert list(still.read(columns=["ID", "day", "id", "DAY", "day_"]).columns) == ["ID", "day", "DAY_"]
+
+
+@pytest.mark.parametrize(("asked", "rows"), [
+    ({}, 40), ({"filters": [("day", "=", 15)]}, 20), ({"filters": [("ID", "=", "none")]}, 0),
+    ({"as_of": "2025-02-01"}, 20),
+])
+def test_no_columns_are_as_many_rows_as_match(still: Nights, asked: dict[str, Any], rows: int) -> None:
+    table = still.read(columns=[], arrow=True, **asked)
+    assert table.num_rows == rows and table.column_names == []
+    assert still.read(columns=[], **asked).shape == (rows, 0)
 
 
 def test_feeds_that_are_unknown_archived_or_without_a_file(nights: Nights, tmp_path: Path) -> None:
@@ -286,6 +304,57 @@ def test_a_stream_as_it_was(nights: Nights) -> None:
     assert nights.ids(as_of="2025-02-01") == sorted({*names(0, 20)} - {"e3"}), "erased is erased, of the past too"
 
 
+def test_a_stream_as_it_was_in_tens_of_thousands_of_ranges(nights: Nights) -> None:
+    """A run for one day, of a stream whose rows are of two days in turn: every row is a range of its own."""
+    nights.patch.setenv("IDLE_SECONDS", "1")
+    nights.database.create_stream("W", "`N` INTEGER", 2)
+    for i in range(40_000):
+        for partition in range(2):
+            nights.database.append("W", partition, JAN15 + i % 2 * DAY + i, [i])
+    assert manage_feeds.main(["add", "--name", "w", "--type", "stream", "--source", "w"]) == 0
+    nights.export("2025-02-03T02:00:00Z", "--stream", "w", "--date", "2025-01-16")
+    nights.export("2025-02-04T02:00:00Z", "--stream", "w")
+    line = json.loads((nights.lake / ".state" / "w.jsonl").read_text().splitlines()[0])
+    assert sum(len(one["beyond"]) for one in line["coverage"]["1"].values()) == 40_000
+    held = nights.read("w", as_of="2025-02-03", columns=["N"], arrow=True)
+    assert held.column_names == ["N"] and sorted(held["N"].to_pylist()) == sorted([*range(1, 40_000, 2)] * 2)
+    assert len(nights.read("w", as_of="2025-02-03", filters=[("N", "<", 100), ("ROWPARTITION", "=", 1)])) == 50
+    assert len(nights.read("w", as_of="2025-02-04")) == 80_000
+
+
+def test_rows_that_were_set_aside_then(nights: Nights) -> None:
+    """Coverage has them from the start, the lake from their import on; also after a compaction and an erasure."""
+    nights.database.create_stream("Q", "`ID` STRING, `N` INTEGER", 1)
+    assert manage_feeds.main(["add", "--name", "q", "--type", "stream", "--source", "q"]) == 0
+    path = nights.lake / "feeds" / "active" / "q.json"
+    check = {"check": "range", "column": "N", "min": 0, "level": "quarantine"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "checks": [check]}))
+    for night, values in ((3, (1, -2, 3)), (4, (4, 5, -6))):
+        for number in values:
+            nights.database.append("Q", 0, JAN15 + abs(number), [f"q{abs(number)}", number])
+        nights.at(f"2025-02-0{night}T02:00:00Z")
+        assert export_to_data_lake.main(["--stream", "q", "--quiet"]) == 1
+    nights.at("2025-02-05T12:00:00Z")
+    assert manage_feeds.main(["quarantine", "q", "--import", "--force"]) == 0
+    wanted = {
+        "2025-02-03": ["q1", "q3"], "2025-02-04": ["q1", "q3", "q4", "q5"],
+        "2025-02-05T11:59:59": ["q1", "q3", "q4", "q5"], "2025-02-05": ["q1", "q2", "q3", "q4", "q5", "q6"],
+    }
+    nights.database.append("Q", 0, JAN15 + 7, ["q7", 7])
+    nights.export("2025-02-06T02:00:00Z", "--stream", "q")
+
+    def look() -> dict[str, list[str]]:
+        return {as_of: sorted(nights.read("q", columns=["ID"], as_of=as_of)["ID"]) for as_of in wanted}
+
+    assert look() == wanted
+    nights.at("2025-02-08T12:00:00Z")
+    assert manage_feeds.main(["compact", "q"]) == 0
+    assert len(list((nights.lake / "streams" / "q").rglob("*.parquet"))) == 1 + 2, "exported; imported"
+    assert look() == wanted
+    assert manage_feeds.main(["erase", "--where", "id=q5", "--later", "drop"]) == 0
+    assert look() == {as_of: [one for one in held if one != "q5"] for as_of, held in wanted.items()}
+
+
 def test_a_state_log_that_does_not_reach_back(nights: Nights) -> None:
     log = nights.lake / ".state" / "s.jsonl"
     lines = log.read_text().splitlines(keepends=True)
@@ -309,13 +378,18 @@ def test_a_feed_without_a_row(nights: Nights) -> None:
 
 def test_reads_during_compactions_and_exports_are_never_wrong(nights: Nights) -> None:
     """Every read holds each row up to some export, once; those beyond it, not at all."""
-    wrong, reads, done = [], 0, threading.Event()
+    wrong: list[Any] = []
+    reads, done = 0, threading.Event()
     sizes = {40 + 8 * night for night in range(6)}
 
     def look() -> None:
         nonlocal reads
         while not done.is_set():
-            found = nights.ids()
+            try:
+                found = nights.ids()
+            except Exception as error:
+                wrong.append(error)  # else it would end this thread, and nothing more
+                return
             reads += 1
             if len(found) not in sizes or found != names(0, len(found)):
                 wrong.append(found)
@@ -364,6 +438,129 @@ def test_state_of_the_past_needs_no_file_list(nights: Nights) -> None:
     line = json.loads((nights.lake / ".state" / "s.jsonl").read_text().splitlines()[0])
     assert "files" not in line and line["coverage"]["1"]["0"]["upto"] == 9
     assert len(nights.read(as_of="2025-02-01", columns=["ROWOFFSET"], filters=[("ROWPARTITION", "=", 0)])) == 10
+
+
+def test_own_columns_with_the_name_of_another_kinds_partition_key(nights: Nights) -> None:
+    """A table is not cut by day, nor a stream by version: there such names are the source's own."""
+    nights.database.create_table("Y", "`K` STRING KEY, `year` INTEGER, `day` DOUBLE, `ROWOFFSET` BIGINT")
+    nights.database.create_stream("V", "`version` STRING", 1)
+    nights.database.upsert("Y", ["a", None, 1.5, None])
+    nights.database.upsert("Y", ["b", 2024, None, 7])
+    for text in ("v1", "v2", None):
+        nights.database.append("V", 0, JAN15, [text])
+    for name, kind in (("y", "table"), ("v", "stream")):
+        assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", name]) == 0
+    nights.export("2025-02-03T02:00:00Z")
+    frame = nights.read("y").set_index("K").sort_index()
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == {
+        "year": "Int32", "day": "float64", "ROWOFFSET": "Int64", "version": "int32"}
+    assert frame["year"].tolist() == [pd.NA, 2024] and frame["day"]["a"] == 1.5
+    assert frame["ROWOFFSET"].tolist() == [pd.NA, 7]
+    assert nights.read("y", filters=[("day", "=", 1.5), ("version", "=", "v1")])["K"].tolist() == ["a"]
+    assert nights.read("v", filters=[("version", "=", "v2")])["version"].tolist() == ["v2"]
+    assert nights.read("v", filters=[("version", "in", ["v1", "2"])])["version"].tolist() == ["v1"]
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+    """Rows 0 to 4 of a value each, on either side of what filters name; row 5 is all null."""
+    with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
+        made = Nights(database, tmp_path_factory.mktemp("numbered") / "lake", patch)
+        for name, value in (("KSQLDB_URL", database.url), ("IDLE_SECONDS", "0.1"), ("DATA_LAKE_DIR", str(made.lake))):
+            patch.setenv(name, value)
+        database.create_stream("F", "`I` INTEGER, `L` BIGINT, `W` DECIMAL(38, 2), `A` DECIMAL(4, 2), `X` DOUBLE, "
+                                    "`DT` DATE, `TM` TIME, `TS` TIMESTAMP", 1)
+        for i in range(-2, 3):
+            moment = dt.datetime(2025, 1, 15) + dt.timedelta(milliseconds=i)
+            database.append("F", 0, JAN15 + i, [
+                i, BIG + i, Decimal(i) / 100, Decimal(i), i / 2, dt.date(2025, 1, 15) + dt.timedelta(days=i),
+                dt.time(12, 0, i + 2), moment])
+        database.append("F", 0, JAN15 + 3, [None] * 8)
+        assert manage_feeds.main(["add", "--name", "f", "--type", "stream", "--source", "f"]) == 0
+        made.export("2025-02-01T02:00:00Z")
+        patch.undo()
+        yield made
+
+
+HALF = dt.datetime(2025, 1, 15, 0, 0, 0, 500)  # half a millisecond after row 2
+NOON = dt.datetime(2025, 1, 15, 12)
+
+
+@pytest.mark.parametrize(("column", "value", "below", "equal"), [
+    ("TS", HALF, [0, 1, 2], []),
+    ("TS", "2025-01-15T00:00:00.0005", [0, 1, 2], []),
+    ("TS", HALF.replace(tzinfo=dt.timezone(dt.timedelta(hours=1))) + dt.timedelta(hours=1), [0, 1, 2], []),
+    ("TS", pd.Timestamp("2025-01-15T00:00:00.000000001"), [0, 1, 2], []),
+    ("TS", np.datetime64("2025-01-14T23:59:59.999999999"), [0, 1], []),
+    ("TS", np.datetime64("2025-01-15"), [0, 1], [2]),
+    ("TS", JAN15, [0, 1], [2]),
+    ("TS", "2025-01-15T00:00:00.000000000Z", [0, 1], [2]),
+    ("DT", NOON, [0, 1, 2], []),
+    ("DT", "2025-01-15T12:00", [0, 1, 2], []),
+    ("DT", dt.datetime(2025, 1, 15), [0, 1], [2]),
+    ("DT", dt.date(2025, 1, 15), [0, 1], [2]),
+    ("DT", "2025-01-15", [0, 1], [2]),
+    ("TM", dt.time(12, 0, 2, 500), [0, 1, 2], []),
+    ("TM", "12:00:02.0005", [0, 1, 2], []),
+    ("TM", "12:00:02", [0, 1], [2]),
+    ("I", 0.5, [0, 1, 2], []),
+    ("I", -0.5, [0, 1], []),
+    ("I", 0.0, [0, 1], [2]),
+    ("I", Decimal("1.5"), [0, 1, 2, 3], []),
+    ("I", 2**40, [0, 1, 2, 3, 4], []),
+    ("I", -(2**70), [], []),
+    ("I", float("inf"), [0, 1, 2, 3, 4], []),
+    ("L", float(2**53), [0], [1]),
+    ("L", np.int64(BIG), [0, 1], [2]),
+    ("L", np.float32(0.5), [], []),
+    ("L", Decimal(BIG) + Decimal("0.1"), [0, 1, 2], []),
+    ("W", "0.005", [0, 1, 2], []),
+    ("W", -0.005, [0, 1], []),
+    ("W", Decimal("0.01"), [0, 1, 2], [3]),
+    ("W", "1e40", [0, 1, 2, 3, 4], []),
+    ("A", "99.995", [0, 1, 2, 3, 4], []),
+    ("A", -100, [], []),
+    ("X", 0.25, [0, 1, 2], []),
+    ("X", 1, [0, 1, 2, 3], [4]),
+    ("year", 2**40, [0, 1, 2, 3, 4, 5], []),
+    ("year", 2025, [], [0, 1, 2, 3, 4, 5]),
+])
+def test_values_between_those_that_a_column_can_hold(
+    numbered: Nights, column: str, value: Any, below: list[int], equal: list[int]
+) -> None:
+    """Compared as they are: nothing is cut off; a null is on neither side."""
+    every = range(6) if column == "year" else range(5)
+    above = [i for i in every if i not in (*below, *equal)]
+    wanted = {
+        "<": below, "<=": below + equal, "=": equal, "==": equal, "in": equal, "!=": sorted(below + above),
+        "not in": sorted(below + above), ">=": equal + above, ">": above,
+    }
+    found = {}
+    for how in wanted:
+        asked = [(column, how, [value] if "in" in how else value)]
+        found[how] = numbered.read("f", filters=asked, arrow=True)["ROWOFFSET"].to_pylist()
+    assert found == wanted
+
+
+@pytest.mark.parametrize(("column", "value", "words"), [
+    ("TS", "2025-01-15T00:00:00.0000001", "finer than a microsecond"),
+    ("TS", pd.NaT, "does not fit TS"),
+    ("TS", np.datetime64("NaT"), "does not fit TS"),
+    ("TS", 1.5, "does not fit TS"),
+    ("DT", dt.time(12), "does not fit DT"),
+    ("TM", NOON, "does not fit TM"),
+    ("TM", dt.time(12, tzinfo=dt.UTC), "does not fit TM"),
+    ("I", "5", "does not fit I"),
+    ("I", float("nan"), "does not fit I"),
+    ("W", "much", "does not fit W"),
+    ("W", float("nan"), "does not fit W"),
+    ("X", BIG, "does not fit X"),
+    ("X", Decimal("0.1"), "does not fit X"),
+])
+def test_values_that_do_not_compare(numbered: Nights, column: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        numbered.read("f", filters=[(column, "<", value)])
+    assert words in str(refused.value) and f"{column} <" in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_every_type_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
