@@ -19,7 +19,7 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
-from ksql_lake import feeds
+from ksql_lake import feeds, metadata
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
 from tests.test_crash import comparable, content, drive, strays
 
@@ -348,6 +348,43 @@ def test_metadata_are_rebuilt_with_what_was_set_aside(lake: Path, name: str, log
         assert export() == 0 and len(ids(lake)) == 17
         declare(lake)
         assert manage_feeds.main(["quarantine", "s", "--import"]) == 0 and ids(lake) == EVERY
+
+
+@pytest.mark.parametrize("how", ["new", "old", "mixed", "cut short", "torn"])
+def test_the_state_log_says_once_what_was_set_aside(
+    lake: Path, ksqldb: EmbeddedKsqlDB, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again with each night; what it says is found again, in an old log too, that repeats it in every line."""
+    declare(lake, {"check": "range", "column": "amount", "min": 0, "max": 100000, "level": "quarantine"})
+    log = lake / ".state" / "s.jsonl"
+    with monkeypatch.context() as patch:
+        if how in ("old", "mixed"):
+            patch.setattr(metadata, "_quarantine_after", lambda before, after: {"quarantine": after})
+        assert export() == 1
+        for night in range(4):
+            if night == 2 and how == "mixed":
+                patch.undo()
+            if night == 2 and how == "torn":
+                log.write_bytes(log.read_bytes()[:-40])
+            ksqldb.append("S", 0, JAN15, [f"n{night}", None, Decimal(-night), None])
+            assert export() == (1 if night else 0)
+        declare(lake)
+        assert manage_feeds.main(["quarantine", "s", "--import", "--run", state(lake)["quarantine"][0]["run"]]) == 0
+        assert export() == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    if how == "new":
+        assert [len(x.get("quarantine", x.get("quarantine_added", []))) for x in lines] == [2, 0, 1, 1, 1, 3, 0]
+        assert ["quarantine" in line for line in lines] == [True, False, False, False, False, True, False]
+    if how == "cut short":
+        log.write_text(json.dumps(lines[-1]) + "\n")
+    known = state(lake)
+    assert len(known["quarantine"]) == 3 and "quarantine_added" not in known
+    (lake / "streams" / "s" / "_metadata.json").unlink()
+    assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 0
+    after = state(lake)
+    assert comparable(after["quarantine"]) == comparable(known["quarantine"]) and "quarantine_added" not in after
+    assert metadata_utils.main(["--verify", "--deep"]) == 0
+    assert manage_feeds.main(["quarantine", "s", "--import"]) == 0 and len(ids(lake)) == 24
 
 
 @pytest.mark.parametrize("name", ["s", "t"])
