@@ -287,7 +287,7 @@ def _task(
 def _known_runs(config: data_lake_config.Config, chosen: Sequence[Feed]) -> list[history.Run]:
     """The run history, where a check of one of the feeds compares with it."""
     counted = any(check.check == "row_count" for feed in chosen for check in feed.checks)
-    return history.runs(config.lake_dir) if counted else []
+    return history.runs(config.lake_dir, tail=64 << 20) if counted else []  # months, also of hundreds of feeds
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:

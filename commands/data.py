@@ -62,7 +62,7 @@ def undo(config: Config, args: argparse.Namespace) -> int:
     held = trash.bundles(config.lake_dir, args.name)
     if args.list:
         for bundle in held:
-            print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.files)} files  {bundle.why}")
+            print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.every)} files  {bundle.why}")
         return ExitCode.OK
     held = [bundle for bundle in held if bundle.why != COMPACTED]  # the merged files have these rows
     if not held:
@@ -76,7 +76,7 @@ def undo(config: Config, args: argparse.Namespace) -> int:
             if state is None:
                 raise StateError(f"{dataset.metadata}: missing, though the trash holds files of the feed")
             trash.undo(dataset, state, bundle, run, **commands.signed())
-        print(f"{bundle.feed}: {bundle.rows:,} rows back in {len(bundle.files)} files")
+        print(f"{bundle.feed}: {bundle.rows:,} rows back in {len(bundle.every)} files")
     print("raise retention_days or retention_versions, or the next --all takes them again")
     return ExitCode.OK
 

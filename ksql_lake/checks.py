@@ -34,7 +34,8 @@ FORMS: dict[str, Form] = {
                   (("column",), ("min", "max")), True),
     "accepted_values": Form("values are in a list", ("column", "values"), (("column",), ("values",)), True),
     "regex": Form("a pattern (RE2) is found in the text", ("column", "pattern"), (("column",), ("pattern",)), True),
-    "row_count": Form("rows of the run against the median of the same weekday", ("min_share", "max_share"), (), False),
+    "row_count": Form("rows of the run against the median of the same weekday; at least half of it where no share is "
+                      "given", ("min_share", "max_share"), (), False),
     "freshness": Form("the newest row is so many hours old at most; of a table by a column", ("hours", "column"),
                       (("hours",),), False),
 }
@@ -52,7 +53,7 @@ class Check:
     values: tuple[Bound, ...] = ()
     pattern: str = ""
     min_share: float = 0.5
-    max_share: float = 2.0
+    max_share: float = math.inf
     hours: float = 0.0
 
     @property
@@ -90,9 +91,8 @@ def parse(raw: Sequence[Mapping[str, Any]]) -> tuple[Check, ...]:
     for one in raw:
         settings = {key: value for key, value in one.items() if key not in ("column", "columns", "values")}
         columns = one.get("columns", [one["column"]] if "column" in one else [])
-        low, high = one.get("min_share", 0.0), one.get("max_share", math.inf)
-        if one["check"] == "row_count" and len(one.keys() & {"min_share", "max_share"}) == 1:
-            settings |= {"min_share": low, "max_share": high}
+        if "max_share" in one:
+            settings.setdefault("min_share", 0.0)
         found.append(Check(columns=tuple(columns), values=tuple(one.get("values", ())), **settings))
     return tuple(found)
 

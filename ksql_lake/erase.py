@@ -37,7 +37,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 class Found:
     """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many.
 
-    `set_aside`: the file lies in quarantine.
+    `set_aside`: the file lies in quarantine, or did before it went into the trash.
     """
 
     path: Path
@@ -112,6 +112,10 @@ def find(dataset: Dataset, state: State, target: Target) -> Iterator[Found]:
             path = bundle.directory / entry["path"]
             if rows := _count(path, target):
                 yield Found(path, entry, rows, bundle)
+        for entry in bundle.aside:
+            path = bundle.directory / entry["path"]
+            if rows := _count(path, target):
+                yield Found(path, entry, rows, bundle, set_aside=True)
     for entry in state.get("quarantine", ()):
         path = dataset.lake / entry["path"]
         if rows := _count(path, target):
@@ -189,7 +193,7 @@ def _replace(
         path = f"{new.partition}/{new.name}"
         if file.set_aside:
             name = quarantine.file_name(f"{run}e{number}", new.partition, 1)
-            path = (quarantine.directory(dataset) / name).relative_to(directory).as_posix()
+            path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
         moves.append(Move.of(dataset, new.staged, directory / path))
         entries.append(
             {
@@ -230,18 +234,18 @@ def _replace_bundle(
 ) -> None:
     """The whole bundle under a new name: no name in the lake is ever used twice."""
     directory = bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}")
-    files: list[dict[str, Any]] = []
     holding = {file.entry["path"]: file for file in found}
-    for entry in bundle.files:
-        replaced = holding.get(entry["path"])
-        if replaced:
-            files += _replace(dataset, replaced, target, run, directory, moves)
-        else:
-            moves.append(Move.of(dataset, bundle.directory / entry["path"], directory / entry["path"]))
-            files.append(entry)
+    kept: dict[str, list[dict[str, Any]]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}
+    for key, entries in (("files", bundle.files), ("quarantine", bundle.aside)):
+        for entry in entries:
+            if replaced := holding.get(entry["path"]):
+                kept[key] += _replace(dataset, replaced, target, run, directory, moves)
+            else:
+                moves.append(Move.of(dataset, bundle.directory / entry["path"], directory / entry["path"]))
+                kept[key].append(entry)
     manifest = json.loads((bundle.directory / trash.MANIFEST).read_bytes())
     staged = dataset.staging / run / f"{len(moves)}_{trash.MANIFEST}"
-    text = json.dumps({**manifest, "files": files}, indent=2, ensure_ascii=False)
+    text = json.dumps({**manifest, **kept}, indent=2, ensure_ascii=False)
     atomic_write(staged, text.encode(), dataset.file_mode)
     retired = dataset.staging / run / "retired" / f"{len(moves)}_{trash.MANIFEST}"
     moves.append(Move.of(dataset, bundle.directory / trash.MANIFEST, retired))

@@ -1,4 +1,4 @@
-"""Did a key come twice? 64-bit hashes of the keys of a whole table, a few bytes for each row."""
+"""Did a key come twice? 64-bit hashes of the keys of a whole table: 8 bytes a row, 16 while they are compared."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from ksql_lake.arrays import numbers
 
 Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+PIECE = 1 << 20  # rows that are compared at a time
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 
 
@@ -48,7 +49,7 @@ class KeyHashes:
         return hashes
 
     def twice(self) -> bool:
-        """Whether any key came more than once."""
+        """Whether any key came more than once. Ask once, at the end: the keys are let go."""
         return repeats(self._hashes) > 0
 
     def _of(self, column: pa.Array) -> Hashes:
@@ -102,12 +103,17 @@ def _wide(column: pa.Array) -> pa.Array:
     return column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64()).cast(pa.int64())
 
 
-def repeats(parts: Sequence[Hashes]) -> int:
-    """How many rows have a key that another row before them has."""
-    if not parts:
-        return 0
-    every = np.sort(np.concatenate(parts))
-    return int((every[1:] == every[:-1]).sum())
+def repeats(parts: list[Hashes]) -> int:
+    """How many rows have a key that another row before them has. `parts` is empty afterwards: no hash stands twice."""
+    every = np.empty(sum(len(part) for part in parts), np.uint64)
+    end = len(every)
+    while parts:
+        part = parts.pop()
+        every[end - len(part) : end] = part
+        end -= len(part)
+    every.sort()
+    pieces = (every[at : at + PIECE + 1] for at in range(0, len(every), PIECE))
+    return sum(int(np.count_nonzero(piece[1:] == piece[:-1])) for piece in pieces)
 
 
 def _text(column: pa.Array) -> pa.Array:

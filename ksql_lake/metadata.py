@@ -224,7 +224,7 @@ def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any], tr
     current = load(dataset)
     sequence = current["sequence"] if current else 0
     state = journal["state"]
-    recorded = bool(current) and current is not None and current.get("run") == journal["run"]
+    recorded = current is not None and current.get("run") == journal["run"]
     if not recorded:
         if sequence != journal["base"] and not trusted:
             raise StateError(
@@ -235,7 +235,7 @@ def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any], tr
         _publish(dataset, journal["moves"])
         make_dirs(dataset.directory, dataset.dir_mode)
         _record(dataset, state)
-    _remember(dataset, state)
+    _remember(dataset, state, None if recorded else current)
     remove_tree(directory)
     fsync_dir(dataset.staging)
 
@@ -273,13 +273,38 @@ def _remove_emptied(top: Path, directory: Path) -> None:
         directory = directory.parent
 
 
-def _remember(dataset: Dataset, state: State) -> None:
-    """The state log holds what Parquet footers cannot: resume points and pointers of runs that wrote no file."""
-    if _last_logged(dataset) == state["sequence"]:
+def _remember(dataset: Dataset, state: State, before: State | None = None) -> None:
+    """The state log holds what Parquet footers cannot: resume points and pointers of runs that wrote no file.
+
+    Args:
+        before: the state that this one follows, where it is known: what it set aside is not said again.
+    """
+    logged = _last_logged(dataset)
+    if logged == state["sequence"]:
         return
     make_dirs(dataset.log.parent)
     line = {key: value for key, value in state.items() if key not in ("files", "partitions")}
+    if before is not None and logged == before["sequence"] and "quarantine" in before:
+        line |= _quarantine_after(before["quarantine"], line.pop("quarantine"))
     append_line(dataset.log, json.dumps(line, ensure_ascii=False).encode(), 0o640)
+
+
+def _quarantine_after(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> State:
+    """What a line says of quarantine: nothing where nothing changed, what came to it, or all of it."""
+    if after[: len(before)] != before:
+        return {"quarantine": after}
+    return {"quarantine_added": after[len(before) :]} if len(after) > len(before) else {}
+
+
+def logged_quarantine(lines: Sequence[State]) -> list[dict[str, Any]] | None:
+    """What quarantine holds after these lines of the state log, the oldest first; None where they do not say."""
+    found: list[dict[str, Any]] | None = None
+    for line in lines:
+        if "quarantine" in line:
+            found = line["quarantine"]
+        elif found is not None:
+            found = [*found, *line.get("quarantine_added", ())]
+    return found
 
 
 def _last_logged(dataset: Dataset) -> int | None:

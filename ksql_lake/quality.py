@@ -161,7 +161,10 @@ def _latest(newest: int | None, column: pa.Array) -> int | None:
 
 
 def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occasion) -> list[Result]:
-    """The verdict of one run over the queries of it that count, in the order of the feed file."""
+    """The verdict of one run over the queries of it that count, in the order of the feed file.
+
+    Ask once, at the end: the checkers let go of what `unique` has collected.
+    """
     found = []
     rows = sum(checker.rows for checker in checkers)
     for i, declared in enumerate(checks):
@@ -174,10 +177,19 @@ def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occas
         else:
             failed = sum(checker.failed[i] for checker in checkers)
             if check.check == "unique":
-                failed = repeats([part for checker in checkers for part in checker.hashes[i]])
+                failed = repeats(_collected(checkers, i))
             message = f"{failed:,} of {rows:,} rows {_complaint(check)}" if failed else ""
         found.append(Result(check.check, ", ".join(check.columns), check.level, failed, rows, message))
     return found
+
+
+def _collected(checkers: Sequence[Checker], i: int) -> list[Hashes]:
+    """The hashes of one check, which the checkers do not hold any more."""
+    parts = []
+    for checker in checkers:
+        parts += checker.hashes[i]
+        checker.hashes[i] = []
+    return parts
 
 
 def judge(feed: str, found: Sequence[Result]) -> list[str]:

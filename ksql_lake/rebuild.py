@@ -167,7 +167,10 @@ def _base(
     empty: Callable[[Mapping[str, Any]], State],
 ) -> State:
     """The newest of what log and footers say, with every file, and with when each was exported."""
-    last = log[-1] if log else {}
+    last = {key: value for key, value in log[-1].items() if key != "quarantine_added"} if log else {}
+    held = metadata.logged_quarantine(log)
+    if held is not None:
+        last["quarantine"] = held
     every = _in_order(found, aside)
     newest = every[-1].footer if every else {}
     state: State = {**empty(last or newest), **last}
@@ -179,7 +182,7 @@ def _base(
         state["last_export"] = every[-1].entry["exported_at"]
     state["files"] = [file.entry for file in found]
     known = {entry["path"] for entry in state.get("quarantine", ())}
-    lost = [file.entry for file in aside if file.footer["sequence"] > last.get("sequence", 0)]
+    lost = [file.entry for file in aside if held is None or file.footer["sequence"] > last["sequence"]]
     if lost:
         state["quarantine"] = [*state.get("quarantine", ()), *(entry for entry in lost if entry["path"] not in known)]
     return state

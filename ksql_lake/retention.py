@@ -1,19 +1,20 @@
 """What is too old to stay, decided first and told with reasons, then moved into the trash.
 
 `plan` is a pure function of what the metadata says, the feed's rule and the time. Nothing else in the lake
-decides: a file that no metadata owns is never touched.
+decides: a file that no metadata owns is never touched. Rows that checks set aside belong to their day of a stream.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from ksql_lake import trash
-from ksql_lake.metadata import Dataset, State
+from ksql_lake.metadata import QUARANTINE, Dataset, State
 from ksql_lake.partitions import parse_day, parse_version
 
 GUARDS = ("clock", "stale", "amount")
@@ -73,29 +74,39 @@ def plan(feed: str, state: State, rule: Rule, now: dt.datetime) -> Plan:
     Args:
         now: the present time, with a time zone.
     """
-    partitions = _partitions(state)
     if state["type"] == "table":
-        decisions = _versions(state, partitions, rule.versions)
+        decisions = _versions(state, rule.versions)
     else:
-        decisions = _days(state, partitions, rule.days, now)
+        decisions = _days(state, rule.days, now)
     return Plan(feed, tuple(decisions), _refusal(feed, state, decisions, rule, now))
 
 
 def _partitions(state: State) -> dict[str, tuple[int, int]]:
     """Rows and bytes of each partition, in the order of the metadata."""
     found: dict[str, tuple[int, int]] = {entry["path"]: (0, 0) for entry in state["partitions"]}
-    for file in state["files"]:
-        rows, size = found.get(file["partition"], (0, 0))
-        found[file["partition"]] = (rows + file["rows"], size + file["bytes"])
+    _count(state["files"], found)
     return found
 
 
-def _days(
-    state: State, partitions: Mapping[str, tuple[int, int]], keep: int | None, now: dt.datetime
-) -> list[Decision]:
+def _set_aside(state: State) -> dict[str, tuple[int, int]]:
+    """Rows and bytes in quarantine, by partition."""
+    found: dict[str, tuple[int, int]] = {}
+    _count(state.get("quarantine", ()), found)
+    return found
+
+
+def _count(files: Iterable[Mapping[str, Any]], found: dict[str, tuple[int, int]]) -> None:
+    for file in files:
+        rows, size = found.get(file["partition"], (0, 0))
+        found[file["partition"]] = (rows + file["rows"], size + file["bytes"])
+
+
+def _days(state: State, keep: int | None, now: dt.datetime) -> list[Decision]:
     today = now.astimezone(ZoneInfo(state["timezone"])).date()
+    partitions, aside = _partitions(state), _set_aside(state)
     decisions = []
-    for path, (rows, size) in partitions.items():
+    for path in sorted({*partitions, *aside}):
+        (rows, size), (rows_aside, size_aside) = partitions.get(path, (0, 0)), aside.get(path, (0, 0))
         day = parse_day(path)
         if keep is None:
             goes, reason = False, "no retention_days"
@@ -105,11 +116,14 @@ def _days(
             age = (today - day).days
             goes = age > keep
             reason = f"{age} days old, {keep} are kept" if age >= 0 else f"{-age} days in the future"
-        decisions.append(Decision(path, goes, reason, rows, size))
+        if path in aside:
+            reason += f"; {rows_aside:,} of its rows set aside"
+        decisions.append(Decision(path, goes, reason, rows + rows_aside, size + size_aside))
     return decisions
 
 
-def _versions(state: State, partitions: Mapping[str, tuple[int, int]], keep: int | None) -> list[Decision]:
+def _versions(state: State, keep: int | None) -> list[Decision]:
+    partitions = _partitions(state)
     current = (state["current"] or {}).get("path")
     pinned = set(state.get("pinned", ()))
     numbers = sorted((number for path in partitions if (number := parse_version(path)) is not None), reverse=True)
@@ -140,18 +154,19 @@ def _refusal(feed: str, state: State, decisions: list[Decision], rule: Rule, now
     if not going:
         return None
     return (
-        ("clock" not in rule.allow and _behind(feed, state, decisions, now))
+        ("clock" not in rule.allow and _behind(feed, state, now))
         or ("stale" not in rule.allow and _stale(feed, state, rule, now))
         or ("amount" not in rule.allow and _too_much(feed, decisions, going, rule))
         or None
     )
 
 
-def _behind(feed: str, state: State, decisions: list[Decision], now: dt.datetime) -> str | None:
+def _behind(feed: str, state: State, now: dt.datetime) -> str | None:
     last = state["last_export"]
     if last and _moment(last) > now:
         return f"{feed}: the last export was at {last}, which this machine's clock has not reached yet; set the clock"
-    days = [day for decision in decisions if (day := parse_day(decision.partition)) is not None]
+    # Days of the lake only: a time that cannot be is a good reason to set a row aside.
+    days = [day for path in _partitions(state) if (day := parse_day(path)) is not None]
     if state["type"] == "table" or not days:
         return None
     today = now.astimezone(ZoneInfo(state["timezone"])).date()
@@ -197,7 +212,9 @@ def apply(dataset: Dataset, state: State, decided: Plan, run: str, *, now: str, 
         Partitions that stay because a link stands in their way.
     """
     wanted = {decision.partition for decision in decided.going}
-    linked = {partition for partition in wanted if _leads_out(dataset.directory, partition)}
+    held = _set_aside(state) if dataset.kind == "stream" else {}
+    closed = _leads_out(dataset.lake / QUARANTINE, dataset.feed)
+    linked = {path for path in wanted if _leads_out(dataset.directory, path) or (closed and path in held)}
     wanted -= linked
     if wanted:
         what = f"retention: {len(wanted)} partitions into the trash"

@@ -158,9 +158,9 @@ def _limits(kind: pa.DataType) -> tuple[int, int]:
 def _units(value: Bound, kind: pa.DataType) -> Fraction:
     """A value of the feed file, exactly, in the units that the column's type counts in."""
     if pa.types.is_integer(kind):
-        return Fraction(_number(value))
+        return _finite(value)
     if pa.types.is_decimal(kind):
-        return Fraction(_number(value)) * Fraction(10**kind.scale)
+        return _finite(value) * Fraction(10**kind.scale)
     try:
         if pa.types.is_timestamp(kind) and isinstance(value, str):
             return Fraction((moment(value) - EPOCH) // dt.timedelta(microseconds=1), 1000)
@@ -179,9 +179,20 @@ def _units(value: Bound, kind: pa.DataType) -> Fraction:
 def _number(value: Bound) -> Decimal:
     """As it was written: 0.1 is a tenth."""
     try:
-        return Decimal(str(value))
+        number = Decimal(str(value))
     except InvalidOperation:
         raise _Unfit(f"a number, found {value!r}") from None
+    if number.is_snan():  # no float either
+        raise _Unfit(f"a number, found {value!r}")
+    return number
+
+
+def _finite(value: Bound) -> Fraction:
+    """For types that have neither NaN nor infinity."""
+    number = _number(value)
+    if not number.is_finite():
+        raise _Unfit(f"a number, found {value!r}")
+    return Fraction(number)
 
 
 def _scalar(units: int, kind: pa.DataType) -> pa.Scalar:

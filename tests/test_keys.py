@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import tracemalloc
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksql_lake.keys import KeyHashes
+from ksql_lake import keys as module
+from ksql_lake.checks import parse
+from ksql_lake.keys import KeyHashes, repeats
+from ksql_lake.quality import Checker, Occasion, results
 
 
 def twice(columns: list[pa.Array], positions: list[int], cut: int) -> bool:
@@ -46,3 +52,37 @@ def test_many_keys_are_all_different() -> None:
 
 def test_no_key_no_claim() -> None:
     assert not twice([pa.array(["a", "a"])], [], 1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 12), max_size=6), max_size=6), st.integers(1, 4))
+def test_repeats_are_counted_piece_by_piece(parts: list[list[int]], piece: int) -> None:
+    every = [value for part in parts for value in part]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PIECE", piece)
+        hashes = [np.array(part, np.uint64) for part in parts]
+        assert repeats(hashes) == len(every) - len(set(every))
+        assert hashes == []
+
+
+def test_a_verdict_needs_sixteen_bytes_a_row() -> None:
+    """Eight while the rows come, as many again for a moment, while what was collected is put together."""
+    rows, size = 1_000_000, 4_000
+    schema = pa.schema([("A", pa.int64())])
+    checks = parse([{"check": "unique", "column": "a"}])
+    pa.array(range(2))  # loads pandas, which is none of this
+    tracemalloc.start()
+    try:
+        checkers = [Checker("f", checks, schema, {})]
+        checkers.append(Checker("f", checks, schema, {}, checkers[0]))
+        for start in range(0, rows, size):
+            numbers = pa.array(range(start, start + size), pa.int64())
+            checkers[start % 3 > 0].look(pa.RecordBatch.from_arrays([numbers], schema=schema))
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        (result,) = results(checks, checkers, Occasion(dt.datetime.now(dt.UTC)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (result.failed, result.rows) == (0, rows)
+    assert 8 <= held / rows < 9 and 8 <= peak / rows < 17
