@@ -12,7 +12,7 @@ from ksql_lake import retention
 from ksql_lake.feeds import Feed
 from ksql_lake.history import Run
 from ksql_lake.merges import plan as plan_merges
-from ksql_lake.metadata import State
+from ksql_lake.metadata import QUARANTINE, State
 from ksql_lake.partitions import parse_day
 
 LEVELS = ("error", "warning", "note")
@@ -117,7 +117,8 @@ def findings_of_state(
 
 def _missing_days(name: str, state: State) -> Iterator[Finding]:
     """Days between the first and the last one that have no row, unless their rows were taken out here."""
-    removed = {day for path in state.get("removed", {}) if (day := parse_day(path))}
+    taken = [path for path, whys in state.get("removed", {}).items() if whys.keys() - {QUARANTINE}]
+    removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for entry in state["partitions"] if (day := parse_day(entry["path"]))} | removed)
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
     if gaps:

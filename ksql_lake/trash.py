@@ -58,7 +58,8 @@ def put(
     state["files"] = [file for file in state["files"] if file["partition"] not in partitions]
     if aside:
         state["quarantine"] = [entry for entry in held if entry["partition"] not in partitions]
-    count_removed(state, [*files, *aside], why)
+    count_removed(state, files, why)
+    count_removed(state, aside, QUARANTINE)  # by themselves: a day without other rows is no day of the lake
     metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
 
 
@@ -131,7 +132,8 @@ def undo(dataset: Dataset, state: State, bundle: Bundle, run: str, *, now: str, 
     if bundle.aside:
         make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
         state["quarantine"] = [*state.get("quarantine", ()), *bundle.aside]
-    count_removed(state, bundle.every, bundle.why, -1)
+    count_removed(state, bundle.files, bundle.why, -1)
+    count_removed(state, bundle.aside, QUARANTINE, -1)
     what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"
     metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
 

@@ -550,6 +550,22 @@ def test_retention_takes_what_was_set_aside_with_its_day(old_days: Path, capsys:
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 0 and len(ids(lake)) == 23
 
 
+def test_a_day_that_had_only_rows_set_aside_makes_no_gap(old_days: Path, capsys: Any) -> None:
+    """One impossible time, set aside and gone, must not make a feed look as if it had missed all days since."""
+    def gaps() -> list[str]:
+        capsys.readouterr()
+        metadata_utils.main(["--report"])
+        return [line for line in capsys.readouterr().out.splitlines() if "no rows on" in line]
+
+    before = gaps()
+    assert len(before) == 1 and ": 2025-01-17 to " in before[0]
+    assert manage_feeds.main(RETENTION) == 0
+    assert state(old_days)["removed"]["year=2025/month=01/day=17"] == {"quarantine": 1}
+    assert state(old_days)["removed"]["year=2025/month=01/day=16"] == {"retention": 8, "quarantine": 2}
+    assert gaps() == before
+    assert manage_feeds.main(["undo", "s"]) == 0 and state(old_days)["removed"] == {} and gaps() == before
+
+
 def test_a_person_is_erased_from_what_was_set_aside_and_lies_in_the_trash(old_days: Path, capsys: Any) -> None:
     lake = old_days
     assert manage_feeds.main(RETENTION) == 0
