@@ -33,7 +33,7 @@ def make_dirs(directory: Path, mode: int = 0o755) -> None:
         current = current.parent
     for path in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
+            os.mkdir(path, mode)  # never more open than that, also if killed right here
             os.chmod(path, mode)
         fsync_dir(path.parent)
 
