@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ksql_lake import metadata, retention, streams, tables, trash
 from ksql_lake.checks import Result
-from ksql_lake.errors import ExitCode, LakeBusyError, LakeError, QualityError
+from ksql_lake.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.feeds import Feed
 from ksql_lake.files import exclusive_lock
 from ksql_lake.ksqldb import Client, Server
@@ -184,6 +184,12 @@ def _export(
     task: FeedTask, dataset: Dataset, progress: Callable[[int], None], workers: Executor | None
 ) -> Outcome:
     """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
+    other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
+    if other.metadata.exists() and not dataset.metadata.exists():
+        raise SourceError(
+            f"{task.feed.name}: was exported as a {other.kind}, and is a {dataset.kind} now; change feed_type back, or add "
+            "a feed under another name"
+        )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
     if (last := state["last_export"]) and last > now():

@@ -52,9 +52,10 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         finally:
             os.close(handle)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        error.filename, error.filename2 = str(path), None  # what the caller asked for, not our name for it meanwhile
         raise
     fsync_dir(path.parent)
 

@@ -139,7 +139,8 @@ def _scan(dataset: Dataset, state: State, request: Request) -> pa.Table:
     schema = full_schema(state)
     own = {column["name"]: column["disk_name"] for column in state["columns"]}
     names = Names(dataset.feed, schema.names, own)
-    columns = schema.names if request.columns is None else [*dict.fromkeys(map(names.resolve, request.columns))]
+    asked = [request.columns] if isinstance(request.columns, str) else request.columns
+    columns = schema.names if asked is None else [*dict.fromkeys(map(names.resolve, asked))]
     read = columns or schema.names[-1:]  # rows of no columns are counted by a partition key, which no file holds
     wanted = expression(request.filters, names, schema)
     tables = [_read_part(dataset, part, schema, read, wanted) for part in _parts(dataset, state, request)]

@@ -402,3 +402,17 @@ def test_messages_hold_no_value_of_a_row(ksqldb: EmbeddedKsqlDB, lake: Path, cap
         told = capsys.readouterr().err
         logged = "".join(path.read_text() for path in (lake / "logs").iterdir())
         assert "alice" not in told + logged and ("column N" in told or "header" in told or "not JSON" in told), told
+
+
+def test_a_feed_that_changes_its_kind_is_told_so(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
+    ksqldb.create_stream("S", "`ID` STRING", 1)
+    ksqldb.append("S", 0, JAN15, ["a"])
+    ksqldb.create_table("T", "`ID` STRING KEY")
+    ksqldb.upsert("T", ["k"])
+    add_feed("s")
+    assert export_to_data_lake.main(["--stream", "s"]) == 0
+    path = lake / "feeds" / "active" / "s.json"
+    raw = {**json.loads(path.read_text()), "feed_type": "table", "ksqldb_source": "t", "storage_mode": "overwrite"}
+    path.write_text(json.dumps(raw))
+    assert export_to_data_lake.main(["--table", "s"]) == 1
+    assert "s: was exported as a stream, and is a table now; change feed_type back" in capsys.readouterr().err

@@ -113,3 +113,11 @@ def test_a_lake_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
     for look in ("--verify", "--report", "--stats"):
         assert metadata_utils.main([look, "--lake", str(tmp_path / "typo")]) == 2
         assert "typo: no such directory; set --lake" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was_asked_for(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "lake").mkdir()
+    for option in ("--csv", "--html"):
+        target = tmp_path / "nowhere" / "x"
+        assert metadata_utils.main([option, str(target)]) == 1
+        assert capsys.readouterr().err == f"error: {target}: No such file or directory\n"
