@@ -187,8 +187,8 @@ def _export(
     other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
     if other.metadata.exists() and not dataset.metadata.exists():
         raise SourceError(
-            f"{task.feed.name}: was exported as a {other.kind}, and is a {dataset.kind} now; change feed_type back, or add "
-            "a feed under another name"
+            f"{task.feed.name}: was exported as a {other.kind}, and is a {dataset.kind} now; change feed_type back, "
+            "or add a feed under another name"
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
