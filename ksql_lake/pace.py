@@ -48,6 +48,13 @@ class Pace:
         current = (rowtimes >= self.run_started_ms) & (rowtimes <= now_ms)
         self.recent.update(np.unique(partitions[current]).tolist())
 
+    def worked(self, seconds: float) -> None:
+        """Time that went into decoding and writing here is no silence of the server."""
+        if self.last_row is not None and self.first_row is not None:
+            self.last_row += seconds
+            self.first_row += seconds
+            self.seen = {partition: at + seconds for partition, at in self.seen.items()}
+
     def silence(self, now: float) -> float:
         return now - (self.last_row if self.last_row is not None else self.started)
 

@@ -228,6 +228,7 @@ class StreamExport:
         pace = Pace(self.job.limits, self.source.partitions, self.started_ms, time.monotonic())
         while True:
             lines = answer.read(POLL)
+            received = time.monotonic()
             if lines == b"":
                 raise AnswerCut(f"{self.source.name}: the server ended a query that never ends")
             for element in decoder.decode(lines) if lines else ():
@@ -238,6 +239,7 @@ class StreamExport:
                         f"{self.source.name}: the server broke off: {element.message}", code=element.code
                     )
             now = time.monotonic()
+            pace.worked(now - received)
             self._give_anchors_up(pace, now)
             reason = None if self.sieve.pending else pace.ended(now)
             if reason:
