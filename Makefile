@@ -22,11 +22,11 @@ demo: $(VENV)/run ## export the embedded ksqlDB's eight sources into demo_lake/
 	$(BIN)/python export_to_data_lake.py --demo
 
 native: $(VENV)/run ## build the native reader (needs a C compiler): exports take half the CPU time and less
-	$(BIN)/python -m ksql_lake.native
+	$(BIN)/python -m ksql_lake.base.native
 
 .PHONY: native-if-cc
 native-if-cc: $(VENV)/dev
-	@if command -v $${CC:-cc} >/dev/null; then $(BIN)/python -m ksql_lake.native; fi
+	@if command -v $${CC:-cc} >/dev/null; then $(BIN)/python -m ksql_lake.base.native; fi
 
 test: $(VENV)/dev native-if-cc ## the test suite
 	$(BIN)/python -m pytest
@@ -39,7 +39,7 @@ bench: $(VENV)/dev native-if-cc ## ours and the alternatives side by side (some 
 
 lint: $(VENV)/dev ## ruff and mypy
 	$(BIN)/ruff check .
-	$(BIN)/mypy ksql_lake commands data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py benchmarks
+	$(BIN)/mypy ksql_lake data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py benchmarks
 
 clean: ## remove what make made
-	rm -rf $(VENV) demo_lake ksql_lake/_native_*.so
+	rm -rf $(VENV) demo_lake ksql_lake/base/_native_*.so

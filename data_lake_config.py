@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ksql_lake.errors import ConfigError
+from ksql_lake.base.errors import ConfigError
 
 KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
@@ -283,9 +283,9 @@ def _show(config: Config) -> None:
     }
     for name, value in values.items():
         print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
-    from ksql_lake import native  # here, so that whoever reads the settings does not load it
+    from ksql_lake.base import native  # here, so that whoever reads the settings does not load it
 
-    print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.native'}")
+    print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.base.native'}")
 
 
 def _without_password(url: str) -> str:

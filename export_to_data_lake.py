@@ -27,16 +27,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import data_lake_config
-from ksql_lake import __version__, alerts, feeds, history
-from ksql_lake.errors import ConfigError, ExitCode, FeedError, LakeError
-from ksql_lake.export import FeedResult, FeedTask, export_feed, file_error, now
-from ksql_lake.feeds import Feed, FeedProblem
-from ksql_lake.files import make_dirs
-from ksql_lake.ksqldb import Client, Server
-from ksql_lake.pace import Limits
-from ksql_lake.retention import Rule
-from ksql_lake.retry import until_answered
-from ksql_lake.writer import WriterOptions
+from ksql_lake import __version__
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
+from ksql_lake.base.files import make_dirs
+from ksql_lake.base.retry import until_answered
+from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_error, now
+from ksql_lake.maintain.retention import Rule
+from ksql_lake.model import feeds
+from ksql_lake.model.feeds import Feed, FeedProblem
+from ksql_lake.reporting import alerts
+from ksql_lake.sources.ksqldb.client import Client, Server
+from ksql_lake.sources.pace import Limits
+from ksql_lake.store import history
+from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
 DEMO_START = dt.date(2025, 1, 15)
@@ -88,7 +91,7 @@ def _attempt(
 def _tell_of(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, seconds: float) -> None:
     """Tell who is to learn of it how the run ended."""
     if settings.metrics_file:
-        from ksql_lake import metrics
+        from ksql_lake.reporting import metrics
 
         run = metrics.ExportRun(ending.exit_code, dt.datetime.now(dt.UTC), seconds)
         _warn(metrics.write(settings.metrics_file, lake, run, __version__, _max_share()))
@@ -293,7 +296,7 @@ def _known_runs(config: data_lake_config.Config, chosen: Sequence[Feed]) -> list
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
     """The feeds' results as they come: one after the other, --jobs at a time, or as many as a cluster has threads."""
     if args.cluster and tasks:
-        from ksql_lake.cluster import workers
+        from ksql_lake.ingest.cluster import workers
 
         with workers(args.cluster, tasks[0].lake) as there:
             yield from _side_by_side(tasks, args.jobs or there.threads, there.executor)

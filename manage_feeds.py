@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import data_lake_config
-from commands import data, erasure, feed_files, server
-from commands.feed_files import sync
-from ksql_lake.errors import ExitCode, LakeError
+from ksql_lake.base.errors import ExitCode, LakeError
+from ksql_lake.cli import data, erasure, feed_files, server
+from ksql_lake.cli.feed_files import sync
 
 __all__ = ["main", "sync"]
 

@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import data_lake_config
-from ksql_lake import feeds, history, metadata, report
-from ksql_lake.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
-from ksql_lake.files import atomic_write, exclusive_lock
-from ksql_lake.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
+from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
+from ksql_lake.base.files import atomic_write, exclusive_lock
+from ksql_lake.model import feeds
+from ksql_lake.reporting import terminal as report
+from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
+from ksql_lake.store import history, metadata
 
 if TYPE_CHECKING:
-    from ksql_lake.column_stats import ColumnStats
+    from ksql_lake.query.column_stats import ColumnStats
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
 EVERYTHING = 1 << 40  # bytes of the run history
@@ -161,7 +163,7 @@ def _report(args: argparse.Namespace, lake: Path, records: Sequence[FeedRecord],
     now = dt.datetime.now(dt.UTC)
     summaries = [summary_of(record, now, max_share) for record in records]
     if args.html:
-        from ksql_lake.page import page
+        from ksql_lake.reporting.html.page import page
 
         atomic_write(args.html.resolve(), page(lake.name, records, summaries, now).encode())
         print(f"wrote {args.html}")
@@ -191,7 +193,7 @@ def _columns(
     lake: Path, records: Sequence[FeedRecord], partitions: Sequence[PartitionSummary]
 ) -> dict[str, list[ColumnStats]]:
     """Of all chosen days of a stream, and of a table's current version."""
-    from ksql_lake.column_stats import column_stats  # Arrow is loaded only where files are read
+    from ksql_lake.query.column_stats import column_stats  # Arrow is loaded only where files are read
 
     found = {}
     for record in records:
@@ -222,7 +224,7 @@ def _history(lake: Path, args: argparse.Namespace) -> int:
 
 
 def _sql(dialect: str, states: dict[str, State], lake: Path, location: str | None) -> int:
-    from ksql_lake.ddl import script
+    from ksql_lake.catalogs.ddl import script
 
     sys.stdout.write(script(dialect, states, lake, location))
     return ExitCode.OK
@@ -230,7 +232,7 @@ def _sql(dialect: str, states: dict[str, State], lake: Path, location: str | Non
 
 def _rebuild(lake: Path, feed: str | None) -> int:
     """Restore one feed's metadata, or that of every feed where it is missing or not readable."""
-    from ksql_lake.rebuild import rebuild
+    from ksql_lake.maintain.rebuild import rebuild
 
     stamp = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}"
     chosen = [dataset for dataset in _datasets(lake) if feed in (None, dataset.feed)]
@@ -250,9 +252,9 @@ def _rebuild(lake: Path, feed: str | None) -> int:
 
 def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Sequence[dt.date]) -> int:
     """One line a day; exit code 1 when a day differs and nothing explains it."""
-    from ksql_lake.ksqldb import Client, Server
-    from ksql_lake.pace import Limits
-    from ksql_lake.reconcile import reconcile
+    from ksql_lake.ingest.streams.reconcile import reconcile
+    from ksql_lake.sources.ksqldb.client import Client, Server
+    from ksql_lake.sources.pace import Limits
 
     server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
     limits = Limits(first_row=config.timeout, retry=config.timeout * 4)
@@ -276,7 +278,7 @@ def _register(args: argparse.Namespace, lake: Path, states: dict[str, State]) ->
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         raise ConfigError("--register glue needs boto3: pip install -r requirements-glue.txt") from None
-    from ksql_lake import glue
+    from ksql_lake.catalogs import glue
 
     location = args.location or lake.as_uri()
     if not args.location:
@@ -310,7 +312,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _compare(lake: Path, what: Sequence[str], form: str) -> int:
-    from ksql_lake.compare import compare
+    from ksql_lake.query.compare import compare
 
     name, before, after = what
     dataset = metadata.Dataset(lake, name, "table")
@@ -373,8 +375,8 @@ def _is_usable(dataset: metadata.Dataset) -> bool:
 
 
 def _verify(lake: Path, states: dict[str, State], deep: bool) -> int:
-    from ksql_lake.permissions import drift
-    from ksql_lake.verify import verify  # Arrow is loaded only where files are read
+    from ksql_lake.maintain.permissions import drift
+    from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
     findings = []
     for name, state in states.items():

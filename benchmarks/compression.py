@@ -23,7 +23,7 @@ import data_lake_config
 import export_to_data_lake
 import manage_feeds
 from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
-from ksql_lake.writer import PartitionWriter, WriterOptions
+from ksql_lake.store.writer import PartitionWriter, WriterOptions
 
 CODECS: tuple[tuple[str, int | None], ...] = (
     ("none", None), ("snappy", None), ("lz4", None), ("zstd", None), ("zstd", 3), ("zstd", 9), ("gzip", None),

@@ -77,12 +77,14 @@ def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., An
 
 
 def _one(url: str, out: Path, checks: list[dict[str, Any]]) -> int:
-    from ksql_lake import quality, quarantine, streams
-    from ksql_lake.export import FeedTask, export_feed
-    from ksql_lake.feeds import load, new, save
-    from ksql_lake.ksqldb import Server
-    from ksql_lake.pace import Limits
-    from ksql_lake.writer import WriterOptions
+    from ksql_lake.ingest.export import FeedTask, export_feed
+    from ksql_lake.ingest.streams import stage as streams
+    from ksql_lake.model.feeds import load, new, save
+    from ksql_lake.quality import checker as quality
+    from ksql_lake.quality import quarantine
+    from ksql_lake.sources.ksqldb.client import Server
+    from ksql_lake.sources.pace import Limits
+    from ksql_lake.store.writer import WriterOptions
 
     out.mkdir(parents=True)
     feed = out / "feed.json"

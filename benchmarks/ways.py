@@ -36,7 +36,7 @@ def orjson_blocks(kind: str, directory: Path, out: Path, url: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ksql_lake.types import arrow_schema, parse_schema
+    from ksql_lake.model.types import arrow_schema, parse_schema
 
     gc.disable()
     columns = parse_schema(SCHEMAS[kind][0])
@@ -74,7 +74,7 @@ def duckdb_named(kind: str, directory: Path, out: Path, url: str) -> None:
     """DuckDB's own JSON reader, types given, on the easier input: NDJSON with names."""
     import duckdb
 
-    from ksql_lake.types import parse_schema
+    from ksql_lake.model.types import parse_schema
 
     types = ", ".join(f"'{c.name}': '{_duck(c.type)}'" for c in parse_schema(SCHEMAS[kind][0]))
     duckdb.sql(
@@ -115,9 +115,9 @@ def ours_pyarrow(kind: str, directory: Path, out: Path, url: str) -> None:
 def _ours(kind: str, directory: Path, out: Path, native: bool) -> None:
     import pyarrow as pa
 
-    from ksql_lake.rows import Decoder
-    from ksql_lake.types import arrow_schema, parse_schema
-    from ksql_lake.writer import PartitionWriter, WriterOptions
+    from ksql_lake.model.types import arrow_schema, parse_schema
+    from ksql_lake.sources.ksqldb.rows import Decoder
+    from ksql_lake.store.writer import PartitionWriter, WriterOptions
 
     columns = parse_schema(SCHEMAS[kind][0])
     schema = arrow_schema(columns)
@@ -162,11 +162,11 @@ def naive_http(kind: str, directory: Path, out: Path, url: str) -> None:
 
 def export_http(kind: str, directory: Path, out: Path, url: str) -> None:
     """The whole road of this project: read, parse, split by day, Parquet, commit; less the silence it waits for."""
-    from ksql_lake.export import FeedTask, export_feed
-    from ksql_lake.feeds import load, new, save
-    from ksql_lake.ksqldb import Server
-    from ksql_lake.pace import Limits
-    from ksql_lake.writer import WriterOptions
+    from ksql_lake.ingest.export import FeedTask, export_feed
+    from ksql_lake.model.feeds import load, new, save
+    from ksql_lake.sources.ksqldb.client import Server
+    from ksql_lake.sources.pace import Limits
+    from ksql_lake.store.writer import WriterOptions
 
     letter, type_ = ("S", "stream") if out.name.endswith("stream") else ("T", "table")
     feed = out / "feed.json"
@@ -179,7 +179,7 @@ def export_http(kind: str, directory: Path, out: Path, url: str) -> None:
 
 def drain_http(kind: str, directory: Path, out: Path, url: str) -> None:
     """The bare cost of reading the answer with our client: bytes off the socket, whole lines."""
-    from ksql_lake.ksqldb import Client, Server
+    from ksql_lake.sources.ksqldb.client import Client, Server
 
     letter, push = ("S", " EMIT CHANGES") if out.name.endswith("stream") else ("T", "")
     with Client(Server(url)) as client, client.query(f"SELECT * FROM {letter}_{kind.upper()}{push};") as answer:

@@ -1,41 +1,18 @@
 """What the four scripts share: ksqlDB's bytes in, a data lake of Parquet files out.
 
-One module, one noun; imports point down this list only:
+Rooms, from the ground up; a room imports only rooms below its line:
 
-    export, cluster                        the turn of one feed; the workers of a Dask cluster
-    page, page_feed, page_style, charts    the lake as a web page; its style; its charts
-    report                                 the lake on a terminal
-    metrics                                what is known of the feeds, as Prometheus text
-    summary, findings                      each feed at a glance; what is wrong with it, by kind
-    reader                                 a feed as one table, now or as it was
-    rebuild, reconcile                     metadata made again from footers and log; days counted at the source
-    streams, tables, verify                one export, one check, start to end
-    reading                                a stream read to its present end, through cuts
-    staged, compare, column_stats          what a reading left to be published; two versions of a table; columns
-    glue                                   the lake in an AWS Glue catalog
-    retention, versions, permissions       what is too old to stay; which version of a table is read; who may read
-    erase, compact                         one person's rows, everywhere; small files of a day merged
-    quarantine                             rows that a check set aside, and back
-    quality                                the checks of a feed, run on its batches
-    rules                                  a check bound to the columns it judges
-    anchors, fold, keys                    what a stream's rows prove; a changelog's latest rows; a key that came twice
-    merges                                 which small files belong together
-    trash                                  what was taken out, and back
-    moments                                what a feed held at a time
-    metadata                               _metadata.json and the commit journal
-    writer, rows, ksqldb, retry            Parquet files; rows of an answer; the REST client; when to ask again
-    native_rows, blocks                    plain rows by the megabyte: natively; by pyarrow
-    predicates                             columns and rows that are asked for
-    ddl                                    the lake in the SQL of other systems
-    partitions, types, body, feeds, pace   days and versions; types; HTTP bodies; feed files; the end of a query
-    alerts                                 who learns how a run went
-    history, checks, figures               one line for each run; the checks a feed declares; figures in few characters
-    native, arrays                         the native library, where it is built; numbers between Arrow and NumPy
-    files, errors                          atomic writes and locks; the error family
+    base                            errors, atomic files, the native library
+    model                           plain typed values
+    sources    store                where rows come from; where files lie and how a change is made
+    quality                         checks and quarantine
+    maintain   query   catalogs     what happens to data; reading it; who else is told
+    ingest                          one feed's turn
+    reporting                       what people and monitors are told
+    cli                             what the scripts say and ask
+    embedded                        the ksqlDB of demo and tests
 
-Scripts import `data_lake_config` and this package; the config imports `errors`, and `native` to tell whether
-it is there; this package imports neither scripts nor config: values are passed in. For users of a lake it has
-one function, `read`.
+Each directory's docstring says what it owns; `tests/test_architecture.py` keeps the arrows.
 """
 
 from __future__ import annotations
@@ -109,10 +86,10 @@ def read(
         the two apart.
 
     Raises:
-        ksql_lake.errors.LakeError: no such feed, column or version; nothing was exported by `as_of`, or the
+        ksql_lake.base.errors.LakeError: no such feed, column or version; nothing was exported by `as_of`, or the
             state log does not reach back so far; metadata are missing or damaged.
     """
-    from ksql_lake import reader
+    from ksql_lake.query import reader
 
     dataset = reader.find(Path(lake), name)
     table = reader.read(dataset, reader.Request(filters, columns, version, as_of))

@@ -42,10 +42,11 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 @pytest.fixture(params=["native", "python"])
 def each_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the native library and without it."""
-    from ksql_lake import body, native, rows
+    from ksql_lake.base import native
+    from ksql_lake.sources.ksqldb import body, rows
 
     if request.param == "native" and native.library() is None:
-        pytest.skip("the native library is not built: python -m ksql_lake.native")
+        pytest.skip("the native library is not built: python -m ksql_lake.base.native")
     if request.param == "python":
         for module in (body, rows):
             monkeypatch.setattr(module, "library", lambda: None)

@@ -31,7 +31,7 @@ PARALLEL = 4
 def main(argv: Sequence[str]) -> int:
     base, work, kind, step, count = Path(argv[0]), Path(argv[1]), argv[2], int(argv[3]), int(argv[4])
     script, arguments = argv[6], list(argv[7:])
-    for heavy in ("pandas", "ksql_lake.erase", "ksql_lake.compact", "ksql_lake.retention", "ksql_lake.versions"):
+    for heavy in ("pandas", *(f"ksql_lake.maintain.{name}" for name in ("erase", "compact", "retention", "versions"))):
         importlib.import_module(heavy)  # once here, not in each child
     run = importlib.import_module(script).main
     number = 1

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ksql_lake.metadata import summarise
-from ksql_lake.partitions import day_path
+from ksql_lake.model.partitions import day_path
+from ksql_lake.store.metadata import summarise
 
 LAST = dt.date(2025, 1, 17)
 

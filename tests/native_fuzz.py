@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from ksql_lake import native
-from ksql_lake.errors import KsqlError, SchemaError
-from ksql_lake.native_rows import RowReader
-from ksql_lake.rows import Decoder
-from ksql_lake.types import Column, parse_schema
+from ksql_lake.base import native
+from ksql_lake.base.errors import KsqlError, SchemaError
+from ksql_lake.model.types import Column, parse_schema
+from ksql_lake.sources.ksqldb.native_rows import RowReader
+from ksql_lake.sources.ksqldb.rows import Decoder
 
 PIECES = (
     b'"', b"\\", b"\\u", b"\\ud83d", b"\\ude00", b"\\u0000", b"\\n", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\r",

@@ -16,10 +16,10 @@ import pytest
 
 import data_lake_config
 import export_to_data_lake
-from ksql_lake import alerts
-from ksql_lake.alerts import Ending, event_url, last_lines
+from ksql_lake.base.files import exclusive_lock
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.files import exclusive_lock
+from ksql_lake.reporting import alerts
+from ksql_lake.reporting.alerts import Ending, event_url, last_lines
 from tests.test_export import add_feed, export, make_stream, produce
 
 UUID = "5f0e6c2a-7d1b-4a86-9a51-0c3a6de7c0de"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksql_lake.anchors import Anchor, Sieve, TopicRecreated, anchor_of, merge, ranges
-from ksql_lake.errors import SourceError
+from ksql_lake.base.errors import SourceError
+from ksql_lake.ingest.streams.anchors import Anchor, Sieve, TopicRecreated, anchor_of
+from ksql_lake.model.coverage import merge, ranges
 
 NAMES = ["ID", "M"]
 

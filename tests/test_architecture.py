@@ -1,4 +1,4 @@
-"""The import rule of ksql_lake/__init__.py."""
+"""The arrows between the rooms of ksql_lake, kept by directory: what each room's docstring says it may import."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "ksql_lake"
-SCRIPTS = ("data_lake_config", "export_to_data_lake", "manage_feeds", "metadata_utils", "commands")
+SCRIPTS = ("data_lake_config", "export_to_data_lake", "manage_feeds", "metadata_utils")
+# From the ground up. A room may import the rooms of the rows above it in this list, never its neighbours in a row.
+ROWS = (
+    ("base",),
+    ("model",),
+    ("sources", "store"),
+    ("quality",),
+    ("maintain", "query", "catalogs"),
+    ("ingest",),
+    ("reporting",),
+    ("cli",),
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -25,12 +36,46 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-MODULES = {f"ksql_lake.{path.stem}": path for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_directory_says_what_it_is() -> None:
+    for path in PACKAGE.rglob("__init__.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms == {room for row in ROWS for room in row} | {"embedded"}
+
+
+def test_imports_point_down() -> None:
+    height = {room: number for number, row in enumerate(ROWS) for room in row}
+    wrong = []
+    for name, path in MODULES.items():
+        here = room_of(name)
+        if here == "embedded":
+            continue
+        for other in imports(path) & set(MODULES):
+            there = room_of(other)
+            if there != here and (there == "embedded" or height[there] >= height[here]) and here != "cli":
+                wrong.append(f"{name} imports {other}")
+    assert not wrong
 
 
 def test_the_package_imports_no_script() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        assert not imports(path) & set(SCRIPTS), path
+    for name, path in MODULES.items():
+        allowed = {"data_lake_config"} if room_of(name) == "cli" else set()
+        assert not imports(path) & set(SCRIPTS) - allowed, path
 
 
 def test_imports_inside_the_package_have_no_cycle() -> None:
@@ -43,21 +88,22 @@ def test_imports_inside_the_package_have_no_cycle() -> None:
 
 def test_requests_only_in_the_client() -> None:
     users = {name for name, path in MODULES.items() if {"requests", "urllib3"} & imports(path)}
-    assert users <= {"ksql_lake.ksqldb", "ksql_lake.body"}
+    assert all(name.startswith("ksql_lake.sources.ksqldb.") for name in users), users
 
 
 def test_scripts_do_not_read_the_config_package_wide() -> None:
     inside = {name for name in imports(ROOT / "data_lake_config.py") if name.startswith("ksql_lake")}
-    allowed = ("ksql_lake", "ksql_lake.native")  # which loads nothing but ctypes
-    assert all(name.startswith("ksql_lake.errors") or name in allowed for name in inside), inside
+    assert all(name.startswith("ksql_lake.base") or name == "ksql_lake" for name in inside), inside
 
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
     users = {name for name, path in MODULES.items() if "ctypes" in imports(path)}
-    assert users == {"ksql_lake.native", "ksql_lake.native_rows", "ksql_lake.body"}, users
+    reading = {"ksql_lake.sources.ksqldb.native_rows", "ksql_lake.sources.ksqldb.body"}
+    assert users == {"ksql_lake.base.native"} | reading, users
     starters = {name for name, path in MODULES.items() if "subprocess" in imports(path)}
-    assert starters == {"ksql_lake.native", "ksql_lake.alerts"}, "an export starts nothing but what a user names"
-    assert not {name for name in imports(MODULES["ksql_lake.native"]) if name.startswith("ksql_lake")}
+    expected = {"ksql_lake.base.native", "ksql_lake.reporting.alerts"}
+    assert starters == expected, "an export starts nothing but what a user names"
+    assert not {name for name in imports(MODULES["ksql_lake.base.native"]) if name.startswith("ksql_lake")}
 
 
 @pytest.mark.parametrize("heavy", ["pyarrow", "requests", "pandas"])

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 import manage_feeds
-from ksql_lake import native
-from ksql_lake.arrays import indices, mask, numbers
+from ksql_lake.base import native
+from ksql_lake.base.arrays import indices, mask, numbers
 from ksql_lake.embedded import EmbeddedKsqlDB
 from tests.conftest import ROOT
 

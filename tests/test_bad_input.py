@@ -151,12 +151,12 @@ def test_a_lake_that_cannot_be_written(
 def test_a_bug_is_one_line_on_the_screen_and_a_traceback_in_the_log(
     ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    import ksql_lake.export
+    import ksql_lake.ingest.export
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug for this test")
 
-    monkeypatch.setattr(ksql_lake.export, "stage_stream", broken)
+    monkeypatch.setattr(ksql_lake.ingest.export, "stage_stream", broken)
     capsys.readouterr()
     assert export_to_data_lake.main(["--all"]) == 1
     err = capsys.readouterr().err

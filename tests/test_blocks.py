@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from ksql_lake import blocks
-from ksql_lake.blocks import BlockReader
+from ksql_lake.base.errors import KsqlError, SchemaError
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
-from ksql_lake.errors import KsqlError, SchemaError
-from ksql_lake.rows import Decoder
-from ksql_lake.types import Column, parse_schema
+from ksql_lake.model.types import Column, parse_schema
+from ksql_lake.sources.ksqldb import blocks
+from ksql_lake.sources.ksqldb.blocks import BlockReader
+from ksql_lake.sources.ksqldb.rows import Decoder
 from tests.conftest import ROOT
 from tests.test_types_property import sources
 

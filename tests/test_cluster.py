@@ -126,12 +126,12 @@ def test_a_worker_killed_at_work(scheduler: str, ksqldb: EmbeddedKsqlDB, tmp_pat
 def test_what_a_cluster_lacks_is_said_before_anything_is_read(
     scheduler: str, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ksql_lake.cluster.PATIENCE", 0.5)
+    monkeypatch.setattr("ksql_lake.ingest.cluster.PATIENCE", 0.5)
     assert export_to_data_lake.main(["--all", "--cluster", "tcp://127.0.0.1:1"]) == 2
     assert "no scheduler answers" in capsys.readouterr().err
     assert export_to_data_lake.main(["--all", "--cluster", scheduler]) == 2
     assert f"start one with: dask worker {scheduler}" in capsys.readouterr().err
-    monkeypatch.setattr("ksql_lake.cluster.PATIENCE", 15)
+    monkeypatch.setattr("ksql_lake.ingest.cluster.PATIENCE", 15)
     with worker(scheduler, "w1", path=""):
         assert export_to_data_lake.main(["--all", "--cluster", scheduler]) == 2
         assert "cannot import ksql_lake; start it with PYTHONPATH" in capsys.readouterr().err
@@ -152,14 +152,15 @@ def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, 
     """The exporting process is killed, its worker reads on; the next run takes the lease away, and nothing is left."""
     import threading
 
-    from ksql_lake import metadata, streams
-    from ksql_lake.errors import StateError
-    from ksql_lake.export import FeedTask, dataset_of, stage_on_worker
-    from ksql_lake.feeds import load
-    from ksql_lake.ksqldb import Server
-    from ksql_lake.pace import Limits
-    from ksql_lake.staged import lease
-    from ksql_lake.writer import WriterOptions
+    from ksql_lake.base.errors import StateError
+    from ksql_lake.ingest.export import FeedTask, dataset_of, stage_on_worker
+    from ksql_lake.ingest.staged import lease
+    from ksql_lake.ingest.streams import stage as streams
+    from ksql_lake.model.feeds import load
+    from ksql_lake.sources.ksqldb.client import Server
+    from ksql_lake.sources.pace import Limits
+    from ksql_lake.store import metadata
+    from ksql_lake.store.writer import WriterOptions
 
     lake = tmp_path / "lake"
     ksqldb.faults.add(Fault(silent_after=100, silent_seconds=2))

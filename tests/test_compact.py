@@ -18,7 +18,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.merges import plan
+from ksql_lake.maintain.merges import plan
 from tests.test_crash import content, drive, state, strays
 from tests.test_retention import calendar
 

@@ -17,9 +17,9 @@ import pytest
 
 import export_to_data_lake
 import manage_feeds
-from ksql_lake import metadata
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.verify import verify
+from ksql_lake.maintain.verify import verify
+from ksql_lake.store import metadata
 from tests.conftest import ROOT
 
 JAN15 = 1_736_899_200_000

@@ -14,10 +14,10 @@ import pytest
 import manage_feeds
 import metadata_utils
 from ksql_lake import read
-from ksql_lake.ddl import hive_type, script
+from ksql_lake.base.errors import SchemaError
+from ksql_lake.catalogs.ddl import hive_type, script
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.errors import SchemaError
-from ksql_lake.types import parse_type
+from ksql_lake.model.types import parse_type
 from tests.conftest import ROOT
 from tests.test_types_property import plain
 from tests.typed_lake import BIG, VALUES, build

@@ -21,8 +21,8 @@ import data_lake_config
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
+from ksql_lake.base.errors import ExitCode
 from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
-from ksql_lake.errors import ExitCode
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,8 +19,8 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
+from ksql_lake.base.files import exclusive_lock
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
-from ksql_lake.files import exclusive_lock
 
 DAY = 86_400_000
 JAN15 = 1_736_899_200_000  # 2025-01-15T00:00:00Z
@@ -334,7 +334,7 @@ def test_what_is_staged_is_as_closed_as_the_feed(
     ksqldb: EmbeddedKsqlDB, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody else reads a restricted feed's rows while they wait to be published; `streams/` itself is open."""
-    from ksql_lake import staged
+    from ksql_lake.ingest import staged
 
     ksqldb.create_stream("S", "`ID` STRING", 1)
     ksqldb.append("S", 0, JAN15, ["a"])
@@ -371,7 +371,7 @@ def test_a_clock_set_back_is_a_finding(ksqldb: EmbeddedKsqlDB, lake: Path, capsy
 def test_what_fails_after_the_commit_does_not_hide_it(
     ksqldb: EmbeddedKsqlDB, lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from ksql_lake.errors import KsqlError
+    from ksql_lake.base.errors import KsqlError
 
     def broken(*_: Any) -> None:
         raise KsqlError("the server refuses to count")
@@ -379,7 +379,7 @@ def test_what_fails_after_the_commit_does_not_hide_it(
     ksqldb.create_stream("S", "`ID` STRING", 1)
     ksqldb.append("S", 0, JAN15, ["a"])
     add_feed("s")
-    monkeypatch.setattr("ksql_lake.export.reconcile", broken)
+    monkeypatch.setattr("ksql_lake.ingest.export.reconcile", broken)
     assert export_to_data_lake.main(["--stream", "s", "--reconcile"]) == 1
     shown = capsys.readouterr()
     assert "1 rows" in shown.out and "s: exported, but then: the server refuses to count" in shown.err

@@ -13,8 +13,8 @@ import pytest
 
 import data_lake_config
 import manage_feeds
-from ksql_lake import feeds
-from ksql_lake.errors import ConfigError, FeedError
+from ksql_lake.base.errors import ConfigError, FeedError
+from ksql_lake.model import feeds
 from tests.conftest import ROOT
 
 EXAMPLE = """{

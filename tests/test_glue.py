@@ -20,9 +20,9 @@ from werkzeug.serving import make_server
 
 import manage_feeds
 import metadata_utils
-from ksql_lake import glue
+from ksql_lake.base.errors import SchemaError
+from ksql_lake.catalogs import glue
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.errors import SchemaError
 from tests.test_export import DAY, JAN15, add_feed, export, make_stream, produce, state
 
 

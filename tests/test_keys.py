@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksql_lake import keys as module
-from ksql_lake.checks import parse
-from ksql_lake.keys import KeyHashes, repeats
-from ksql_lake.quality import Checker, Occasion, results
+from ksql_lake.model.checks import parse
+from ksql_lake.quality import keys as module
+from ksql_lake.quality.checker import Checker, Occasion, results
+from ksql_lake.quality.keys import KeyHashes, repeats
 
 
 def twice(columns: list[pa.Array], positions: list[int], cut: int) -> bool:

@@ -16,8 +16,8 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
-from ksql_lake import feeds
 from ksql_lake.embedded import EmbeddedKsqlDB
+from ksql_lake.model import feeds
 
 JAN15 = 1_736_899_200_000
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ksql_lake import files, metadata
-from ksql_lake.errors import LakeBusyError, StateError
-from ksql_lake.metadata import Dataset, Move
+from ksql_lake.base import files
+from ksql_lake.base.errors import LakeBusyError, StateError
+from ksql_lake.store import metadata
+from ksql_lake.store.metadata import Dataset, Move
 from tests.conftest import ROOT, YouForgotToChooseALake
 
 STEPS = ("open", "fsync", "rename", "replace", "mkdir", "chmod", "unlink", "write")

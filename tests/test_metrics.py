@@ -14,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import manage_feeds
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.findings import Finding
-from ksql_lake.metrics import ExportRun, text
-from ksql_lake.summary import FeedSummary
+from ksql_lake.reporting.findings import Finding
+from ksql_lake.reporting.metrics import ExportRun, text
+from ksql_lake.reporting.summary import FeedSummary
 from tests.conftest import ROOT
 from tests.test_alerts import UUID
 from tests.test_export import JAN15, add_feed, export, make_stream, produce, state
@@ -91,7 +91,7 @@ def test_a_run_that_fails_before_any_feed_is_told_too(
     monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("KSQLDB_TIMEOUT", "0.1")
     monkeypatch.setenv("PING_URL", f"http://127.0.0.1:1/{UUID}")
-    monkeypatch.setattr("ksql_lake.alerts.PAUSES", ())
+    monkeypatch.setattr("ksql_lake.reporting.alerts.PAUSES", ())
     assert export("--all") == 1
     after = read(file.read_text())
     assert after["ksql_lake_export_exit_code",] == 1 and UUID not in file.read_text()

@@ -19,21 +19,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import data_lake_config
-from ksql_lake import blocks, native, rows
-from ksql_lake.body import Body, Cut
+from ksql_lake.base import native
+from ksql_lake.base.errors import KsqlError, SchemaError
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
-from ksql_lake.errors import KsqlError, SchemaError
-from ksql_lake.native_rows import RowReader, Unsupported
-from ksql_lake.rows import Decoder
-from ksql_lake.types import Column, parse_schema
+from ksql_lake.model.types import Column, parse_schema
+from ksql_lake.sources.ksqldb import blocks, rows
+from ksql_lake.sources.ksqldb.body import Body, Cut
+from ksql_lake.sources.ksqldb.native_rows import RowReader, Unsupported
+from ksql_lake.sources.ksqldb.rows import Decoder
 from tests.conftest import ROOT
 from tests.native_fuzz import same
 from tests.test_blocks import RECORDINGS, TOKENS, TYPES
 from tests.test_types_property import sources
 
 LOADED = native.library()
-built = pytest.mark.skipif(LOADED is None, reason="the native library is not built: python -m ksql_lake.native")
+built = pytest.mark.skipif(LOADED is None, reason="the native library is not built: python -m ksql_lake.base.native")
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -338,7 +339,9 @@ def test_built_once_for_each_source_and_loaded(tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["native.c", other.name])
 
 
-@pytest.mark.parametrize(("loaded", "words"), [(None, "not built: python -m ksql_lake.native"), (object(), "in use")])
+@pytest.mark.parametrize(
+    ("loaded", "words"), [(None, "not built: python -m ksql_lake.base.native"), (object(), "in use")]
+)
 def test_the_settings_say_whether_it_is_in_use(
     loaded: object, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,7 +354,7 @@ def test_the_settings_say_whether_it_is_in_use(
 @pytest.mark.parametrize(("compiler", "words"), [("no-such-cc", "install a C compiler"), ("false", "only slower")])
 def test_a_failed_build_says_what_to_do(compiler: str, words: str) -> None:
     before = sorted(path.name for path in native.SOURCE.parent.iterdir())
-    done = subprocess.run([sys.executable, "-m", "ksql_lake.native"], cwd=ROOT, env={**os.environ, "CC": compiler},
+    done = subprocess.run([sys.executable, "-m", "ksql_lake.base.native"], cwd=ROOT, env={**os.environ, "CC": compiler},
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
     assert sorted(path.name for path in native.SOURCE.parent.iterdir()) == before

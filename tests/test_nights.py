@@ -20,7 +20,7 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
-from ksql_lake import retry
+from ksql_lake.base import retry
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
 
 JAN15 = 1_736_899_200_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ksql_lake.pace import Limits, Pace
+from ksql_lake.sources.pace import Limits, Pace
 
 
 def pace() -> Pace:

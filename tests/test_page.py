@@ -15,9 +15,9 @@ import pytest
 
 import export_to_data_lake
 import metadata_utils
-from ksql_lake import charts
-from ksql_lake.page import page
-from ksql_lake.summary import read, summary_of
+from ksql_lake.reporting.html import charts
+from ksql_lake.reporting.html.page import page
+from ksql_lake.reporting.summary import read, summary_of
 from tests.chromium import Chromium, installed
 from tests.lakes import many_feeds, write_lake
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksql_lake.errors import ConfigError
-from ksql_lake.partitions import (
+from ksql_lake.base.errors import ConfigError
+from ksql_lake.model.partitions import (
     PARTITION_KEYS,
     day_bounds,
     day_path,

@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksql_lake import feeds, history
-from ksql_lake.checks import Check, Result, parse, problems
-from ksql_lake.errors import FeedError, QualityError, SchemaError
-from ksql_lake.quality import Checker, Occasion, count_reasons, judge, results
+from ksql_lake.base.errors import FeedError, QualityError, SchemaError
+from ksql_lake.model import feeds
+from ksql_lake.model.checks import Check, Result, parse, problems
+from ksql_lake.quality.checker import Checker, Occasion, count_reasons, judge, results
+from ksql_lake.store import history
 from tests.conftest import ROOT
 
 NOW = dt.datetime(2025, 1, 15, 12, tzinfo=dt.UTC)

@@ -19,8 +19,9 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
-from ksql_lake import feeds, metadata
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
+from ksql_lake.model import feeds
+from ksql_lake.store import metadata
 from tests.test_crash import comparable, content, drive, strays
 
 JAN15 = 1_736_899_200_000

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-import commands
 import export_to_data_lake
-import ksql_lake.export
+import ksql_lake.cli.context
+import ksql_lake.ingest.export
 import manage_feeds
-from ksql_lake import metadata, read
+from ksql_lake import read
+from ksql_lake.base.errors import ConfigError, LakeError, StateError
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.errors import ConfigError, LakeError, StateError
+from ksql_lake.store import metadata
 from tests import typed_lake
 
 JAN15 = 1_736_899_200_000
@@ -40,8 +41,8 @@ class Nights:
         self.database, self.lake, self.patch = database, lake, patch
 
     def at(self, moment: str) -> None:
-        self.patch.setattr(ksql_lake.export, "now", lambda: moment)
-        self.patch.setattr(commands, "now", lambda: moment)
+        self.patch.setattr(ksql_lake.ingest.export, "now", lambda: moment)
+        self.patch.setattr(ksql_lake.cli.context, "now", lambda: moment)
 
     def export(self, moment: str, *argv: str) -> None:
         self.at(moment)
@@ -427,7 +428,7 @@ def test_a_change_between_the_metadata_and_the_files(nights: Nights, monkeypatch
 
 
 def test_a_file_that_stays_away_is_told(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ksql_lake.reader.PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("ksql_lake.query.reader.PAUSES", (0.01, 0.01))
     sorted((nights.lake / "streams" / "s").rglob("*.parquet"))[0].unlink()
     with pytest.raises(StateError, match="a file that the metadata list is gone .*--verify --feed s"):
         nights.read()

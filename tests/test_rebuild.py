@@ -142,7 +142,7 @@ def test_a_torn_file_stops_the_rebuild_and_nothing_is_touched(lake: Path, capsys
 def test_a_commit_that_was_interrupted_is_finished_by_the_rebuild(lake: Path, ksqldb: EmbeddedKsqlDB,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between journal and metadata, and then the metadata are lost as well: the journal has the whole state."""
-    import ksql_lake.metadata as metadata
+    import ksql_lake.store.metadata as metadata
 
     def die(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import export_to_data_lake
-import ksql_lake.export
+import ksql_lake.ingest.export
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
@@ -44,7 +44,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         fill_demo(database, 10_000, 1, export_to_data_lake.DEMO_START, 3)
         assert manage_feeds.main(["sync"]) == 0
         for day in (20, 23):
-            patch.setattr(ksql_lake.export, "now", lambda day=day: f"2025-01-{day}T02:00:00Z")
+            patch.setattr(ksql_lake.ingest.export, "now", lambda day=day: f"2025-01-{day}T02:00:00Z")
             assert export_to_data_lake.main(["--all", "--quiet"]) == 0
             for i in range(3):
                 database.upsert("USER_TRANSACTION_SUMMARY", [f"user_{i}", 40 + i, Decimal("20000.50") + i])

@@ -14,7 +14,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
-from ksql_lake.reconcile import SourceCount, compare
+from ksql_lake.ingest.streams.reconcile import SourceCount, compare
 
 JAN15 = 1_736_899_200_000
 DAYS = [dt.date(2025, 1, day) for day in range(15, 19)]

@@ -15,9 +15,9 @@ import pytest
 
 import export_to_data_lake
 import manage_feeds
-from ksql_lake.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
-from ksql_lake.ksqldb import Client, Server
-from ksql_lake.rows import ArrayEnd, Decoder, ErrorRow, Final, Tombstone
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.sources.ksqldb.client import Client, Server
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Final, Tombstone
 from tests.recorded_server import RECORDINGS, RecordedServer, recording
 
 pytestmark = pytest.mark.usefixtures("each_reader")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ksql_lake.errors import ConfigError, KsqlError, KsqlUnavailable
-from ksql_lake.ksqldb import Client, Server
+from ksql_lake.base.errors import ConfigError, KsqlError, KsqlUnavailable
+from ksql_lake.sources.ksqldb.client import Client, Server
 from tests.recorded_server import RecordedServer
 
 JSON = b'{"@type":"generic_error","error_code":%d,"message":"%b"}'

@@ -22,11 +22,11 @@ import pytest
 
 import export_to_data_lake
 import metadata_utils
-from ksql_lake import figures
-from ksql_lake.column_stats import column_stats
-from ksql_lake.findings import KINDS, Finding
-from ksql_lake.report import report
-from ksql_lake.summary import FeedSummary
+from ksql_lake.base import figures
+from ksql_lake.query.column_stats import column_stats
+from ksql_lake.reporting.findings import KINDS, Finding
+from ksql_lake.reporting.summary import FeedSummary
+from ksql_lake.reporting.terminal import report
 from tests.conftest import ROOT
 from tests.lakes import many_feeds, write_lake
 

@@ -16,12 +16,12 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
-from ksql_lake import metadata
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.partitions import day_path, version_path
-from ksql_lake.retention import Rule, plan
-from ksql_lake.streams import empty_state
-from ksql_lake.tables import empty_state as empty_table
+from ksql_lake.ingest.streams.stage import empty_state
+from ksql_lake.ingest.tables.stage import empty_state as empty_table
+from ksql_lake.maintain.retention import Rule, plan
+from ksql_lake.model.partitions import day_path, version_path
+from ksql_lake.store import metadata
 from tests.test_crash import comparable, drive, state, strays
 
 GOLDEN = Path(__file__).parent / "golden"

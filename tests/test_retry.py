@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ksql_lake import retry
-from ksql_lake.errors import KsqlError, KsqlUnavailable
+from ksql_lake.base import retry
+from ksql_lake.base.errors import KsqlError, KsqlUnavailable
 
 
 class Clock:

@@ -12,9 +12,9 @@ import pytest
 
 import export_to_data_lake
 import manage_feeds
-from ksql_lake import feeds
-from ksql_lake.findings import KINDS, LEVELS, Finding, findings_of_runs, findings_of_state
-from ksql_lake.summary import FeedSummary, as_json, summarise
+from ksql_lake.model import feeds
+from ksql_lake.reporting.findings import KINDS, LEVELS, Finding, findings_of_runs, findings_of_state
+from ksql_lake.reporting.summary import FeedSummary, as_json, summarise
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 import export_to_data_lake
 import ksql_lake
 import manage_feeds
-from ksql_lake.ddl import script
+from ksql_lake.catalogs.ddl import script
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
-from ksql_lake.rows import Decoder
-from ksql_lake.types import parse_schema
+from ksql_lake.model.types import parse_schema
+from ksql_lake.sources.ksqldb.rows import Decoder
 
 JAN15 = 1_736_899_200_000
 MILLISECONDS = st.integers(0, 999).map(lambda ms: ms * 1000)

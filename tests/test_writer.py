@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ksql_lake.writer import PartitionWriter, StagedFile, WriterOptions, dictionary_columns
+from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions, dictionary_columns
 
 SCHEMA = pa.schema(
     [

@@ -1,0 +1,124 @@
+"""The optional native library: built once by hand, loaded where its file is there, never needed.
+
+    python -m ksql_lake.base.native             builds it with the C compiler that is there (cc, or $CC)
+
+What it does is in native.c; `native_rows` and `body` use it. The file's name carries a hash of the source, so that a
+library of another version is never loaded; without one, everything works as it does in Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import functools
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
+
+
+class Type(ctypes.Structure):
+    """`Type` of native.c."""
+
+    _fields_ = [(name, ctypes.c_int32) for name in
+                ("kind", "precision", "scale", "first", "next", "name", "name_size")]
+
+
+def path() -> Path:
+    """Where the library for this source, machine and Python lies, whether it is there or not."""
+    about = f"{sysconfig.get_platform()} {sys.maxsize}".encode()
+    digest = hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:16]
+    return SOURCE.with_name(f"_native_{digest}.so")
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The library, or None: not built, or not for this machine. Its calls let other Python threads run."""
+    try:
+        loaded = ctypes.CDLL(str(path()))
+    except OSError:
+        return None
+    return declared(loaded)
+
+
+def declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with its functions' types."""
+    pointer, size, sizes = ctypes.c_void_p, ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
+    for name, result, arguments in (
+        ("ksql_new", pointer, [ctypes.POINTER(Type), ctypes.c_int32, ctypes.c_char_p, size]),
+        ("ksql_free", None, [pointer]),
+        ("ksql_read", size, [pointer, ctypes.c_char_p, size, size, sizes]),
+        ("ksql_take", ctypes.c_int32, [pointer, pointer]),
+        ("ksql_dechunk", size, [ctypes.c_char_p, size, pointer, sizes, sizes]),
+    ):
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+class Dechunker:
+    """Takes HTTP chunks apart as `Body` does, as far as it is certain: not the last one, nothing odd."""
+
+    def __init__(self, loaded: ctypes.CDLL) -> None:
+        self._library = loaded
+        self._out = ctypes.create_string_buffer(1)
+        self._made, self._pending = ctypes.c_int64(), ctypes.c_int64()
+
+    def take(self, wire: bytes, pending: int) -> tuple[bytes, int, int]:
+        """Body bytes, how many wire bytes are used up, and what is still to come of the present chunk."""
+        if len(self._out) < len(wire):
+            self._out = ctypes.create_string_buffer(len(wire))
+        self._pending.value = pending
+        used = self._library.ksql_dechunk(wire, len(wire), self._out, self._made, self._pending)
+        return ctypes.string_at(self._out, self._made.value), used, self._pending.value
+
+
+def build(compiler: str, flags: Sequence[str] = FLAGS) -> Path:
+    """Compile the library; readers see the whole file or none.
+
+    Raises:
+        OSError: no such compiler, or no right to write here.
+        subprocess.CalledProcessError: it failed; `stderr` has its words.
+    """
+    made = path()
+    temporary = made.with_name(f".{made.name}.{os.getpid()}.inprogress")
+    try:
+        command = [*shlex.split(compiler), *flags, "-o", str(temporary), str(SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        os.replace(temporary, made)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in made.parent.glob("_native_*.so"):
+        if old != made:
+            old.unlink(missing_ok=True)
+    return made
+
+
+def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    compiler = os.environ.get("CC") or "cc"
+    try:
+        made = build(compiler)
+    except OSError as error:
+        print(f"error: {compiler}: {error.strerror}; install a C compiler or set CC. Exports work without, "
+              "only slower", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        print(f"error: {compiler} failed:\n{error.stderr.strip()}\nExports work without, only slower", file=sys.stderr)
+        return 1
+    if library() is None:
+        print(f"error: {made} was built and cannot be loaded; is {compiler} for another machine?", file=sys.stderr)
+        return 1
+    print(f"built {made}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,107 @@
+"""Commands that ask the server: what it has, and whether a feed fits its source."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from data_lake_config import Config
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
+from ksql_lake.base.files import make_dirs
+from ksql_lake.cli import context
+from ksql_lake.model import feeds
+from ksql_lake.model.feeds import Feed
+
+
+def kind_of(config: Config, source: str, given: str | None) -> str:
+    """Stream or table: as the server says, or as given when it cannot be asked."""
+    from ksql_lake.base.errors import KsqlError, SourceError
+    from ksql_lake.sources.ksqldb.client import Client
+
+    try:
+        with Client(_server(config, 3.0)) as client:
+            listed = {name.upper(): kind for name, kind, _ in client.sources()}
+    except KsqlError as error:
+        if given is None:
+            raise ConfigError(f"add: say --type stream or --type table; the server cannot be asked: {error}") from None
+        return given
+    found = listed.get(source.upper())
+    if found is None and given is None:
+        raise SourceError(f"{source}: not on {config.url}; see: python manage_feeds.py discover, or say --type")
+    if found is None:
+        print(f"note: {source} is not on {config.url} yet", file=sys.stderr)
+    elif given not in (None, found):
+        raise SourceError(f"{source} is a {found} on {config.url}, not a {given}")
+    return found or str(given)
+
+
+def _server(config: Config, timeout: float | None = None) -> Any:
+    from ksql_lake.sources.ksqldb.client import Server
+
+    seconds = min(timeout or config.timeout, config.timeout)
+    return Server(config.url, config.user, config.password, config.ca_cert, seconds)
+
+
+def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
+    """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
+    from ksql_lake.ingest.streams.reading import RESERVED
+    from ksql_lake.model.columns import refuse_forbidden
+    from ksql_lake.model.partitions import disk_names
+    from ksql_lake.model.types import arrow_schema
+    from ksql_lake.quality.checker import fits
+    from ksql_lake.sources.ksqldb.client import Client, quote
+
+    wrong = 0
+    with Client(_server(config)) as client:
+        for feed in good:
+            try:
+                source = client.resolve(feed.source, feed.type)
+                with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
+                    columns = answer.columns
+                arrow_schema(columns)
+                refuse_forbidden(feed.name, columns, feed.forbidden_columns)
+                fits(feed.name, feed.checks, columns, feed.type)
+            except LakeError as error:
+                print(f"error: {feed.path}: {error}", file=sys.stderr)
+                wrong += 1
+                continue
+            names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
+            renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
+            how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
+            print(f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}")
+    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
+    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+
+
+def discover(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.sources.ksqldb.client import Client
+
+    known = {
+        feed.source.upper()
+        for directory in (context.active(config), context.archived(config))
+        for feed in feeds.load_all(directory)
+        if isinstance(feed, Feed)
+    }
+    with Client(_server(config)) as client:
+        free = [(name, kind) for name, kind, _ in client.sources() if name.upper() not in known]
+    wanted = None if args.add is None else {name.upper() for name in args.add} or {name.upper() for name, _ in free}
+    missing = (wanted or set()) - {name.upper() for name, _ in free}
+    if missing:
+        raise FeedError(f"discover: {', '.join(sorted(missing))}: no source without a feed of that name")
+    for name, kind in free:
+        if wanted is None:
+            print(f"{kind:<7} {name}")
+        elif name.upper() in wanted:
+            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-") or "feed"
+            path = context.active(config) / f"{feed}.json"
+            if path.exists():
+                raise FeedError(f"{path}: exists already; add {name} under another name")
+            make_dirs(path.parent)
+            feeds.save(path, feeds.new(feed, kind, name, context.now()))
+            print(f"added {path}")
+    if not free:
+        print("every source has a feed")
+    return ExitCode.OK

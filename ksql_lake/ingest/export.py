@@ -1,0 +1,268 @@
+"""The turn of one feed: its lock, its client, its export, and a result that says how it went.
+
+`stage` is the unit of work that an Executor runs, here or on another machine: plain values in, plain values out.
+`export_feed` raises nothing, so that one failing feed never stops the next.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
+from ksql_lake.base.files import exclusive_lock
+from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
+from ksql_lake.ingest.streams import stage as streams
+from ksql_lake.ingest.streams.reading import StreamJob
+from ksql_lake.ingest.streams.reconcile import reconcile
+from ksql_lake.ingest.streams.stage import stage_stream
+from ksql_lake.ingest.tables import stage as tables
+from ksql_lake.ingest.tables.stage import TableJob, stage_table
+from ksql_lake.maintain import retention
+from ksql_lake.model.checks import Result
+from ksql_lake.model.feeds import Feed
+from ksql_lake.sources.ksqldb.client import Client, Server
+from ksql_lake.sources.pace import Limits
+from ksql_lake.store import metadata, trash
+from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.writer import WriterOptions
+
+log = logging.getLogger("export_to_data_lake")
+
+
+@dataclass(frozen=True)
+class FeedTask:
+    """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs."""
+
+    feed: Feed
+    lake: Path
+    server: Server
+    run: str
+    limits: Limits
+    writer: WriterOptions
+    days: tuple[dt.date, ...] = ()
+    wait: bool = False
+    allow_shrink: bool = False
+    reconcile: bool = False
+    batch_size: int = 10_000
+    rule: retention.Rule | None = None
+    trash_days: int = 7
+    by: str = ""
+    usual_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeedResult:
+    """How the export of one feed went; `result` is ok, findings, failed or busy."""
+
+    feed: str
+    type: str
+    result: str
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    version: str | None = None
+    messages: tuple[str, ...] = ()
+    exit_code: int = ExitCode.OK
+    reconciled: tuple[str, ...] = ()
+    retries: int = 0
+    offsets: dict[str, list[int]] = field(default_factory=dict)
+    checks: tuple[Result, ...] = ()
+    quarantined: int = 0
+
+
+def export_feed(
+    task: FeedTask,
+    progress: Callable[[int], None] = lambda rows: None,
+    workers: Executor | None = None,
+) -> FeedResult:
+    """Export one feed; every failure becomes a result.
+
+    Args:
+        workers: who reads and stages; None for this very thread. Only this process publishes.
+    """
+    started = time.monotonic()
+    name = task.feed.name
+    try:
+        dataset = dataset_of(task)
+        with exclusive_lock(dataset.lock, name, wait=task.wait):
+            outcome = _export(task, dataset, progress, workers)
+            _afterwards(task, dataset, outcome)
+    except LakeBusyError as error:
+        return _failed(task, str(error), started, "busy", ExitCode.LOCKED)
+    except QualityError as error:
+        return replace(_failed(task, str(error), started), checks=error.results)
+    except LakeError as error:
+        text = str(error)
+        return _failed(task, text if name.lower() in text.lower() else f"{name}: {text}", started)
+    except OSError as error:
+        return _failed(task, f"{name}: {file_error(error)}", started)
+    except Exception as error:
+        log.exception("%s: a bug", name)
+        text = f"{name}: a bug: {type(error).__name__}: {error}; the traceback is in {task.lake / 'logs'}"
+        return _failed(task, text, started)
+    for note in outcome.notes:
+        log.info("%s: %s", name, note)
+    for finding in outcome.findings:
+        log.warning("%s: %s", name, finding)
+    log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
+    return FeedResult(
+        name,
+        task.feed.type,
+        "findings" if outcome.findings else "ok",
+        outcome.rows,
+        outcome.files,
+        outcome.bytes,
+        round(time.monotonic() - started, 3),
+        outcome.version,
+        tuple(outcome.findings),
+        ExitCode.FINDINGS if outcome.findings else ExitCode.OK,
+        tuple(outcome.reconciled),
+        outcome.retries,
+        outcome.offsets,
+        tuple(outcome.checks),
+        outcome.quarantined,
+    )
+
+
+def _afterwards(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
+    """What follows a commit; a failure of it is a finding, for the rows are in the lake."""
+    try:
+        if task.reconcile and task.feed.type == "stream":
+            _reconcile(task, dataset, outcome)
+        if task.rule is not None:
+            _retain(task, dataset, outcome)
+    except LakeError as error:
+        outcome.findings.append(f"{task.feed.name}: exported, but then: {error}")
+    except OSError as error:
+        outcome.findings.append(f"{task.feed.name}: exported, but then: {file_error(error)}")
+
+
+def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
+    """Retention after a good export, under the same lock."""
+    state = metadata.load(dataset)
+    if state is None or task.rule is None:
+        return
+    moment = dt.datetime.now(dt.UTC)
+    decided = retention.plan(dataset.feed, state, task.rule, moment)
+    if decided.refusal:
+        outcome.findings.append(f"retention: {decided.refusal}")
+    if decided.going:
+        linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
+        outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")
+        outcome.findings += [f"{path}: too old, but a symbolic link stands in the way; left alone" for path in linked]
+    for path in trash.empty(dataset, task.trash_days, moment.date()):
+        outcome.notes.append(f"removed {path} for good")
+
+
+def _failed(
+    task: FeedTask, text: str, started: float, result: str = "failed", code: int = ExitCode.FINDINGS
+) -> FeedResult:
+    lines = tuple(text.splitlines())
+    for line in lines:
+        log.error("%s", line)
+    seconds = round(time.monotonic() - started, 3)
+    return FeedResult(task.feed.name, task.feed.type, result, seconds=seconds, messages=lines, exit_code=code)
+
+
+def file_error(error: OSError) -> str:
+    """An error of the file system in one line: which file, what, and that nothing is lost."""
+    where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+    return f"{where}{error.strerror or error}; nothing is lost, mend it and run again"
+
+
+def dataset_of(task: FeedTask) -> Dataset:
+    """Where the feed of a task lives in the lake."""
+    return Dataset(task.lake, task.feed.name, task.feed.type, task.feed.access == "restricted")
+
+
+def _export(
+    task: FeedTask, dataset: Dataset, progress: Callable[[int], None], workers: Executor | None
+) -> Outcome:
+    """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
+    other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
+    if other.metadata.exists() and not dataset.metadata.exists():
+        raise SourceError(
+            f"{task.feed.name}: was exported as a {other.kind}, and is a {dataset.kind} now; change feed_type back, "
+            "or add a feed under another name"
+        )
+    outcome = Outcome(notes=metadata.recover(dataset))
+    state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    if (last := state["last_export"]) and last > now():
+        outcome.findings.append(
+            f"{task.feed.name}: the last export was at {last}, which this machine's clock has not reached yet; set it"
+        )
+    while True:
+        staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
+        outcome.add(staged.outcome)
+        state = publish(dataset, staged)
+        if not staged.again:
+            return outcome
+
+
+def _new_state(feed: Feed) -> State:
+    if feed.type == "table":
+        return tables.empty_state(feed.source, now())
+    return streams.empty_state(feed.source, feed.timezone, feed.timestamp_column, now())
+
+
+def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda rows: None) -> Staged:
+    """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
+
+    Raises:
+        LakeError: nothing was staged, and why.
+    """
+    feed, dataset = task.feed, dataset_of(task)
+    writer = replace(task.writer, file_mode=dataset.file_mode, dir_mode=dataset.dir_mode)
+    with Client(task.server) as client:
+        if feed.type == "table":
+            table = TableJob(
+                dataset, feed.source, task.run, task.limits, writer, feed.max_shrink, task.allow_shrink,
+                task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
+            )
+            return stage_table(client, table, state, now)
+        stream = StreamJob(
+            dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
+            source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
+            forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
+        )
+        return stage_stream(client, stream, state, now)
+
+
+def stage_on_worker(task: FeedTask, state: State) -> Staged:
+    """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
+    return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
+
+
+def _elsewhere(workers: Executor, task: FeedTask, state: State) -> Staged:
+    patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
+    with lease(dataset_of(task)) as granted:
+        given = replace(task, writer=replace(task.writer, lease=granted))
+        future = workers.submit(stage_on_worker, given, state)
+        if not wait([future], patience).done:
+            future.cancel()
+            raise LakeError(
+                f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
+                "reads it again"
+            )
+        staged: Staged = future.result()
+        return staged
+
+
+def _reconcile(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
+    with Client(task.server) as client:
+        counts = reconcile(client, dataset, task.days, task.limits)
+    outcome.reconciled = [str(count) for count in counts]
+    outcome.findings += [f"{task.feed.name}: {count}" for count in counts if not count.explained]
+
+
+def now() -> str:
+    """The present time, UTC, to the second."""
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"

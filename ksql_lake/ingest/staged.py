@@ -1,0 +1,107 @@
+"""What one reading of a source leaves in staging, ready to be published: plain values that travel between machines.
+
+Reading stages, publishing commits. Whoever reads (this process, a worker of a cluster) changes nothing that a
+reader of the lake sees; only the process that holds the feed's lock publishes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ksql_lake.base.files import make_dirs, remove_tree
+from ksql_lake.model.checks import Result
+from ksql_lake.store import metadata
+from ksql_lake.store.metadata import Dataset, Move, State
+
+
+@dataclass
+class Outcome:
+    """What one export did; `findings` are lines a person should read, `reconciled` one line a day.
+
+    `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the rows set aside.
+    """
+
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    version: str | None = None
+    retries: int = 0
+    reconciled: list[str] = field(default_factory=list)
+    offsets: dict[str, list[int]] = field(default_factory=dict)
+    checks: list[Result] = field(default_factory=list)
+    quarantined: int = 0
+
+    def retried(self, note: str) -> None:
+        """Count a try that failed and remember why."""
+        self.retries += 1
+        self.notes.append(note)
+
+    def add(self, later: Outcome) -> None:
+        """Count in what another reading of the same run did."""
+        self.rows += later.rows
+        self.files += later.files
+        self.bytes += later.bytes
+        self.retries += later.retries
+        self.version = later.version or self.version
+        self.findings += later.findings
+        self.notes += later.notes
+        self.offsets = later.offsets
+        self.checks = later.checks
+        self.quarantined += later.quarantined
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Complete files in staging, the renames that publish them, and the state that goes with them.
+
+    Attributes:
+        run: the name of the staging directory and of the journal.
+        base: the sequence number the state builds on.
+        again: the topic was recreated: publish this, then read the new one.
+    """
+
+    run: str
+    base: int
+    moves: tuple[Move, ...]
+    state: State
+    outcome: Outcome
+    again: bool = False
+
+
+@contextmanager
+def lease(dataset: Dataset) -> Iterator[Path]:
+    """A file that whoever stages on another machine looks for before it makes a file of its own.
+
+    It is gone when the reading is over, and `metadata.recover` takes it away after a crash: so a worker that was given
+    up stages nothing that nobody will ever clean up.
+    """
+    path = dataset.staging / f"{secrets.token_hex(8)}{metadata.LEASE}"
+    make_dirs(path.parent)
+    path.touch()
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def publish(dataset: Dataset, staged: Staged) -> State:
+    """Commit what was staged; returns the state the next reading starts from. Call with the feed's lock held.
+
+    Raises:
+        StateError: the lake is no longer at the state it builds on.
+    """
+    try:
+        metadata.commit(dataset, staged.run, staged.base, staged.moves, staged.state)
+    except OSError:
+        if not (dataset.staging / staged.run / metadata.JOURNAL).exists():
+            remove_tree(dataset.staging / staged.run)  # a full disk needs the room
+        raise
+    if not staged.again:
+        return staged.state
+    return {**staged.state, "generation": staged.state["generation"] + 1, "resume": {}, "heads": {}}

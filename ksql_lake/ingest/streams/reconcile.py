@@ -1,0 +1,173 @@
+"""Rows per day at the source against rows per day in the lake, and why they differ.
+
+The count is one bounded pull query (design, section 3). A pull query shows no offsets, so it finds that a day is short,
+not which row is missing; offsets are what the export itself goes by.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
+from ksql_lake.base.retry import until_answered
+from ksql_lake.ingest.streams.reading import EPOCH, event_times
+from ksql_lake.model.partitions import day_bounds, days_of, parse_day
+from ksql_lake.sources.ksqldb.client import Client, quote
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow
+from ksql_lake.sources.pace import POLL, Limits
+from ksql_lake.store import metadata
+
+
+@dataclass(frozen=True)
+class DayCount:
+    """Rows of one day here and there; `reason` says why they differ, `explained` whether that is as it should be."""
+
+    day: dt.date
+    source: int
+    lake: int
+    reason: str = ""
+    explained: bool = True
+
+    def __str__(self) -> str:
+        same = "equal" if not self.reason else self.reason
+        return f"{self.day}  source {self.source:>10,}  lake {self.lake:>10,}  {same}"
+
+
+@dataclass
+class SourceCount:
+    """Rows per day at the source; `newer`: those of them with a ROWTIME after the newest one in the lake."""
+
+    days: Counter[dt.date] = field(default_factory=Counter)
+    newer: Counter[dt.date] = field(default_factory=Counter)
+
+
+def reconcile(
+    client: Client, dataset: metadata.Dataset, days: Sequence[dt.date], limits: Limits
+) -> list[DayCount]:
+    """Count one stream at its source and compare, day by day; all days, or those given.
+
+    Raises:
+        SourceError: the feed was never exported, or is no stream.
+        LakeError: the source could not be counted.
+    """
+    state = metadata.load(dataset)
+    if state is None or dataset.kind != "stream":
+        raise SourceError(f"{dataset.feed}: only a stream that was exported before can be reconciled")
+    lake: Counter[dt.date] = Counter()
+    for file in state["files"]:
+        day = parse_day(file["partition"])
+        if file["generation"] == state["generation"] and day is not None:
+            lake[day] += file["rows"]
+    # The resume points too: retention may have taken the newest files, and what was read once is no news.
+    known = [f["rowtime_max"] for f in state["files"] if f["generation"] == state["generation"]]
+    newest = max([*known, *(anchor["rowtime"] for anchor in state["resume"].values())], default=-1)
+    source = until_answered(lambda: _count(client, state, days, newest, limits), limits.retry, lambda _: None)
+    chosen = lake if not days else Counter({day: lake[day] for day in days})
+    return compare(source, chosen, exported_whole=bool(state["resume"]), removed=_removed(state))
+
+
+def _removed(state: metadata.State) -> Counter[dt.date]:
+    """Rows per day that were taken out here (retention, erasure), or that a check set aside."""
+    found: Counter[dt.date] = Counter()
+    for entry in state.get("quarantine", ()):
+        day = parse_day(entry["partition"])
+        if entry["generation"] == state["generation"] and day is not None:
+            found[day] += entry["rows"]
+    for partition, entry in state.get("removed", {}).items():
+        day = parse_day(partition)
+        if day is not None:
+            found[day] += sum(entry.values())
+    return found
+
+
+def compare(
+    source: SourceCount, lake: Mapping[dt.date, int], *, exported_whole: bool, removed: Mapping[dt.date, int]
+) -> list[DayCount]:
+    """Why the days differ, oldest first.
+
+    Args:
+        exported_whole: False for a feed that only `--date` runs have filled so far.
+        removed: rows of each day that retention or an erasure took out of the lake, or a check set aside.
+    """
+    oldest = min((day for day, rows in source.days.items() if rows), default=None)
+    found = []
+    for day in sorted({*source.days, *lake}):
+        there, here, newer = source.days.get(day, 0), lake.get(day, 0), source.newer.get(day, 0)
+        at_the_edge = oldest is None or day <= oldest
+        reason, explained = _reason(there, here, newer, at_the_edge, exported_whole, removed.get(day, 0))
+        found.append(DayCount(day, there, here, reason, explained))
+    return found
+
+
+def _reason(
+    there: int, here: int, newer: int, at_the_edge: bool, exported_whole: bool, removed: int
+) -> tuple[str, bool]:
+    if there == here:
+        return "", True
+    if here > there:
+        more = here - there
+        if at_the_edge:
+            return f"{more:,} expired at the source, the lake keeps them", True
+        return f"{more:,} more in the lake than at the source; look with metadata_utils.py --verify --deep", False
+    missing = there - here
+    if not exported_whole and not here:
+        return f"{missing:,} not exported: only --date runs so far, and none of this day", True
+    if missing <= newer:
+        return f"{missing:,} newer than the last export", True
+    if missing <= newer + removed:
+        return f"{removed:,} removed here by retention or erasure, or set aside", True
+    return (
+        f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they came late and land with the "
+        "next export; if they stay, report it"
+    ), False
+
+
+def _count(
+    client: Client, state: metadata.State, days: Sequence[dt.date], newest: int, limits: Limits
+) -> SourceCount:
+    source = client.resolve(state["source"], "stream")
+    column, zone = state["timestamp_column"], state["timezone"]
+    name = next((n for n, _ in source.fields if n == column), None) or next(
+        (n for n, _ in source.fields if column and n.upper() == column.upper()), None
+    )
+    sql = f"SELECT ROWTIME{f', {quote(name)}' if name else ''} FROM {quote(source.name)}"
+    if days and column is None:
+        bounds = [day_bounds(day, zone) for day in days]
+        sql += f" WHERE ROWTIME >= {min(b for b, _ in bounds)} AND ROWTIME < {max(b for _, b in bounds)}"
+    count, closed, heard = SourceCount(), False, time.monotonic()
+    with client.query(f"{sql};", earliest=True) as answer:
+        decoder = Decoder(answer.columns)
+        while (lines := answer.read(POLL)) != b"":
+            if lines is None:
+                if time.monotonic() - heard > limits.first_row:
+                    raise AnswerCut(f"{source.name}: no more rows within {limits.first_row:.0f} s")
+                continue
+            heard = time.monotonic()
+            for element in decoder.decode(lines):
+                if isinstance(element, pa.RecordBatch):
+                    _add(count, element, [c.name for c in answer.columns[1:]], column, zone, newest)
+                elif isinstance(element, ErrorRow):
+                    raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
+                closed |= isinstance(element, ArrayEnd)
+        if not closed or not answer.same_connection_info():
+            raise AnswerCut(f"{source.name}: the count ended early; the server went away")
+    if days:
+        count.days = Counter({day: count.days[day] for day in days})
+    return count
+
+
+def _add(
+    count: SourceCount, batch: pa.RecordBatch, names: Sequence[str], column: str | None, zone: str, newest: int
+) -> None:
+    rowtimes = batch.column(0).to_numpy(zero_copy_only=False)
+    days = days_of(event_times(batch, 1, names, rowtimes, column, "reconcile"), zone)
+    for counter, chosen in ((count.days, days), (count.newer, days[rowtimes > newest])):
+        for day, rows in zip(*np.unique(chosen, return_counts=True), strict=True):
+            counter[EPOCH + dt.timedelta(days=int(day))] += int(rows)

@@ -1,0 +1,192 @@
+"""One export of one stream: what `reading` staged becomes files, resume points and coverage, every event once."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ksql_lake.base.errors import SourceError
+from ksql_lake.base.files import remove_tree
+from ksql_lake.base.retry import until_answered
+from ksql_lake.ingest.staged import Outcome, Staged
+from ksql_lake.ingest.streams.reading import Attempt, StreamExport, StreamJob, origin, resume_points
+from ksql_lake.model.checks import Result
+from ksql_lake.model.columns import record_schema
+from ksql_lake.model.coverage import merge
+from ksql_lake.quality.checker import Occasion, judge, results
+from ksql_lake.sources.ksqldb.client import Client
+from ksql_lake.store import metadata
+from ksql_lake.store.writer import StagedFile
+
+
+def empty_state(source: str, timezone: str, timestamp_column: str | None, now: str) -> metadata.State:
+    """The state of a stream that was never exported, in the order a reader of the file expects."""
+    return {
+        "source": source,
+        "type": "stream",
+        "storage_mode": "append",
+        "format": "parquet",
+        "partitioning": "date",
+        "last_export": None,
+        "total_records": 0,
+        "total_size_mb": 0.0,
+        "partitions": [],
+        "schema_version": "1.0",
+        "created_at": now,
+        "sequence": 0,
+        "run": None,
+        "timezone": timezone,
+        "timestamp_column": timestamp_column,
+        "columns": [],
+        "generation": 1,
+        "resume": {},
+        "heads": {},
+        "coverage": {},
+        "findings": [],
+        "last_run": None,
+        "files": [],
+    }
+
+
+def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+    """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
+
+    Args:
+        state: the feed's state; it becomes the new one.
+        now: the present time as ISO 8601 text.
+
+    Raises:
+        LakeError: nothing was staged, and why.
+    """
+    outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
+    _refuse_moved_days(job, state)
+    source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
+    export = StreamExport(client, job, source, state)
+    recreated = False
+    try:
+        if not state["resume"] and client.is_empty(source.name):
+            outcome.notes.append("the stream is empty")
+        else:
+            recreated = export.read()
+        export.drop_unverified()
+        outcome.checks = _verdict(job, export, now(), recreated)
+        export.findings += judge(job.dataset.feed, outcome.checks)
+        return _staged(job, export, outcome, now(), recreated)
+    except BaseException:
+        remove_tree(job.dataset.staging / export.run)
+        raise
+
+
+def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) -> list[Result]:
+    """What the checks say of the attempts that count."""
+    part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
+    state = export.state
+    newest = max((f["rowtime_max"] for f in [*state["files"], *state.get("quarantine", ())]), default=None)
+    occasion = Occasion(dt.datetime.fromisoformat(now), job.usual_rows, newest, part)
+    return results(job.checks, [attempt.checker for attempt in export.attempts], occasion)
+
+
+def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
+    for key, wanted in (("timezone", job.timezone), ("timestamp_column", job.timestamp_column)):
+        if state[key] != wanted:
+            raise SourceError(
+                f"{job.dataset.feed}: {key} was {state[key]} at the first export and is {wanted} now, which would "
+                "put events of one day in two; change the feed back, or archive it and add a new one"
+            )
+
+
+def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, recreated: bool) -> Staged:
+    """The attempts that count, and the state that publishing them makes."""
+    state = export.state
+    moves = _set_aside(job, export, outcome, now)
+    for attempt in export.attempts:
+        for file in attempt.files:
+            target = job.dataset.directory / file.partition / file.name
+            moves.append(metadata.Move.of(job.dataset, file.staged, target))
+            state["files"].append(_file_entry(job, state, file, now))
+            outcome.files += 1
+            outcome.bytes += file.bytes
+        outcome.rows += attempt.rows
+    _advance(job, export, state)
+    outcome.offsets = _spans(export.attempts)
+    outcome.findings += export.findings
+    outcome.notes += export.notes
+    outcome.retries += export.retries
+    base = state["sequence"]
+    state["sequence"], state["last_export"] = base + 1, now
+    state["run"] = export.run
+    state["findings"] = [{"at": now, "message": message} for message in export.findings]
+    state["last_run"] = {
+        "ended": now,
+        "rows": export.rows,
+        "files": outcome.files,
+        "result": "findings" if export.findings else "ok",
+    }
+    if outcome.checks or "checks" in state:
+        state["checks"] = [asdict(result) for result in outcome.checks]
+    record_schema(state, now)
+    metadata.summarise(state)
+    return Staged(export.run, base, tuple(moves), state, outcome, recreated)
+
+
+def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
+    """Count in the rows that the checks set aside; the renames of their files."""
+    state, moves = export.state, []
+    common = {
+        **job.writer.codec, "generation": state["generation"], "run": job.run,
+        "origin": origin(job), "schema_version": state["schema_version"], "exported_at": now,
+    }
+    for number, attempt in enumerate(export.attempts):
+        renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}", common)
+        moves += renames
+        if entries:
+            state["quarantine"] = [*state.get("quarantine", ()), *entries]
+        outcome.quarantined += attempt.aside.rows
+    return moves
+
+
+def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
+    """Kafka partition -> first and last offset that was exported."""
+    spans: dict[str, list[int]] = {}
+    for partition, (low, high, _) in (item for a in attempts for file in a.files for item in file.offsets.items()):
+        before = spans.get(str(partition), [low, high])
+        spans[str(partition)] = [min(before[0], low), max(before[1], high)]
+    return dict(sorted(spans.items(), key=lambda item: int(item[0])))
+
+
+def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> None:
+    anchors = export.attempts[-1].anchors if export.attempts else export.base
+    covered = state["coverage"].setdefault(str(state["generation"]), {})
+    # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
+    state["heads"] = resume_points({**export.sieve.heads, **export.sieve.new_heads})
+    if not job.days:
+        state["resume"] = resume_points(anchors)
+        for partition, anchor in anchors.items():
+            beyond = covered.get(str(partition), {}).get("beyond", [])
+            covered[str(partition)] = {"upto": anchor.offset, "beyond": merge(beyond, [], anchor.offset)}
+        return
+    for attempt in export.attempts:
+        for partition, added in attempt.ranges.items():
+            entry = covered.setdefault(str(partition), {"upto": -1, "beyond": []})
+            entry["beyond"] = merge(entry["beyond"], added, entry["upto"])
+
+
+def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: str) -> dict[str, Any]:
+    return {
+        "path": f"{file.partition}/{file.name}",
+        "partition": file.partition,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "crc32": file.crc32,
+        **job.writer.codec,
+        "rowtime_min": file.rowtime_min,
+        "rowtime_max": file.rowtime_max,
+        "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},
+        "generation": state["generation"],
+        "run": job.run,
+        "origin": origin(job),
+        "schema_version": state["schema_version"],
+        "exported_at": now,
+    }

@@ -1,0 +1,76 @@
+"""A changelog folded to the latest row per key, on disk: a changelog is far longer than its table."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from ksql_lake.sources.ksqldb.rows import Tombstone
+
+
+class Fold:
+    """Rows go to a spill file in the order they come; SQLite keeps which one is the latest of each key.
+
+    Args:
+        directory: an existing directory for the two spill files.
+        schema: the schema of the batches.
+        keys: positions of the key columns, windows included.
+    """
+
+    def __init__(self, directory: Path, schema: pa.Schema, keys: Sequence[int]) -> None:
+        self.keys = list(keys)
+        self.count = 0
+        self.spill = directory / "changelog.arrow"
+        self.database = sqlite3.connect(directory / "latest.sqlite", isolation_level=None)
+        self.database.execute("PRAGMA journal_mode = OFF")
+        self.database.execute("PRAGMA synchronous = OFF")
+        self.database.execute("CREATE TABLE latest (key TEXT PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+        self.writer = pa.ipc.new_file(str(self.spill), schema)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        columns = [batch.column(i).to_pylist() for i in self.keys]
+        keys = (_key(values) for values in zip(*columns, strict=True))
+        self.database.execute("BEGIN")
+        positions = range(self.count, self.count + len(batch))
+        self.database.executemany("INSERT OR REPLACE INTO latest VALUES (?, ?)", zip(keys, positions, strict=True))
+        self.database.execute("COMMIT")
+        self.writer.write_batch(batch)
+        self.count += len(batch)
+
+    def remove(self, tombstone: Tombstone) -> None:
+        key = _key(tuple(tombstone.columns[i] for i in self.keys))
+        self.database.execute("DELETE FROM latest WHERE key = ?", (key,))
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The latest rows, in the order they came. Ends the fold."""
+        self.writer.close()
+        with pa.memory_map(str(self.spill)) as source:
+            reader = pa.ipc.open_file(source)
+            start = 0
+            for i in range(reader.num_record_batches):
+                batch = reader.get_batch(i)
+                end = start + len(batch)
+                rows = [
+                    row - start
+                    for (row,) in self.database.execute(
+                        "SELECT row FROM latest WHERE row >= ? AND row < ? ORDER BY row", (start, end)
+                    )
+                ]
+                if rows:
+                    yield batch.take(pa.array(rows, pa.int64()))
+                start = end
+
+    def prepare(self) -> None:
+        """Index the latest rows by position; call once, before `batches`."""
+        self.database.execute("CREATE INDEX by_row ON latest (row)")
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def _key(values: tuple[object, ...]) -> str:
+    return json.dumps([str(value) if value is not None else None for value in values], ensure_ascii=False)

@@ -1,0 +1,363 @@
+"""One export of one table: a whole snapshot under the next version number, or nothing.
+
+A pull query is believed only when its array is closed, its last HTTP chunk came, no error row was in it,
+no key came twice, and the same server still answers on the same connection. What a pull query cannot read
+is read as a changelog and folded to the latest row per key.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ksql_lake import __version__
+from ksql_lake.base.arrays import mask
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.base.files import make_dirs, remove_tree
+from ksql_lake.base.retry import until_answered
+from ksql_lake.ingest.staged import Outcome, Staged
+from ksql_lake.ingest.tables.fold import Fold
+from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.model.checks import Check
+from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
+from ksql_lake.model.partitions import version_path
+from ksql_lake.model.types import Column
+from ksql_lake.quality.checker import Checker, Occasion, judge, results
+from ksql_lake.quality.keys import KeyHashes
+from ksql_lake.quality.quarantine import Aside
+from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
+from ksql_lake.sources.pace import POLL, Limits
+from ksql_lake.store import metadata
+from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
+
+RESERVED = ("version",)
+WINDOW_KEYS = ("WINDOWSTART", "WINDOWEND")
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """What to export and how; `max_shrink` is the share of rows a new version may have less than the last."""
+
+    dataset: metadata.Dataset
+    source: str
+    run: str
+    limits: Limits = Limits()
+    writer: WriterOptions = WriterOptions()
+    max_shrink: float = 0.5
+    allow_shrink: bool = False
+    batch_size: int = 10_000
+    progress: Callable[[int], None] = lambda rows: None
+    forbidden_columns: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    usual_rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole copy of the table, staged; `rows` are those the table answered with, set aside or not."""
+
+    files: list[StagedFile]
+    rows: int
+    checker: Checker
+    aside: Aside
+
+
+class Sink:
+    """Takes the rows of one try at a copy: past the checks into the files of the next version, or aside.
+
+    Args:
+        columns: the header's columns.
+    """
+
+    def __init__(self, job: TableJob, state: metadata.State, columns: list[Column]) -> None:
+        self.job, self.state, self.rows = job, state, 0
+        self.erased = lasting(job.dataset, state)
+        state["columns"], state["schema_version"] = evolve(
+            job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
+        )
+        recorded = state["columns"]
+        positions = {column.name: i for i, column in enumerate(columns)}
+        self._positions = [positions[column["name"]] for column in recorded]
+        self._schema = schema_of(recorded)
+        self._partition = version_path(state["last_version"] + 1)
+        names = {column["name"]: column["disk_name"] for column in recorded}
+        self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
+        directory, footer = job.dataset.staging / job.run, {"ksql_lake": _footer(job, state)}
+        self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
+        self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """The next rows of the answer."""
+        arrays = [batch.column(position) for position in self._positions]
+        made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        erased = later(self.erased, made)
+        made = made if erased is None else made.filter(mask(~erased))
+        day = self.job.run[:8]
+        bad = self._checker.look(made)
+        if bad is not None:
+            self._aside.write(bad, self._partition, day)
+            made = made.filter(mask(~bad.mask))
+        self._writer.write(made, self._partition, day)
+        self.rows += len(batch)
+        self.job.progress(len(batch))
+
+    def close(self) -> Snapshot:
+        """All rows came."""
+        self._aside.close()
+        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
+
+
+def empty_state(source: str, now: str) -> metadata.State:
+    """The state of a table that was never exported."""
+    return {
+        "source": source,
+        "type": "table",
+        "storage_mode": "overwrite",
+        "format": "parquet",
+        "partitioning": "version",
+        "last_export": None,
+        "total_records": 0,
+        "total_size_mb": 0.0,
+        "partitions": [],
+        "schema_version": "1.0",
+        "created_at": now,
+        "sequence": 0,
+        "run": None,
+        "current": None,
+        "last_version": 0,
+        "columns": [],
+        "findings": [],
+        "last_run": None,
+        "files": [],
+    }
+
+
+def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+    """Stage a whole copy of a table as its next version. Call with the feed's lock held, as for `stage_stream`.
+
+    Raises:
+        LakeError: nothing was staged, and why.
+    """
+    outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
+    source = until_answered(lambda: client.resolve(job.source, "table"), job.limits.retry, outcome.retried)
+    try:
+        snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, outcome.retried)
+        _refuse_shrunk(job, state, snapshot.rows)
+        occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
+        outcome.checks = results(job.checks, [snapshot.checker], occasion)
+        found = judge(job.dataset.feed, outcome.checks)
+        outcome.findings += found
+        return _staged(job, state, snapshot, outcome, found, now())
+    except BaseException:
+        remove_tree(job.dataset.staging / job.run)
+        raise
+
+
+def _read(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+    """One try at a whole copy; a cut throws away what was staged."""
+    directory = job.dataset.staging / job.run
+    remove_tree(directory)
+    make_dirs(directory)
+    if source.queryable and source.window != "SESSION":
+        try:
+            return _pull(client, job, source, state)
+        except KsqlError as error:
+            if isinstance(error, KsqlUnavailable) or "isn't queryable" not in str(error):
+                raise
+    return _changelog(client, job, source, state)
+
+
+def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+    with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
+        columns = _columns(job, answer, source)
+        keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
+        sink = Sink(job, state, columns)
+        decoder = Decoder(answer.columns, job.batch_size)
+        closed = False
+        deadline = time.monotonic() + job.limits.duration
+        heard = time.monotonic()
+        while (lines := answer.read(POLL)) != b"":
+            now = time.monotonic()
+            if lines is None:
+                if now - heard > job.limits.first_row or now > deadline:
+                    raise AnswerCut(f"{source.name}: no more rows within {job.limits.first_row:.0f} s")
+                continue
+            heard = now
+            for element in decoder.decode(lines):
+                if isinstance(element, pa.RecordBatch):
+                    sink.write(element)
+                    keys.add(element)
+                elif isinstance(element, ErrorRow):
+                    raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
+                elif isinstance(element, ArrayEnd):
+                    closed = True
+        if not closed:
+            raise AnswerCut(f"{source.name}: the answer ended without its closing bracket")
+        if not answer.same_connection_info():
+            raise AnswerCut(f"{source.name}: the server went away right after its answer, which may be a part only")
+    if keys.twice():
+        raise AnswerCut(f"{source.name}: a key came twice, as happens when a node fails in the middle")
+    return sink.close()
+
+
+def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+    with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;", earliest=True) as answer:
+        columns = _columns(job, answer, source)
+        keys = [i for i, column in enumerate(columns) if column.key]
+        if not keys:
+            raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
+        decoder = Decoder(answer.columns, job.batch_size)
+        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys)
+        try:
+            _fold_answer(answer, decoder, fold, job, source)
+            fold.prepare()
+            sink = Sink(job, state, columns)
+            for batch in fold.batches():
+                sink.write(batch)
+            return sink.close()
+        finally:
+            fold.close()
+
+
+def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, source: Source) -> None:
+    """Until the whole query is silent; a part is never believed."""
+    started = heard = time.monotonic()
+    longest = 0.0
+    while True:
+        lines = answer.read(POLL)
+        now = time.monotonic()
+        if lines == b"":
+            raise AnswerCut(f"{source.name}: the server ended a query that never ends")
+        elements = decoder.decode(lines) if lines else []
+        for element in elements:
+            if isinstance(element, pa.RecordBatch):
+                fold.add(element)
+            elif isinstance(element, Tombstone):
+                fold.remove(element)
+            elif isinstance(element, ErrorRow):
+                raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
+        if elements:  # older servers send an empty line every second: that is silence
+            if fold.count:
+                longest = max(longest, now - heard)
+            heard = now
+        wait = max(job.limits.idle, 3 * longest) if fold.count else job.limits.first_row
+        if now - heard >= wait:
+            return
+        if now - started > job.limits.duration:
+            raise KsqlError(f"{source.name}: its changelog did not fall silent within {job.limits.duration:.0f} s")
+
+
+def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
+    """The header's columns with their keys marked: push headers never mark them, DESCRIBE and windowType tell."""
+    refuse_forbidden(job.dataset.feed, answer.columns, job.forbidden_columns)
+    keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
+    return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
+
+
+def _footer(job: TableJob, state: metadata.State) -> str:
+    footer = {
+        "tool": __version__,
+        "feed": job.dataset.feed,
+        "source": job.source,
+        "created_at": state["created_at"],
+        "run": job.run,
+        "sequence": state["sequence"] + 1,
+        "version": f"v{state['last_version'] + 1}",
+        "schema_version": state["schema_version"],
+        "columns": state["columns"],
+    }
+    return json.dumps(footer, ensure_ascii=False)
+
+
+def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
+    if job.allow_shrink:
+        return
+    if rows == 0:
+        raise SourceError(
+            f"{job.source}: the table answered with no row at all; the lake keeps what it has. If it really is "
+            "empty, run again with --allow-shrink"
+        )
+    current = state["current"]
+    before = sum(f["rows"] for f in state["files"] if current and f["partition"] == current["path"])
+    if rows < before * (1 - job.max_shrink):
+        raise SourceError(
+            f"{job.source}: the table answered with {rows} rows, {current['version']} has {before}; a shrink of more "
+            f"than {job.max_shrink:.0%} is refused. If it is right, run again with --allow-shrink"
+        )
+
+
+def _staged(
+    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+) -> Staged:
+    """The snapshot as the next version: one rename, and the state that goes with it."""
+    number = state["last_version"] + 1
+    path = version_path(number)
+    directory = job.dataset.staging / job.run / "files" / path
+    make_dirs(directory)
+    moves = [metadata.Move.of(job.dataset, directory, job.dataset.directory / path)]
+    moves += _set_aside(job, state, snapshot.aside, now)
+    rows = sum(file.rows for file in snapshot.files)
+    state["files"] += [_file_entry(job, state, file, path, now) for file in snapshot.files]
+    base = state["sequence"]
+    state |= {
+        "sequence": base + 1,
+        "run": job.run,
+        "last_export": now,
+        "last_version": number,
+        "current": {"version": f"v{number}", "path": path},
+        "findings": [{"at": now, "message": message} for message in found],
+        "last_run": {
+            "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
+        },
+    }
+    if outcome.checks or "checks" in state:
+        state["checks"] = [asdict(result) for result in outcome.checks]
+    record_schema(state, now)
+    metadata.summarise(state)
+    outcome.rows, outcome.files, outcome.version = rows, len(snapshot.files), f"v{number}"
+    outcome.quarantined = snapshot.aside.rows
+    outcome.bytes = sum(file.bytes for file in snapshot.files)
+    return Staged(job.run, base, tuple(moves), state, outcome)
+
+
+def _set_aside(job: TableJob, state: metadata.State, aside: Aside, now: str) -> list[metadata.Move]:
+    """Count in the rows that the checks set aside; those of versions that are gone go for good."""
+    there = {file["partition"] for file in state["files"]}
+    kept, moves = [], []
+    for number, entry in enumerate(state.get("quarantine", ())):
+        if entry["partition"] in there:
+            kept.append(entry)
+        else:
+            retired = job.dataset.staging / job.run / "retired" / f"{number}.parquet"
+            make_dirs(retired.parent)
+            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry["path"], retired))
+    common = {
+        **job.writer.codec, "run": job.run, "origin": "export",
+        "schema_version": state["schema_version"], "exported_at": now,
+    }
+    renames, entries = aside.publish(job.dataset, job.run, common)
+    if "quarantine" in state or entries:
+        state["quarantine"] = kept + entries
+    return moves + renames
+
+
+def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: str, now: str) -> dict[str, Any]:
+    return {
+        "path": f"{path}/{file.name}",
+        "partition": path,
+        "rows": file.rows,
+        "bytes": file.bytes,
+        "crc32": file.crc32,
+        **job.writer.codec,
+        "run": job.run,
+        "origin": "export",
+        "schema_version": state["schema_version"],
+        "exported_at": now,
+    }

@@ -1,0 +1,61 @@
+"""Which small files of a day that is over belong together: decided from metadata alone, no file is opened."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ksql_lake.model.partitions import parse_day
+from ksql_lake.store.metadata import State
+
+TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Files of one day and one generation that become one."""
+
+    partition: str
+    generation: int
+    files: tuple[dict[str, Any], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(file["rows"] for file in self.files)
+
+
+def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
+    """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
+
+    Files of rows that were set aside at first stay as they are: each says since when the lake has its rows.
+
+    Args:
+        today: the present time, with a time zone.
+        target: bytes; a file of half of it or more is left alone.
+    """
+    last = today.astimezone(ZoneInfo(state["timezone"])).date() - dt.timedelta(days=older_than)
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for file in state["files"]:
+        day = parse_day(file["partition"])
+        small = file["bytes"] < target // 2 and file.get("origin") != "quarantine"
+        if day is not None and day <= last and small:
+            groups[(file["partition"], file["generation"])].append(file)
+    merges = []
+    for (partition, generation), files in sorted(groups.items(), key=lambda group: group[0]):
+        for some in _up_to(files, target):
+            if len(some) > 1:
+                merges.append(Merge(partition, generation, tuple(some)))
+    return merges
+
+
+def _up_to(files: Sequence[dict[str, Any]], target: int) -> list[list[dict[str, Any]]]:
+    bins: list[list[dict[str, Any]]] = [[]]
+    for file in files:
+        if bins[-1] and sum(f["bytes"] for f in bins[-1]) + file["bytes"] > target:
+            bins.append([])
+        bins[-1].append(file)
+    return bins

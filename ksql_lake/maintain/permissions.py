@@ -1,0 +1,50 @@
+"""Who may read a feed: 750 and 640 for restricted feeds, 755 and 644 for open ones, whatever was done since."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksql_lake.store.metadata import QUARANTINE, Dataset
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A directory or file whose mode is not what the feed's access says."""
+
+    path: Path
+    found: int
+    wanted: int
+
+    def __str__(self) -> str:
+        return f"{self.path}: mode {self.found:o}, expected {self.wanted:o}; mend: manage_feeds.py permissions --apply"
+
+
+def drift(dataset: Dataset) -> Iterator[Drift]:
+    """Every directory and file of a feed with another mode, in quarantine too; links are passed over."""
+    for top in (dataset.directory, dataset.lake / QUARANTINE / dataset.feed):
+        if top.is_dir():
+            yield from _drift(dataset, top)
+
+
+def _drift(dataset: Dataset, top: Path) -> Iterator[Drift]:
+    for path in (top, *sorted(top.rglob("*"))):
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            continue
+        wanted = dataset.dir_mode if stat.S_ISDIR(status.st_mode) else dataset.file_mode
+        found = stat.S_IMODE(status.st_mode)
+        if found != wanted:
+            yield Drift(path, found, wanted)
+
+
+def apply(drifts: Iterator[Drift] | list[Drift]) -> int:
+    """Set the modes right; returns how many."""
+    count = 0
+    for one in drifts:
+        os.chmod(one.path, one.wanted)
+        count += 1
+    return count

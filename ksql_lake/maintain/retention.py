@@ -1,0 +1,234 @@
+"""What is too old to stay, decided first and told with reasons, then moved into the trash.
+
+`plan` is a pure function of what the metadata says, the feed's rule and the time. Nothing else in the lake
+decides: a file that no metadata owns is never touched. Rows that checks set aside belong to their day of a stream.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ksql_lake.model.partitions import parse_day, parse_version
+from ksql_lake.store import trash
+from ksql_lake.store.metadata import QUARANTINE, Dataset, State
+
+GUARDS = ("clock", "stale", "amount")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a feed keeps. `None` keeps for ever. `allow` names the guards (`GUARDS`) an operator has lifted.
+
+    Args:
+        days: streams: a day goes when it ended more than so many days ago.
+        versions: tables: so many of the newest versions stay, besides the current and the pinned ones.
+        max_share: of the feed's bytes; a plan that would take more is refused.
+    """
+
+    days: int | None = None
+    versions: int | None = None
+    max_share: float = 0.3
+    allow: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one partition, and why."""
+
+    partition: str
+    goes: bool
+    reason: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions about one feed, oldest first. With a refusal nothing goes, whatever the decisions say."""
+
+    feed: str
+    decisions: tuple[Decision, ...]
+    refusal: str | None = None
+
+    @property
+    def going(self) -> tuple[Decision, ...]:
+        return () if self.refusal else tuple(decision for decision in self.decisions if decision.goes)
+
+    @property
+    def rows(self) -> int:
+        return sum(decision.rows for decision in self.going)
+
+    @property
+    def bytes(self) -> int:
+        return sum(decision.bytes for decision in self.going)
+
+
+def plan(feed: str, state: State, rule: Rule, now: dt.datetime) -> Plan:
+    """What goes, what stays, and why.
+
+    Args:
+        now: the present time, with a time zone.
+    """
+    if state["type"] == "table":
+        decisions = _versions(state, rule.versions)
+    else:
+        decisions = _days(state, rule.days, now)
+    return Plan(feed, tuple(decisions), _refusal(feed, state, decisions, rule, now))
+
+
+def _partitions(state: State) -> dict[str, tuple[int, int]]:
+    """Rows and bytes of each partition, in the order of the metadata."""
+    found: dict[str, tuple[int, int]] = {entry["path"]: (0, 0) for entry in state["partitions"]}
+    _count(state["files"], found)
+    return found
+
+
+def _set_aside(state: State) -> dict[str, tuple[int, int]]:
+    """Rows and bytes in quarantine, by partition."""
+    found: dict[str, tuple[int, int]] = {}
+    _count(state.get("quarantine", ()), found)
+    return found
+
+
+def _count(files: Iterable[Mapping[str, Any]], found: dict[str, tuple[int, int]]) -> None:
+    for file in files:
+        rows, size = found.get(file["partition"], (0, 0))
+        found[file["partition"]] = (rows + file["rows"], size + file["bytes"])
+
+
+def _days(state: State, keep: int | None, now: dt.datetime) -> list[Decision]:
+    today = now.astimezone(ZoneInfo(state["timezone"])).date()
+    partitions, aside = _partitions(state), _set_aside(state)
+    decisions = []
+    for path in sorted({*partitions, *aside}):
+        (rows, size), (rows_aside, size_aside) = partitions.get(path, (0, 0)), aside.get(path, (0, 0))
+        day = parse_day(path)
+        if keep is None:
+            goes, reason = False, "no retention_days"
+        elif day is None:
+            goes, reason = False, "not a day of ours"
+        else:
+            age = (today - day).days
+            goes = age > keep
+            reason = f"{age} days old, {keep} are kept" if age >= 0 else f"{-age} days in the future"
+        if path in aside:
+            reason += f"; {rows_aside:,} of its rows set aside"
+        decisions.append(Decision(path, goes, reason, rows + rows_aside, size + size_aside))
+    return decisions
+
+
+def _versions(state: State, keep: int | None) -> list[Decision]:
+    partitions = _partitions(state)
+    current = (state["current"] or {}).get("path")
+    pinned = set(state.get("pinned", ()))
+    numbers = sorted((number for path in partitions if (number := parse_version(path)) is not None), reverse=True)
+    newest = set(numbers[:keep])
+    decisions = []
+    for path, (rows, size) in partitions.items():
+        number = parse_version(path)
+        goes = False
+        if keep is None:
+            reason = "no retention_versions"
+        elif number is None:
+            reason = "not a version of ours"
+        elif path == current:
+            reason = "the current version"
+        elif f"v{number}" in pinned:
+            reason = "pinned"
+        elif number in newest:
+            reason = "the newest version" if number == numbers[0] else f"one of the newest {keep}"
+        else:
+            goes, reason = True, f"{sum(other > number for other in numbers)} newer versions, {keep} are kept"
+        decisions.append(Decision(path, goes, reason, rows, size))
+    return decisions
+
+
+def _refusal(feed: str, state: State, decisions: list[Decision], rule: Rule, now: dt.datetime) -> str | None:
+    """Why the plan as a whole must not be carried out; None when it may."""
+    going = [decision for decision in decisions if decision.goes]
+    if not going:
+        return None
+    return (
+        ("clock" not in rule.allow and _behind(feed, state, now))
+        or ("stale" not in rule.allow and _stale(feed, state, rule, now))
+        or ("amount" not in rule.allow and _too_much(feed, decisions, going, rule))
+        or None
+    )
+
+
+def _behind(feed: str, state: State, now: dt.datetime) -> str | None:
+    last = state["last_export"]
+    if last and _moment(last) > now:
+        return f"{feed}: the last export was at {last}, which this machine's clock has not reached yet; set the clock"
+    # Days of the lake only: a time that cannot be is a good reason to set a row aside.
+    days = [day for path in _partitions(state) if (day := parse_day(path)) is not None]
+    if state["type"] == "table" or not days:
+        return None
+    today = now.astimezone(ZoneInfo(state["timezone"])).date()
+    if max(days) <= today:
+        return None
+    return (
+        f"{feed}: its newest day is {max(days)} and today is {today}: is this machine's clock right? If the events are "
+        "wrong and the clock is right: python manage_feeds.py retention --allow clock"
+    )
+
+
+def _stale(feed: str, state: State, rule: Rule, now: dt.datetime) -> str | None:
+    last = state["last_export"]
+    if state["type"] == "table" or not last or rule.days is None or now - _moment(last) <= dt.timedelta(days=rule.days):
+        return None
+    return (
+        f"{feed}: its last good export was at {last}, longer ago than the {rule.days} days it keeps, so that all of it "
+        "would go and nothing new come; export it again, or: python manage_feeds.py retention --allow stale"
+    )
+
+
+def _too_much(feed: str, decisions: list[Decision], going: list[Decision], rule: Rule) -> str | None:
+    # One partition is what a night takes, also where a feed keeps so few that one is a large share.
+    total = sum(decision.bytes for decision in decisions)
+    share = sum(decision.bytes for decision in going) / total if total else 1.0
+    if len(going) <= 1 or share <= rule.max_share:
+        return None
+    return (
+        f"{feed}: {len(going)} of {len(decisions)} partitions, {share:.0%} of its bytes, would go, and "
+        f"{rule.max_share:.0%} is the most at a time; look at: python manage_feeds.py retention "
+        f"--dry-run, then say --max-delete {min(int(share * 100) + 1, 100)}"
+    )
+
+
+def _moment(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+def apply(dataset: Dataset, state: State, decided: Plan, run: str, *, now: str, by: str) -> list[Path]:
+    """Move what goes into the trash. Call with the feed's lock held, on the state that the plan was made from.
+
+    Returns:
+        Partitions that stay because a link stands in their way.
+    """
+    wanted = {decision.partition for decision in decided.going}
+    held = _set_aside(state) if dataset.kind == "stream" else {}
+    closed = _leads_out(dataset.lake / QUARANTINE, dataset.feed)
+    linked = {path for path in wanted if _leads_out(dataset.directory, path) or (closed and path in held)}
+    wanted -= linked
+    if wanted:
+        what = f"retention: {len(wanted)} partitions into the trash"
+        trash.put(dataset, state, wanted, run, now=now, by=by, what=what, why="retention")
+    return [dataset.directory / partition for partition in sorted(linked)]
+
+
+def _leads_out(top: Path, partition: str) -> bool:
+    """Whether a part of the way to a partition is a symbolic link: what it points to may not be ours."""
+    path = top
+    if top.is_symlink():
+        return True
+    for part in Path(partition).parts:
+        path /= part
+        if path.is_symlink():
+            return True
+    return path.is_dir() and any(entry.is_symlink() for entry in path.iterdir())

@@ -1,0 +1,70 @@
+"""The versions of a table: which there are, which one is read, which ones must stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ksql_lake.base.errors import SourceError
+from ksql_lake.model.partitions import parse_version, version_path
+from ksql_lake.store import metadata
+from ksql_lake.store.metadata import Dataset, State
+
+
+@dataclass(frozen=True)
+class Version:
+    """One snapshot of a table."""
+
+    name: str
+    rows: int
+    size_mb: float
+    exported_at: str
+    current: bool
+    pinned: bool
+
+
+def versions(state: State) -> list[Version]:
+    """The versions that are in the lake, oldest first."""
+    current = (state["current"] or {}).get("version")
+    return [
+        Version(name, p["records"], p["size_mb"], p["exported_at"], name == current, name in state.get("pinned", ()))
+        for p in state["partitions"]
+        if (name := f"v{parse_version(p['path'])}")
+    ]
+
+
+def rollback(dataset: Dataset, state: State, version: str, run: str, *, now: str, by: str) -> bool:
+    """Make another version the current one; False when it is already. Call with the feed's lock held.
+
+    Raises:
+        SourceError: there is no such version; names those there are.
+    """
+    _existing(dataset, state, version)
+    before = state["current"]["version"]
+    if before == version:
+        return False
+    state["current"] = {"version": version, "path": version_path(int(version[1:]))}
+    metadata.amend(dataset, run, state, (), now=now, by=by, what=f"rollback: current is {version}, was {before}")
+    return True
+
+
+def pin(dataset: Dataset, state: State, version: str, run: str, *, pinned: bool, now: str, by: str) -> bool:
+    """Keep a version against retention, or let it go; False when that is so already. Call with the lock held.
+
+    Raises:
+        SourceError: there is no such version; names those there are.
+    """
+    _existing(dataset, state, version)
+    before = set(state.get("pinned", ()))
+    after = before | {version} if pinned else before - {version}
+    if after == before:
+        return False
+    state["pinned"] = sorted(after, key=lambda name: int(name[1:]))
+    word = "pin" if pinned else "unpin"
+    metadata.amend(dataset, run, state, (), now=now, by=by, what=f"{word}: {version}")
+    return True
+
+
+def _existing(dataset: Dataset, state: State, version: str) -> None:
+    there = [known.name for known in versions(state)]
+    if version not in there:
+        raise SourceError(f"{dataset.feed}: has no version {version}; there are {', '.join(there) or 'none'}")

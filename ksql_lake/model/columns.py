@@ -1,0 +1,118 @@
+"""The columns of a feed over time: what the source has now against what the lake holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ksql_lake.base.errors import SchemaError
+from ksql_lake.model.partitions import disk_names
+from ksql_lake.model.types import Column, SqlType, arrow_schema, parse_type
+
+Recorded = dict[str, Any]
+
+
+def evolve(feed: str, recorded: Sequence[Recorded], now: Sequence[Column], reserved: Sequence[str],
+           version: str) -> tuple[list[Recorded], str]:
+    """The recorded columns extended by new ones, and the schema version they make.
+
+    Args:
+        recorded: the columns of the metadata, oldest first; empty for a new feed.
+        now: the columns of the query header.
+        reserved: partition keys and pseudo columns, which win over a column of that name in any case.
+        version: the schema version so far, such as "1.0".
+
+    Raises:
+        SchemaError: a column is gone or has another type; names it and the way out.
+    """
+    present = {column.name: column for column in now}
+    for old in recorded:
+        column = present.get(old["name"])
+        if column is None:
+            raise SchemaError(f"{feed}: column {old['name']} is gone from the source; {_way_out()}")
+        if str(column.type) != old["ksql_type"]:
+            raise SchemaError(
+                f"{feed}: column {old['name']} was {old['ksql_type']} and is {column.type} now, which plain readers "
+                f"of a mixed directory cannot follow; {_way_out()}"
+            )
+    known = {old["name"] for old in recorded}
+    added = [column for column in now if column.name not in known]
+    if recorded and added:
+        major, minor = version.split(".")
+        version = f"{major}.{int(minor) + 1}"
+    frozen = {old["name"]: old["disk_name"] for old in recorded}
+    names = disk_names([*frozen, *(column.name for column in added)], reserved, frozen)
+    types = arrow_schema(added)
+    return [
+        *recorded,
+        *(
+            {
+                "name": column.name,
+                "disk_name": names[column.name],
+                "ksql_type": str(column.type),
+                "arrow_type": str(types.field(i).type),
+                "key": column.key,
+                "since": version,
+            }
+            for i, column in enumerate(added)
+        ),
+    ], version
+
+
+def _way_out() -> str:
+    return "change it back, or archive this feed and add a new one under another name (its data stay)"
+
+
+def record_schema(state: Recorded, now: str) -> None:
+    """Note in the metadata since when which columns are there; one entry for each schema version."""
+    history = state.setdefault("schema_history", [])
+    version = state["schema_version"]
+    if state["columns"] and (not history or history[-1]["version"] != version):
+        added = [f"{c['disk_name']} {c['ksql_type']}" for c in state["columns"] if c["since"] == version]
+        history.append({"version": version, "at": now, "added": added})
+
+
+def refuse_forbidden(feed: str, columns: Sequence[Column], forbidden: Sequence[str]) -> None:
+    """Stop before anything is read when the source carries a column that this feed must never hold.
+
+    Args:
+        forbidden: names in any case; `ip_address` stands for every field of that name at any depth,
+            `customer.ip_address` for the one in that STRUCT.
+
+    Raises:
+        SchemaError: names the columns.
+    """
+    carried = {path for column in columns for path in _paths(column.name, column.type)}
+    found = [name for name in forbidden if any(f".{path}".endswith(f".{name.upper()}") for path in carried)]
+    if found:
+        raise SchemaError(
+            f"{feed}: the source carries {', '.join(found)}, which forbidden_columns of the feed rules out; nothing "
+            "was read. Take it out of the source, or of forbidden_columns"
+        )
+
+
+def _paths(name: str, kind: SqlType) -> list[str]:
+    """The dotted upper-case names of a column and of the fields inside it."""
+    found = [name.upper()]
+    for inner, type_ in kind.fields:
+        found += _paths(f"{name}.{inner}", type_)
+    return found + (_paths(name, kind.element)[1:] if kind.element else [])
+
+
+def schema_of(columns: Sequence[Recorded]) -> pa.Schema:
+    """The Arrow schema of the recorded columns under their names on disk."""
+    return arrow_schema(
+        [Column(c["name"], parse_type(c["ksql_type"]), c["key"]) for c in columns], [c["disk_name"] for c in columns]
+    )
+
+
+def as_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Older rows under the full current schema: a column that came later is null, one of no feed goes."""
+    arrays = [
+        batch.column(field.name).cast(field.type) if field.name in batch.schema.names
+        else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

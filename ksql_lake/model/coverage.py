@@ -1,0 +1,30 @@
+"""Ranges of offsets: which ones of a Kafka partition the lake holds, both ends of each range included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def ranges(offsets: np.ndarray) -> list[tuple[int, int]]:
+    """Sorted offsets as runs of consecutive numbers, both ends included."""
+    if not len(offsets):
+        return []
+    breaks = np.flatnonzero(np.diff(offsets) != 1)
+    starts = np.concatenate(([offsets[0]], offsets[breaks + 1]))
+    ends = np.concatenate((offsets[breaks], [offsets[-1]]))
+    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
+
+
+def merge(existing: Sequence[Sequence[int]], added: Sequence[Sequence[int]], upto: int) -> list[list[int]]:
+    """The union of two lists of ranges, less what lies at or below `upto`."""
+    merged: list[list[int]] = []
+    for low, high in sorted([*map(tuple, existing), *map(tuple, added)]):
+        if high <= upto:
+            continue
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1][1] = max(merged[-1][1], high)
+        else:
+            merged.append([max(low, upto + 1), high])
+    return merged

@@ -1,0 +1,335 @@
+"""The feed files: one JSON file per stream or table, written by `manage_feeds.py`, edited by people."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.errors import FeedError
+from ksql_lake.base.files import atomic_write
+from ksql_lake.model import checks
+
+SCHEMA_FILE = "feed.schema.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+STREAMS_ONLY = ("retention_days", "source_retention_days", "timezone", "timestamp_column")
+LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
+REQUIRED = ("feed_name", "feed_type", "ksqldb_source")
+WORDS = {
+    str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "an object",
+    list: "a list of column names",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a feed file may say under one key; `least` is the smallest number allowed."""
+
+    types: tuple[type, ...]
+    says: str
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+
+
+KEYS: dict[str, Key] = {
+    "$schema": Key((str,), "The JSON Schema of feed files, for editors"),
+    "feed_name": Key((str,), "Name of the feed, of its file and of its directory in the lake"),
+    "feed_type": Key((str,), "What the source is", ("stream", "table")),
+    "ksqldb_source": Key((str,), "The stream or table in ksqlDB"),
+    "description": Key((str,), "What a reader of the lake should know"),
+    "partitioning": Key((dict,), "year, month, day for streams; version for tables"),
+    "storage_mode": Key((str,), "append for streams, overwrite for tables", ("append", "overwrite")),
+    "format": Key((str,), "Format of the files", ("parquet",)),
+    "retention_days": Key((int,), "Streams: a day goes when it ended more than so many days ago", least=1),
+    "retention_versions": Key((int,), "Tables: so many of the newest versions are kept", least=1),
+    "keep_versions": Key((int,), "Another name of retention_versions", least=1),
+    "source_retention_days": Key((int,), "Streams: days the topic keeps its records (default 7)", least=1),
+    "enabled": Key((bool,), "false leaves the feed out of --all"),
+    "created_at": Key((str,), "When the feed was added"),
+    "timezone": Key((str,), "IANA zone that a day is counted in (default UTC)"),
+    "timestamp_column": Key((str,), "Streams: column that decides the day (default ROWTIME)"),
+    "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
+    "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
+    "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1),
+    "freshness_hours": Key((int, float), "The newest data may be so old; older is a finding of the report", least=0),
+    "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
+    "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
+    "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
+    "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
+}
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One feed; `raw` is the file as it was read, keys in its order."""
+
+    name: str
+    type: str
+    source: str
+    description: str
+    retention_days: int | None
+    retention_versions: int | None
+    timezone: str
+    timestamp_column: str | None
+    access: str
+    enabled: bool
+    max_shrink: float
+    idle_seconds: float | None
+    source_retention_days: int
+    freshness_hours: float | None
+    forbidden_columns: tuple[str, ...]
+    compression: str | None
+    compression_level: int | None
+    bloom_filter_columns: tuple[str, ...]
+    checks: tuple[checks.Check, ...]
+    path: Path
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FeedProblem:
+    """A feed file that cannot be used; each line of the message names file, line and column."""
+
+    path: Path
+    message: str
+
+
+def load_all(directory: Path, *, patterns: bool = True) -> list[Feed | FeedProblem]:
+    """Every feed file of a directory, by name; a broken one never hides the others."""
+    found: list[Feed | FeedProblem] = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            found.append(load(path, patterns=patterns))
+        except FeedError as error:
+            found.append(FeedProblem(path, str(error)))
+    return found
+
+
+def load(path: Path, *, patterns: bool = True) -> Feed:
+    """Read and check one feed file.
+
+    Args:
+        patterns: compile the patterns of its checks, for which Arrow is loaded.
+
+    Raises:
+        FeedError: all problems of the file, each as file:line:column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FeedError(f"{path}: cannot be read ({error})") from None
+    raw = _parse(path, text)
+    problems = [f"{path}:{_position(text, key)}: {problem}" for key, problem in _problems(path, raw, patterns)]
+    if problems:
+        raise FeedError("\n".join(problems))
+    table = raw["feed_type"] == "table"
+    return Feed(
+        name=raw["feed_name"],
+        type=raw["feed_type"],
+        source=raw["ksqldb_source"],
+        description=raw.get("description", ""),
+        retention_days=raw.get("retention_days"),
+        retention_versions=raw.get("retention_versions", raw.get("keep_versions")),
+        timezone=raw.get("timezone", "UTC"),
+        timestamp_column=raw.get("timestamp_column"),
+        access=raw.get("access", "open" if table else "restricted"),
+        enabled=raw.get("enabled", True),
+        max_shrink=raw.get("max_shrink", 0.5),
+        idle_seconds=raw.get("idle_seconds"),
+        source_retention_days=raw.get("source_retention_days", 7),
+        freshness_hours=raw.get("freshness_hours"),
+        forbidden_columns=tuple(raw.get("forbidden_columns", ())),
+        compression=raw.get("compression"),
+        compression_level=raw.get("compression_level"),
+        bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
+        checks=checks.parse(raw.get("checks", ())),
+        path=path,
+        raw=raw,
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a feed file says, unchecked: for changing one key and keeping all others, also those of a newer version.
+
+    Raises:
+        FeedError: it is not there, or no JSON object; names line and column.
+    """
+    try:
+        return _parse(path, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FeedError(f"{path}: cannot be read ({error})") from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                raise FeedError(f'{path}:{_position(text, key)}: key "{key}" stands there twice; keep one')
+            seen[key] = value
+        return seen
+
+    try:
+        raw = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        before = text[: error.pos].rstrip()
+        after = text[error.pos :].lstrip()
+        if before.endswith(",") and after[:1] in ("}", "]"):
+            comma: int | None = len(before) - 1
+        else:
+            comma = error.pos if after[:1] == "," and after[1:].lstrip()[:1] in ("}", "]") else None
+        where = f"{path}:{_line_column(text, error.pos if comma is None else comma)}"
+        if comma is not None:
+            raise FeedError(f"{where}: trailing comma before a closing bracket; remove the comma") from None
+        raise FeedError(f"{where}: not JSON: {error.msg}") from None
+    if not isinstance(raw, dict):
+        raise FeedError(f"{path}:1:1: expected an object with the keys of a feed")
+    return raw
+
+
+def _position(text: str, key: str) -> str:
+    """line:column of a key, or of the file's start for a missing one; `checks[1].level` is a key of a check."""
+    inside = re.fullmatch(r"checks\[(\d+)\]\.?(.*)", key)
+    start, end = _check_span(text, int(inside[1])) if inside else (0, len(text))
+    name = inside[2] if inside else key
+    match = re.compile(re.escape(json.dumps(name, ensure_ascii=False)) + r"\s*:").search(text, start, end)
+    return _line_column(text, match.start() if match else start)
+
+
+def _check_span(text: str, number: int) -> tuple[int, int]:
+    """Where one of the checks begins and ends in the text of a feed file."""
+    begin = re.search(r'"checks"\s*:\s*\[', text)
+    at = end = begin.end() if begin else 0
+    for _ in range(number + 1):
+        separator = re.compile(r"[\s,]*").match(text, end)
+        at = separator.end() if separator else end
+        _, end = json.JSONDecoder().raw_decode(text, at)
+    return at, end
+
+
+def _line_column(text: str, at: int) -> str:
+    return f"{text.count(chr(10), 0, at) + 1}:{at - text.rfind(chr(10), 0, at)}"
+
+
+def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list[tuple[str, str]]:
+    """(key, what is wrong with it), all of them."""
+    problems = [(key, f'key "{key}" is missing') for key in REQUIRED if key not in raw]
+    problems += [(key, problem) for key, value in raw.items() if (problem := _problem(key, value))]
+    if "checks" in raw:
+        problems += checks.problems(raw["checks"], raw.get("feed_type", ""), patterns=patterns)
+    if "retention_versions" in raw and "keep_versions" in raw:
+        problems.append(("keep_versions", '"keep_versions" is another name of "retention_versions"; keep one of them'))
+    highest = LEVELED.get(str(raw.get("compression")), 0)
+    level = raw.get("compression_level", 0)
+    if "compression_level" in raw and not highest:
+        problems.append(("compression_level", '"compression_level" goes with "compression": "zstd" or "gzip"'))
+    elif isinstance(level, int) and level > highest:
+        found = f'"compression_level" is {level}; {raw["compression"]} goes to {highest}'
+        problems.append(("compression_level", found))
+    other = {"stream": ("retention_versions", "keep_versions", "max_shrink"), "table": STREAMS_ONLY}
+    for key in other.get(str(raw.get("feed_type")), ()):
+        if key in raw:
+            problems.append((key, f'"{key}" is nothing for a {raw["feed_type"]}; take it out'))
+    name = raw.get("feed_name")
+    if isinstance(name, str) and name != path.stem:
+        problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {path.name}; rename one'))
+    return problems
+
+
+def _problem(key: str, value: object) -> str | None:
+    known = KEYS.get(key)
+    if known is None:
+        close = difflib.get_close_matches(key, KEYS, 1)
+        hint = f': did you mean "{close[0]}"?' if close else f"; known are {', '.join(KEYS)}"
+        return f'unknown key "{key}"{hint}'
+    if key == "checks":
+        return None  # a language of its own
+    found = f'"{key}" is {json.dumps(value, ensure_ascii=False)}; expected '
+    if not isinstance(value, known.types) or (isinstance(value, bool) and bool not in known.types):
+        return found + WORDS[known.types[-1]]
+    if isinstance(value, list) and not all(isinstance(item, str) and item for item in value):
+        return found + WORDS[list]
+    if known.choices and value not in known.choices:
+        return found + " or ".join(known.choices)
+    if known.least is not None and isinstance(value, int | float) and value < known.least:
+        return f"{found}{known.least:g} or more"
+    if key == "timezone" and not _is_zone(str(value)):
+        return f"{found}an IANA name such as Europe/Paris"
+    return None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a feed file, from the same table that `load` checks by."""
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
+    properties: dict[str, Any] = {}
+    for key, known in KEYS.items():
+        entry: dict[str, Any] = {"description": known.says, "type": names[known.types[-1]]}
+        if known.choices:
+            entry["enum"] = list(known.choices)
+        if known.least is not None:
+            entry["minimum"] = known.least
+        if list in known.types:
+            entry["items"] = {"type": "string", "minLength": 1}
+        properties[key] = {**entry, **checks.json_schema()} if key == "checks" else entry
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A feed of the ksqlDB data lake",
+        "type": "object", "required": list(REQUIRED), "additionalProperties": False, "properties": properties,
+    }
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def save(path: Path, raw: Mapping[str, Any]) -> bool:
+    """Write a feed file atomically; False, and nothing touched, when it holds just that already."""
+    data = (json.dumps(raw, indent=2, ensure_ascii=False) + "\n").encode()
+    if path.exists() and path.read_bytes() == data:
+        return False
+    atomic_write(path, data)
+    schema = path.parent.parent / SCHEMA_FILE
+    described = (json.dumps(json_schema(), indent=2) + "\n").encode()
+    if not schema.exists() or schema.read_bytes() != described:
+        atomic_write(schema, described)
+    return True
+
+
+def new(name: str, kind: str, source: str, created_at: str, **settings: Any) -> dict[str, Any]:
+    """The content of a new feed file, in the order of the user's own example."""
+    if not NAME.fullmatch(name):
+        raise FeedError(f"{name!r} cannot be a feed name; use letters, digits, _ . -")
+    date = kind == "stream"
+    return {
+        "$schema": f"../{SCHEMA_FILE}",
+        "feed_name": name,
+        "feed_type": kind,
+        "ksqldb_source": source,
+        "description": settings.pop("description", ""),
+        "partitioning": {
+            "type": "date" if date else "version", "columns": ["year", "month", "day"] if date else ["version"]
+        },
+        "storage_mode": "append" if date else "overwrite",
+        "format": "parquet",
+        **{key: value for key, value in settings.items() if value is not None},
+        "enabled": True,
+        "created_at": created_at,
+    }
+
+
+def problems_of(path: Path, raw: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the content of a feed file that is about to be written."""
+    return [f"{path.name}: {problem}" for _, problem in _problems(path, raw)]

@@ -1,0 +1,250 @@
+"""The checks of a feed, run on its batches before anything is published; counts, bad rows, and a verdict at the end.
+
+A null passes every check but `not_null`. All checks see all new rows, set aside or not. Messages carry counts and the
+feed's own settings, and of the rows the newest time only: they end up in metadata and logs, where an erasure does
+not look.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ksql_lake.base.errors import QualityError
+from ksql_lake.model.checks import Check, Result
+from ksql_lake.model.types import Column, arrow_schema
+from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
+from ksql_lake.quality.rules import Rule, bind
+
+ENOUGH = 3  # runs of the same weekday without which a median says nothing
+REASON_LENGTH = 100  # characters of a bad value that its reason repeats
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """Rows of one batch that are set aside: which, with why each, and how many by check."""
+
+    mask: np.ndarray
+    rows: pa.RecordBatch
+    reasons: pa.Array
+    counts: Counter[str]
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a verdict needs beside the rows of the run.
+
+    Attributes:
+        now: with a time zone.
+        usual: rows of the earlier runs of this weekday.
+        newest: ROWTIME in epoch ms of the newest row the lake has, if any.
+        part: why this is no whole run, by which neither its rows nor its age can be judged; else "".
+    """
+
+    now: dt.datetime
+    usual: Sequence[int] = ()
+    newest: int | None = None
+    part: str = ""
+
+
+def fits(feed: str, checks: Sequence[Check], columns: Sequence[Column], kind: str) -> None:
+    """Whether the checks can judge what a source has now.
+
+    Raises:
+        SchemaError: a check names a column that is not there, or cannot judge its type.
+    """
+    schema = arrow_schema(columns)
+    pseudo = [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
+    Checker(feed, checks, pa.schema([*(pseudo if kind == "stream" else []), *schema]), {})
+
+
+class Checker:
+    """What the checks found in the rows of one query.
+
+    Args:
+        feed: for messages.
+        schema: of the batches, under the names on disk.
+        names: the source's name of each column -> its name on disk.
+        before: the checker of an earlier query of the same run, so that a value that came then comes twice now.
+
+    Raises:
+        SchemaError: a check names a column that is not there, or cannot judge its type.
+    """
+
+    def __init__(
+        self, feed: str, checks: Sequence[Check], schema: pa.Schema, names: Mapping[str, str],
+        before: Checker | None = None,
+    ) -> None:
+        self.rules = [bind(feed, check, schema, names) for check in checks]
+        self.rows = 0
+        self.failed = [0] * len(self.rules)
+        self.newest: list[int | None] = [None] * len(self.rules)
+        self.hashes: list[list[Hashes]] = [[] for _ in self.rules]
+        self._keys: list[KeyHashes] = (
+            before._keys if before else [KeyHashes(range(len(rule.paths))) for rule in self.rules]
+        )
+
+    def look(self, batch: pa.RecordBatch) -> BadRows | None:
+        """Count what fails in rows that would be published, and return those to be set aside instead."""
+        if not self.rules:
+            return None
+        self.rows += len(batch)
+        bad = []
+        for i, rule in enumerate(self.rules):
+            columns = rule.columns(batch)
+            if rule.test:
+                failing = rule.test(columns[0])
+                count = failing.true_count
+                self.failed[i] += count
+                if count and rule.check.level == "quarantine":
+                    bad.append((rule, columns[0], failing))
+            elif rule.check.check == "unique":
+                self.hashes[i].append(self._keys[i].of(_without_nulls(columns)))
+            elif rule.check.check == "freshness":
+                self.newest[i] = _latest(self.newest[i], columns[0])
+        return _bad_rows(batch, bad) if bad else None
+
+
+def _bad_rows(batch: pa.RecordBatch, bad: Sequence[tuple[Rule, pa.Array, pa.BooleanArray]]) -> BadRows:
+    mask = bad[0][2]
+    for _, _, failing in bad[1:]:
+        mask = pc.or_(mask, failing)
+    texts = [_reason(rule, column.filter(mask), failing.filter(mask)) for rule, column, failing in bad]
+    reasons = pc.binary_join_element_wise(*texts, "; ", null_handling="skip") if len(texts) > 1 else texts[0]
+    counts = Counter({rule.check.label: failing.true_count for rule, _, failing in bad})
+    return BadRows(np.asarray(mask), batch.filter(mask), reasons, counts)
+
+
+def _reason(rule: Rule, column: pa.Array, failing: pa.BooleanArray) -> pa.Array:
+    """`range: AMOUNT is -3 (min 0)` where it fails, else null."""
+    head = reason_head(rule.check.label)
+    if rule.check.check == "not_null":
+        return pc.if_else(failing, f"{head}is null", pa.scalar(None, pa.string()))
+    value = pc.utf8_slice_codeunits(column.cast(pa.string()), 0, REASON_LENGTH)
+    text = pc.binary_join_element_wise(f"{head}is ", value, f" ({rule.expected})", "")
+    return pc.if_else(failing, text, pa.scalar(None, pa.string()))
+
+
+def reason_head(label: str) -> str:
+    """How a reason of the check begins: `range AMOUNT` -> `range: AMOUNT `."""
+    return label.replace(" ", ": ", 1) + " "
+
+
+def count_reasons(reasons: pa.Array | pa.ChunkedArray, labels: Sequence[str]) -> dict[str, int]:
+    """How many of these reasons are of which check, those of none left out."""
+    found = {label: pc.sum(pc.match_substring(reasons, reason_head(label))).as_py() or 0 for label in labels}
+    return {label: count for label, count in found.items() if count}
+
+
+def _without_nulls(columns: Sequence[pa.Array]) -> list[pa.Array]:
+    """Rows in which no column is null; zeros of a float without their sign."""
+    if any(column.null_count for column in columns):
+        whole = columns[0].is_valid()
+        for column in columns[1:]:
+            whole = pc.and_(whole, column.is_valid())
+        columns = [column.filter(whole) for column in columns]
+    return [pc.add(column, 0.0) if pa.types.is_floating(column.type) else column for column in columns]
+
+
+def _latest(newest: int | None, column: pa.Array) -> int | None:
+    found = pc.max(column.cast(pa.int64())).as_py()
+    return newest if found is None else found if newest is None else max(newest, found)
+
+
+def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occasion) -> list[Result]:
+    """The verdict of one run over the queries of it that count, in the order of the feed file.
+
+    Ask once, at the end: the checkers let go of what `unique` has collected.
+    """
+    found = []
+    rows = sum(checker.rows for checker in checkers)
+    for i, declared in enumerate(checks):
+        check = checkers[-1].rules[i].check if checkers else declared
+        if check.check == "row_count":
+            failed, message = _row_count(check, rows, context)
+        elif check.check == "freshness":
+            times = [checker.newest[i] for checker in checkers]
+            failed, message = _freshness(check, max((t for t in times if t is not None), default=None), context)
+        else:
+            failed = sum(checker.failed[i] for checker in checkers)
+            if check.check == "unique":
+                failed = repeats(_collected(checkers, i))
+            message = f"{failed:,} of {rows:,} rows {_complaint(check)}" if failed else ""
+        found.append(Result(check.check, ", ".join(check.columns), check.level, failed, rows, message))
+    return found
+
+
+def _collected(checkers: Sequence[Checker], i: int) -> list[Hashes]:
+    """The hashes of one check, which the checkers do not hold any more."""
+    parts = []
+    for checker in checkers:
+        parts += checker.hashes[i]
+        checker.hashes[i] = []
+    return parts
+
+
+def judge(feed: str, found: Sequence[Result]) -> list[str]:
+    """The findings of a run; call before it is published.
+
+    Raises:
+        QualityError: a check of level `fail` failed; a line for each check that did.
+    """
+    bad = [result for result in found if result.failed]
+    if any(result.level == "fail" for result in bad):
+        after = {"fail": "nothing was published", "warn": "a warning only", "quarantine": "would be set aside"}
+        lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
+        raise QualityError("\n".join(lines), found)
+    after = {"warn": "published all the same", "quarantine": f"set aside: python manage_feeds.py quarantine {feed}"}
+    return [f"{feed}: {result}; {after[result.level]}" for result in bad]
+
+
+def _complaint(check: Check) -> str:
+    if check.check == "accepted_values":
+        shown = ", ".join(str(value) for value in check.values[:5])
+        return f"hold something else than {shown}{' ...' if len(check.values) > 5 else ''}"
+    if check.check == "range":
+        low = "" if check.min is None else f"below {check.min}"
+        return "are " + " or ".join(filter(None, [low, "" if check.max is None else f"above {check.max}"]))
+    return {
+        "not_null": "are null", "unique": "repeat a value of the run", "regex": f"do not match {check.pattern}",
+    }[check.check]
+
+
+def _row_count(check: Check, rows: int, context: Occasion) -> tuple[int, str]:
+    day = DAYS[context.now.weekday()]
+    if context.part:
+        return 0, f"not judged: {context.part}"
+    if len(context.usual) < ENOUGH:
+        return 0, f"not enough history: {len(context.usual)} runs on a {day}, {ENOUGH} are needed"
+    median = statistics.median(context.usual)
+    low, high = median * check.min_share, median * check.max_share
+    wanted = f"{low:,.0f} or more" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
+    text = f"{rows:,} rows; the median of {len(context.usual)} runs on a {day} is {median:,.0f}, expected {wanted}"
+    return int(not low <= rows <= high), text
+
+
+def _freshness(check: Check, newest: int | None, context: Occasion) -> tuple[int, str]:
+    if context.part:
+        return 0, f"not judged: {context.part}"
+    newest = context.newest if newest is None and not check.columns else newest
+    if newest is None:
+        return 1, f"no row with a time; expected one of the last {check.hours:g} hours"
+    hours = (context.now.timestamp() - newest / 1000) / 3600
+    text = f"the newest row is of {_at(newest)}, {hours:,.1f} hours ago; expected {check.hours:g} at most"
+    return int(hours > check.hours), text
+
+
+def _at(milliseconds: int) -> str:
+    try:
+        return f"{dt.datetime(1970, 1, 1) + dt.timedelta(seconds=milliseconds // 1000):%Y-%m-%dT%H:%M:%SZ}"
+    except OverflowError:
+        return f"{milliseconds} ms since 1970"

@@ -1,0 +1,258 @@
+"""Rows that a check set aside: kept outside of what readers see, with their reason, countable, and back again.
+
+    <lake>/quarantine/<feed>/<run>_<day or version>_0001.parquet      the feed's columns, then `_reason`
+
+Such a file belongs to one partition, which its name repeats, and appears by the commit of its run. Coverage includes
+its rows: they do not come again by themselves.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ksql_lake.base.errors import StateError
+from ksql_lake.base.files import make_dirs, remove_tree
+from ksql_lake.model.checks import Check
+from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.partitions import day_path, disk_names, parse_day
+from ksql_lake.quality.checker import BadRows, Checker, count_reasons
+from ksql_lake.store import metadata
+from ksql_lake.store.metadata import QUARANTINE, Dataset, Move, State
+from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions, options_like
+
+REASON = "_reason"
+LABELS = "ksql_lake.model.checks"
+Entry = dict[str, Any]
+
+
+class Aside:
+    """Stages the bad rows of one query of a run; makes nothing when there are none.
+
+    Args:
+        directory: in staging; created with the first row.
+        unique: what makes the names of its files unique.
+        footer: key-value metadata of each file, as of the files the rows would have been in.
+    """
+
+    def __init__(
+        self, directory: Path, schema: pa.Schema, unique: str, options: WriterOptions, footer: dict[str, str]
+    ) -> None:
+        self._directory, self._unique, self._footer = directory, unique, footer
+        self._schema = schema.append(pa.field(reason_column(schema.names), pa.string()))
+        whole = replace(options, bloom_filter_columns=(), file_rows=1 << 60, file_bytes=1 << 60)
+        self._options = whole
+        self._writer: PartitionWriter | None = None
+        self.labels: set[str] = set()
+        self.files: list[StagedFile] = []
+        self.rows = 0
+
+    def write(self, bad: BadRows, partition: str, day: str, chosen: np.ndarray | None = None) -> None:
+        """Take the bad rows of one partition, all or those chosen."""
+        if self._writer is None:
+            self._writer = PartitionWriter(
+                self._directory, self._schema, self._unique, "data", self._options, self._footer
+            )
+        batch = pa.RecordBatch.from_arrays([*bad.rows.columns, bad.reasons], schema=self._schema)
+        batch = batch if chosen is None else batch.filter(pa.array(chosen))
+        self._writer.write(batch, partition, day)
+        self.labels |= set(bad.counts)
+        self.rows += len(batch)
+
+    def close(self, footer: dict[str, str] | None = None) -> None:
+        """Finish the files, durably."""
+        if self._writer is not None:
+            self.files = self._writer.close({**(footer or {}), LABELS: json.dumps(sorted(self.labels))})
+
+    def abort(self) -> None:
+        """Let go of everything; what lies in staging is the caller's to remove."""
+        if self._writer is not None:
+            self._writer.abort()
+
+    def publish(self, dataset: Dataset, unique: str, common: Entry) -> tuple[list[Move], list[Entry]]:
+        """The renames of a commit, and the entries that go with them; `common` is what all entries say."""
+        moves, entries = [], []
+        for number, file in enumerate(self.files, 1):
+            target = directory(dataset) / file_name(unique, file.partition, number)
+            moves.append(Move.of(dataset, file.staged, target))
+            entries.append({**entry_of(dataset, file, target), **common, "reasons": reasons(file.staged, self.labels)})
+        if moves:
+            make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
+        return moves, entries
+
+
+def reason_column(names: Sequence[str]) -> str:
+    """`_reason`, or `_reason_` where the source has such a column."""
+    return disk_names([REASON], names, {})[REASON]
+
+
+def file_name(unique: str, partition: str, number: int) -> str:
+    """`<run>_20250115_0001.parquet`, or `<run>_v3_0001.parquet` for a table."""
+    day = parse_day(partition)
+    return f"{unique}_{f'{day:%Y%m%d}' if day else partition.removeprefix('version=')}_{number:04d}.parquet"
+
+
+def partition_of(name: str) -> str:
+    """The partition that the name of a file in quarantine repeats."""
+    label = name.rsplit("_", 2)[1]
+    return f"version={label}" if label.startswith("v") else day_path(dt.datetime.strptime(label, "%Y%m%d").date())
+
+
+def directory(dataset: Dataset) -> Path:
+    """Where a feed's rows are set aside."""
+    return dataset.lake / QUARANTINE / dataset.feed
+
+
+def reasons(path: Path, labels: Sequence[str] | set[str]) -> dict[str, int]:
+    """How many rows of a file failed which check."""
+    with pq.ParquetFile(path) as parquet:
+        column = parquet.read(columns=[parquet.schema_arrow.names[-1]]).column(0)
+    return count_reasons(column, sorted(labels))
+
+
+def entry_of(dataset: Dataset, file: StagedFile, target: Path) -> Entry:
+    """What the metadata say of one file; its path is relative to the lake."""
+    spans: Entry = {}
+    if dataset.kind == "stream":
+        offsets = {str(p): list(span) for p, span in sorted(file.offsets.items())}
+        spans = {"rowtime_min": file.rowtime_min, "rowtime_max": file.rowtime_max, "offsets": offsets}
+    path = target.relative_to(dataset.lake).as_posix()
+    return {
+        "path": path, "partition": file.partition, "rows": file.rows, "bytes": file.bytes, "crc32": file.crc32, **spans
+    }
+
+
+def held(state: State, run: str | None = None) -> list[Entry]:
+    """The entries of a feed, or of one run of it.
+
+    Raises:
+        StateError: that run set nothing aside, or all of it is back.
+    """
+    entries: list[Entry] = state.get("quarantine", [])
+    if run is None:
+        return entries
+    chosen = [entry for entry in entries if entry["run"] == run]
+    if not chosen:
+        runs = ", ".join(dict.fromkeys(entry["run"] for entry in entries)) or "none"
+        raise StateError(f"no row of run {run} is set aside; there are {runs}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Readmitted:
+    """What an import did: rows that are in the lake now, rows that stay set aside."""
+
+    rows: int
+    left: int
+
+
+class Import:
+    """Brings rows that were set aside into their partitions, as one commit. Call with the feed's lock held.
+
+    Args:
+        checks: the present ones of the feed; rows that still fail one of `fail` or `quarantine` stay.
+        force: import them all the same.
+        run: a name that no run had.
+    """
+
+    def __init__(
+        self, dataset: Dataset, state: State, checks: Sequence[Check], run: str, *, force: bool, tool: str,
+        options: WriterOptions,
+    ) -> None:
+        self.dataset, self.state, self.run, self.tool, self.options = dataset, state, run, tool, options
+        strict = [] if force else [c for c in checks if c.by_row and c.level != "warn"]
+        self.checks = [replace(check, level="quarantine") for check in strict]
+        self.moves: list[Move] = []
+        self.files: list[Entry] = []
+        self.left: list[Entry] = []
+
+    def carry_out(self, entries: Sequence[Entry], *, now: str, by: str) -> Readmitted:
+        """Import these entries; nothing is changed when no row of them passes."""
+        make_dirs(self.dataset.staging / self.run / "retired")
+        gone = set()
+        for number, entry in enumerate(entries):
+            if self._one(entry, f"{self.run}q{number}"):
+                gone.add(entry["path"])
+        rows = sum(file["rows"] for file in self.files)
+        left = sum(e["rows"] for e in self.left) + sum(e["rows"] for e in entries if e["path"] not in gone)
+        if gone:
+            kept = [entry for entry in self.state["quarantine"] if entry["path"] not in gone]
+            self.state["quarantine"] = kept + self.left
+            self.state["files"] += self.files
+            self._amend(rows, now, by)
+        else:
+            remove_tree(self.dataset.staging / self.run)
+        return Readmitted(rows, left)
+
+    def _amend(self, rows: int, now: str, by: str) -> None:
+        for file in self.files:
+            file["exported_at"] = now
+        what = f"quarantine: {rows} rows imported"
+        metadata.amend(self.dataset, self.run, self.state, self.moves, now=now, by=by, what=what)
+
+    def _one(self, entry: Entry, unique: str) -> bool:
+        """Stage the rows of one file that pass, and those that stay; False when none passes."""
+        dataset, state = self.dataset, self.state
+        path = dataset.lake / entry["path"]
+        with pq.ParquetFile(path) as parquet:
+            names = parquet.schema_arrow.names
+            pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in names[:3]]
+            schema = pa.schema([*pseudo, *schema_of(state["columns"])])
+            checker = Checker(dataset.feed, self.checks, schema, {c["name"]: c["disk_name"] for c in state["columns"]})
+            directory_ = dataset.staging / self.run
+            footer = {"ksql_lake": json.dumps(self._footer(entry), ensure_ascii=False)}
+            like = options_like(parquet, entry, dataset.file_mode)
+            aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", like, footer)
+            with PartitionWriter(directory_ / unique, schema, unique, "data", self.options, footer) as writer:
+                for batch in parquet.iter_batches():
+                    self._batch(as_schema(batch, schema), checker, writer, aside, entry["partition"])
+                made = writer.close()
+            aside.close()
+        if made:
+            self._replace(entry, path, made, aside, unique)
+        return bool(made)
+
+    def _batch(
+        self, batch: pa.RecordBatch, checker: Checker, writer: PartitionWriter, aside: Aside, partition: str
+    ) -> None:
+        day = f"{parse_day(partition):%Y%m%d}"
+        bad = checker.look(batch)
+        if bad is not None:
+            aside.write(bad, partition, day)
+            batch = batch.filter(pa.array(~bad.mask))
+        writer.write(batch, partition, day)
+
+    def _replace(
+        self, entry: Entry, path: Path, made: Sequence[StagedFile], aside: Aside, unique: str
+    ) -> None:
+        dataset = self.dataset
+        self.moves.append(Move.of(dataset, path, dataset.staging / self.run / "retired" / path.name))
+        for file in made:
+            self.moves.append(Move.of(dataset, file.staged, dataset.directory / file.partition / file.name))
+            known = entry_of(dataset, file, dataset.lake / file.partition / file.name)
+            self.files.append({
+                **known, **self.options.codec, "generation": entry["generation"], "run": self.run,
+                "origin": "quarantine", "schema_version": self.state["schema_version"],
+            })
+        keep = ("compression", "compression_level", "generation", "run", "origin", "schema_version", "exported_at")
+        moves, entries = aside.publish(dataset, unique, {key: entry[key] for key in keep if key in entry})
+        self.moves += moves
+        self.left += entries
+
+    def _footer(self, entry: Entry) -> Entry:
+        state = self.state
+        return {
+            "tool": self.tool, "feed": self.dataset.feed, "source": state["source"], "created_at": state["created_at"],
+            "run": self.run, "origin": "quarantine", "generation": entry["generation"],
+            "sequence": state["sequence"] + 1, "timezone": state["timezone"],
+            "timestamp_column": state["timestamp_column"], "schema_version": state["schema_version"],
+            "columns": state["columns"],
+        }

@@ -1,0 +1,125 @@
+"""What a feed held at a time: the state log has a line for each of its changes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ksql_lake.base.arrays import Array
+from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.model.predicates import utc
+from ksql_lake.store.metadata import Dataset, State
+
+
+def moment(as_of: str | dt.date) -> dt.datetime:
+    """The instant meant: a time (UTC when it names no zone), or the end of a day (UTC).
+
+    Args:
+        as_of: a datetime, a date, or either as ISO 8601 text.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    try:
+        day = dt.date.fromisoformat(as_of) if isinstance(as_of, str) and len(as_of) <= 10 else as_of
+        if isinstance(day, dt.date) and not isinstance(day, dt.datetime):
+            return dt.datetime.combine(day, dt.time.max, dt.UTC)
+        return utc(day)
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"as_of is {as_of!r}; expected a time or a day such as 2025-01-20T06:00 or 2025-01-20"
+                          ) from None
+
+
+def state_at(dataset: Dataset, state: State, when: dt.datetime) -> State:
+    """The state as the last change up to a time left it (without files), from the state log.
+
+    Args:
+        state: the present one.
+
+    Raises:
+        StateError: the log is missing, or begins later.
+        ConfigError: nothing was exported by then.
+    """
+    if _at(state) <= when:
+        return state
+    first, found = None, None
+    for line in _lines(dataset):
+        first = first or line
+        if _at(line) <= when:
+            found = line
+    if found is not None:
+        return found
+    if first is None:
+        raise StateError(f"{dataset.log}: missing or empty; what {dataset.feed} held at {_text(when)} is not known")
+    if first["sequence"] > 1:
+        raise StateError(
+            f"{dataset.log}: begins at {_text(_at(first))}; what {dataset.feed} held at {_text(when)} is not known"
+        )
+    raise ConfigError(
+        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(_at(first))}"
+    )
+
+
+def _text(when: dt.datetime) -> str:
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _lines(dataset: Dataset) -> Iterator[State]:
+    """The state log, oldest first; a torn line is passed over."""
+    try:
+        file = dataset.log.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("sequence"), int):
+                yield line
+
+
+def _at(state: Mapping[str, Any]) -> dt.datetime:
+    """When the change was made that led to a state: an export, or one of the others."""
+    changes = state.get("changes") or [{}]
+    times = [text for text in (state["last_export"], changes[-1].get("at")) if text]
+    return max(map(utc, times)) if times else utc(state["created_at"])
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Ranges of offsets of one partition, both ends included, in order and apart from each other."""
+
+    lows: Array
+    highs: Array
+
+    @classmethod
+    def of(cls, covered: Mapping[str, Any], partition: str) -> Spans:
+        """What a state's coverage of one generation holds of a partition."""
+        entry = covered.get(partition, {"upto": -1, "beyond": []})
+        upto = [(0, entry["upto"])] if entry["upto"] >= 0 else []
+        both = np.array([*upto, *map(tuple, entry["beyond"])], np.int64).reshape(-1, 2)
+        return cls(both[:, 0], both[:, 1])
+
+    def hold(self, low: int, high: int) -> bool:
+        """Whether one range holds all offsets from low to high."""
+        at = int(np.searchsorted(self.highs, low))
+        return at < len(self.lows) and bool(self.lows[at] <= low and high <= self.highs[at])
+
+    def meet(self, low: int, high: int) -> bool:
+        """Whether a range holds one of the offsets from low to high."""
+        at = int(np.searchsorted(self.highs, low))
+        return at < len(self.lows) and bool(self.lows[at] <= high)
+
+    def mask(self, offsets: Array) -> Array:
+        """Which of these offsets a range holds."""
+        if not len(self.lows):
+            return np.zeros(len(offsets), bool)
+        at = np.searchsorted(self.highs, offsets)
+        return (at < len(self.lows)) & (self.lows[np.minimum(at, len(self.lows) - 1)] <= offsets)

@@ -1,0 +1,243 @@
+"""A feed as one table: exactly the files its metadata own, under the full schema, now or as they were."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import operator
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+
+from ksql_lake.base.arrays import mask, numbers
+from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.model.columns import schema_of
+from ksql_lake.model.partitions import parse_day, parse_version, version_path
+from ksql_lake.model.predicates import Filters, Names, expression, utc
+from ksql_lake.query import moments
+from ksql_lake.query.moments import Spans
+from ksql_lake.store import metadata
+from ksql_lake.store.metadata import Dataset, State
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PSEUDO = pa.schema(
+    [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
+)
+PLACE = ("ROWPARTITION", "ROWOFFSET")
+DAY_KEYS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("day", pa.int32())])
+VERSION_KEY = pa.schema([("version", pa.int32())])
+PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0)  # seconds, while a change of the feed swaps files
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a feed."""
+
+    filters: Filters | None = None
+    columns: Sequence[str] | None = None
+    version: int | str | None = None
+    as_of: dt.date | str | None = None
+
+
+@dataclass
+class _Part:
+    """Files that one scan reads; `covered` keeps the rows that the lake held at the time asked for."""
+
+    files: list[Entry] = field(default_factory=list)
+    covered: dict[int, Spans] | None = None
+
+
+def find(lake: Path, name: str) -> Dataset:
+    """The feed of that name; `streams/x` or `tables/x` where a stream and a table have the same.
+
+    Raises:
+        ConfigError: no such lake or feed, or two of them.
+    """
+    if not lake.is_dir():
+        raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
+    there = feeds(lake)
+    folder, _, plain = name.rpartition("/")
+    found = [one for one in there if one.feed == plain and folder in ("", f"{one.kind}s")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{name}: a stream and a table have this name; write streams/{name} or tables/{name}")
+    names = sorted({one.feed for one in there})
+    near = difflib.get_close_matches(plain, names, 3)
+    hint = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
+    raise ConfigError(f"{name}: no feed of this name was exported into {lake}; {hint}")
+
+
+def read(dataset: Dataset, request: Request) -> pa.Table:
+    """The rows asked for; see `ksql_lake.read`.
+
+    Metadata are read once, and name every file. A file that is gone when it is opened (names are never used
+    again) means that they changed meanwhile: they are read again, and everything from the start.
+    """
+    for pause in (*PAUSES, None):
+        state = metadata.load(dataset)
+        if state is None:
+            raise StateError(f"{dataset.metadata}: missing; restore it with: "
+                             f"python metadata_utils.py --rebuild --feed {dataset.feed}")
+        try:
+            return _scan(dataset, state, request)
+        except FileNotFoundError as error:
+            if pause is None:
+                raise StateError(
+                    f"{dataset.directory}: a file that the metadata list is gone ({error}); the next export finishes a "
+                    f"change that was interrupted, or see: python metadata_utils.py --verify --feed {dataset.feed}"
+                ) from None
+            time.sleep(pause)
+    raise AssertionError("not reached")
+
+
+def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
+    """A frame in which no value is rounded and no type depends on whether there are nulls.
+
+    INTEGER, BIGINT and BOOLEAN become pandas' nullable Int32, Int64 and boolean; what is never null (partition
+    keys, a stream's ROWPARTITION and ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP
+    datetime64 in UTC.
+    """
+    import pandas as pd
+
+    nullable = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    frame = table.to_pandas(types_mapper=nullable.get, integer_object_nulls=True, ignore_metadata=True)
+    added = VERSION_KEY if dataset.kind == "table" else (*PSEUDO, *DAY_KEYS)  # other names are the source's own
+    never_null = {field.name: str(field.type) for field in added if pa.types.is_integer(field.type)}
+    return frame.astype({name: kind for name, kind in never_null.items() if name in frame.columns})
+
+
+def feeds(lake: Path) -> list[Dataset]:
+    """Every feed that was exported into a lake, whatever became of its feed file."""
+    return [
+        Dataset(lake, path.parent.name, kind)
+        for kind in ("stream", "table")
+        for path in sorted((lake / f"{kind}s").glob(f"*/{metadata.METADATA}"))
+    ]
+
+
+def full_schema(state: State) -> pa.Schema:
+    """All columns a feed has or ever had, as they are on disk, and its partition keys."""
+    columns = schema_of(state["columns"])
+    if state["type"] == "table":
+        return pa.schema([*columns, *VERSION_KEY])
+    return pa.schema([*PSEUDO, *columns, *DAY_KEYS])
+
+
+def _scan(dataset: Dataset, state: State, request: Request) -> pa.Table:
+    schema = full_schema(state)
+    own = {column["name"]: column["disk_name"] for column in state["columns"]}
+    names = Names(dataset.feed, schema.names, own)
+    asked = [request.columns] if isinstance(request.columns, str) else request.columns
+    columns = schema.names if asked is None else [*dict.fromkeys(map(names.resolve, asked))]
+    read = columns or schema.names[-1:]  # rows of no columns are counted by a partition key, which no file holds
+    wanted = expression(request.filters, names, schema)
+    tables = [_read_part(dataset, part, schema, read, wanted) for part in _parts(dataset, state, request)]
+    return pa.concat_tables([pa.schema([schema.field(name) for name in read]).empty_table(), *tables]).select(columns)
+
+
+def _read_part(
+    dataset: Dataset, part: _Part, schema: pa.Schema, columns: Sequence[str], wanted: pc.Expression | None
+) -> pa.Table:
+    form, files = ds.ParquetFileFormat(), pyarrow.fs.LocalFileSystem()
+    fragments = [
+        form.make_fragment(str(dataset.directory / entry["path"]), files, partition_expression=_known(entry))
+        for entry in sorted(part.files, key=lambda entry: str(entry["path"]))
+    ]
+    read = columns if part.covered is None else [*columns, *(name for name in PLACE if name not in columns)]
+    try:
+        table = ds.FileSystemDataset(fragments, schema, form, files).to_table(
+            {name: pc.field(name) for name in read}, filter=wanted
+        )
+    except pa.ArrowInvalid as error:
+        if "FieldRef" in str(error):
+            raise ConfigError(f"{dataset.feed}: filters: {str(error).splitlines()[0]}") from None
+        raise
+    return table if part.covered is None else table.filter(_held_then(table, part.covered)).select(columns)
+
+
+def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
+    """The rows that one generation's coverage holds, as a mask: an Arrow expression of 20,000 ranges crashes."""
+    partitions, offsets = (numbers(table[name].combine_chunks()) for name in PLACE)
+    held = np.zeros(len(table), bool)
+    for partition, spans in covered.items():
+        here = np.flatnonzero(partitions == partition)
+        held[here] = spans.mask(offsets[here])
+    return mask(held)
+
+
+def _known(entry: Entry) -> pc.Expression:
+    """What the metadata know of every row of a file: Arrow opens none that cannot match."""
+    number, day = parse_version(entry["partition"]), parse_day(entry["partition"])
+    if number is not None:
+        return pc.field("version") == pa.scalar(number, pa.int32())
+    assert day is not None, entry["partition"]
+    keys = [pc.field(name) == pa.scalar(getattr(day, name), pa.int32()) for name in DAY_KEYS.names]
+    first, last = (pa.scalar(entry[f"rowtime_{end}"], PSEUDO.field("ROWTIME").type) for end in ("min", "max"))
+    return reduce(operator.and_, [*keys, pc.field("ROWTIME") >= first, pc.field("ROWTIME") <= last])
+
+
+def _parts(dataset: Dataset, state: State, request: Request) -> list[_Part]:
+    """The files to read: those of one version, or those with rows that were held at the time asked for.
+
+    Coverage includes rows that a check set aside: they are held since their import, whose files say when it was.
+    """
+    if request.version is not None and request.as_of is not None:
+        raise ConfigError(f"{dataset.feed}: version and as_of both name a state; give one of them")
+    then, files = state, state["files"]
+    if request.as_of is not None:
+        when = moments.moment(request.as_of)
+        then = moments.state_at(dataset, state, when)
+        files = [entry for entry in files if entry.get("origin") != "quarantine" or utc(entry["exported_at"]) <= when]
+    if dataset.kind == "table":
+        return [_version(dataset, state, then, request)]
+    if request.version is not None:
+        raise ConfigError(f"{dataset.feed}: is a stream and has no versions; as_of names a time")
+    return [_Part(files)] if then is state else _held(files, then["coverage"])
+
+
+def _version(dataset: Dataset, state: State, then: State, request: Request) -> _Part:
+    there = sorted({parse_version(entry["partition"]) or 0 for entry in state["files"]})
+    if request.version is None:
+        number = int(then["current"]["version"].removeprefix("v")) if then["current"] else None
+    else:
+        text = str(request.version).removeprefix("v")
+        number = int(text) if text.isdecimal() else -1
+    if number is None:
+        return _Part()
+    if number not in there:
+        asked = request.version if request.as_of is None else f"v{number}, which was current at {request.as_of}"
+        names = ", ".join(f"v{one}" for one in there)
+        raise ConfigError(f"{dataset.feed}: has no version {asked}; there are {names or 'none'}")
+    return _Part([entry for entry in state["files"] if entry["partition"] == version_path(number)])
+
+
+def _held(files: Sequence[Entry], coverage: Mapping[str, Any]) -> list[_Part]:
+    """Files whose rows all were covered then, and, for each generation, those of which some were."""
+    whole, partly = _Part(), list[_Part]()
+    for generation, covered in coverage.items():
+        those = [entry for entry in files if str(entry["generation"]) == generation]
+        partitions = sorted({partition for entry in those for partition in entry["offsets"]}, key=int)
+        spans = {partition: Spans.of(covered, partition) for partition in partitions}
+        some = _Part(covered={int(partition): one for partition, one in spans.items()})
+        for entry in those:
+            ends = [(spans[partition], low, high) for partition, (low, high, _) in entry["offsets"].items()]
+            if all(one.hold(low, high) for one, low, high in ends):
+                whole.files.append(entry)
+            elif any(one.meet(low, high) for one, low, high in ends):
+                some.files.append(entry)
+        if some.files:
+            partly.append(some)
+    return [whole, *partly]

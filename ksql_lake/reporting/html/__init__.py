@@ -1,0 +1,1 @@
+"""The lake as one web page without scripts of others."""

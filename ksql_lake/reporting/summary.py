@@ -1,0 +1,281 @@
+"""What a person should know of each feed, from metadata, feed files and the run history; no Parquet file is opened.
+
+`read` gathers what is known of the feeds, `summary_of` is a pure function of that and the time: state, size, freshness
+and findings, the worst first.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.errors import FeedError, StateError
+from ksql_lake.model import feeds
+from ksql_lake.model.feeds import Feed
+from ksql_lake.model.partitions import parse_day
+from ksql_lake.reporting.findings import Finding, findings_of_runs, findings_of_state
+from ksql_lake.store import history, metadata
+from ksql_lake.store.history import Run
+from ksql_lake.store.metadata import State
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+GOOD = ("ok", "findings")  # results of runs that committed
+
+
+@dataclass(frozen=True)
+class FeedRecord:
+    """All that the lake knows of one feed. `problem`: why metadata or feed file cannot be used."""
+
+    name: str
+    type: str
+    status: str  # active, disabled, archived, broken, no feed
+    state: State | None = None
+    feed: Feed | None = None
+    runs: tuple[Run, ...] = ()  # oldest first
+    metadata_problem: str | None = None
+    feed_problem: str | None = None
+
+
+@dataclass(frozen=True)
+class FeedSummary:
+    """One feed at a glance; sizes in bytes, times as ISO 8601 in UTC, durations in seconds."""
+
+    feed: str
+    type: str
+    state: str  # active, disabled, archived, broken (its file cannot be used), no feed
+    rows: int
+    bytes: int
+    files: int
+    partitions: int
+    newest: str  # newest day, or current version, or "-"
+    newest_event: str | None  # newest ROWTIME of a stream, last export of a table
+    freshness_seconds: float | None  # age of that; an event in the future counts as 0
+    freshness_limit: float | None
+    last_export: str | None  # last change of the lake by an export
+    last_success: str | None  # end of the last run that was ok or left findings
+    last_run: Run | None
+    findings: tuple[Finding, ...] = ()  # the worst first
+    quarantined: int = 0  # rows that checks set aside and that are still there
+    checks: tuple[dict[str, Any], ...] = ()  # what the checks of the last export found
+
+
+def summarise(lake: Path, now: dt.datetime, feed: str | None = None, max_share: float = 0.3) -> list[FeedSummary]:
+    """Every feed that has a file, data or a run in the history, by name.
+
+    Args:
+        now: the present time, with a time zone.
+        feed: only this one.
+        max_share: of a feed's bytes that retention may take at a time.
+    """
+    return [summary_of(record, now, max_share) for record in read(lake, feed)]
+
+
+def read(lake: Path, feed: str | None = None) -> list[FeedRecord]:
+    """What the lake knows of each feed, by name; files that cannot be used are told as problems."""
+    runs: dict[str, list[Run]] = {}
+    for run in history.runs(lake):
+        runs.setdefault(run["feed"], []).append(run)
+    kinds = {
+        directory.name: kind
+        for kind in ("stream", "table")
+        for directory in (lake / f"{kind}s").glob("*")
+        if directory.is_dir() and not directory.name.startswith(".")
+    }
+    active = {path.stem for path in (lake / "feeds" / "active").glob("*.json")}
+    names = sorted({*kinds, *active, *runs} if feed is None else {feed} & {*kinds, *active, *runs})
+    records = (_record(lake, name, kinds.get(name), runs.get(name, [])) for name in names)
+    return [record for record in records if _is_known(record)]
+
+
+def _is_known(record: FeedRecord) -> bool:
+    """Whether there is a reason to show it: an empty directory and runs of a feed that was removed are none."""
+    return record.state is not None or record.metadata_problem is not None or record.status != "no feed"
+
+
+def _record(lake: Path, name: str, kind: str | None, runs: list[Run]) -> FeedRecord:
+    feed, feed_problem, status = _feed(lake, name)
+    if feed is not None and (lake / f"{feed.type}s" / name).is_dir():
+        kind = feed.type  # the name may have been another kind of feed before
+    state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
+    known = kind or (feed.type if feed else runs[-1].get("type", "-") if runs else "-")
+    return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem)
+
+
+def _feed(lake: Path, name: str) -> tuple[Feed | None, str | None, str]:
+    """(feed, what is wrong with its file, status)."""
+    for status in ("active", "archived"):
+        path = lake / "feeds" / status / f"{name}.json"
+        if path.exists():
+            try:
+                feed = feeds.load(path)
+            except FeedError as error:
+                return None, str(error).replace("\n", "; "), "broken" if status == "active" else status
+            return feed, None, status if feed.enabled or status == "archived" else "disabled"
+    return None, None, "no feed"
+
+
+def _state(lake: Path, name: str, kind: str) -> tuple[State | None, str | None]:
+    dataset = metadata.Dataset(lake, name, kind)
+    try:
+        state = metadata.load(dataset)
+    except StateError as error:
+        return None, str(error)
+    if state is None and any(dataset.directory.rglob("*.parquet")):
+        return None, (
+            f"{dataset.metadata}: missing, though there are Parquet files; restore it with: "
+            f"python metadata_utils.py --rebuild --feed {name}"
+        )
+    return state, None
+
+
+def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> FeedSummary:
+    """One feed at a glance; see `summarise` for the arguments."""
+    state = record.state or {}
+    newest_event = _newest_event(state)
+    limit = record.feed.freshness_hours * 3600 if record.feed and record.feed.freshness_hours is not None else None
+    age = None if newest_event is None else max((now - newest_event).total_seconds(), 0.0)
+    last_export = state.get("last_export")
+    good = [run["ended"] for run in record.runs if run.get("result") in GOOD]
+    return FeedSummary(
+        feed=record.name, type=record.type, state=record.status,
+        rows=sum(file["rows"] for file in state.get("files", ())),
+        bytes=sum(file["bytes"] for file in state.get("files", ())),
+        files=len(state.get("files", ())), partitions=len(state.get("partitions", ())),
+        newest=_newest(state), newest_event=None if newest_event is None else _iso(newest_event),
+        freshness_seconds=age, freshness_limit=limit,
+        last_export=last_export, last_success=good[-1] if good else last_export,
+        last_run=record.runs[-1] if record.runs else None,
+        quarantined=sum(entry["rows"] for entry in state.get("quarantine", ())), checks=tuple(state.get("checks", ())),
+        findings=_findings(record, now, newest_event, age, limit, max_share),
+    )
+
+
+def _newest(state: State) -> str:
+    if state.get("current"):
+        return str(state["current"]["version"])
+    days = [day for entry in state.get("partitions", ()) if (day := parse_day(entry["path"]))]
+    return str(max(days, default="-"))
+
+
+def _newest_event(state: State) -> dt.datetime | None:
+    """When the newest row happened; of a table, when it was last taken."""
+    if state.get("type") == "table":
+        return dt.datetime.fromisoformat(state["last_export"]) if state.get("last_export") else None
+    times = [file["rowtime_max"] for file in state.get("files", ()) if file.get("rowtime_max") is not None]
+    if not times:  # retention may have taken every file; the resume points still know
+        times = [resume["rowtime"] for resume in (state.get("resume") or {}).values()]
+    if not times:
+        return None
+    try:
+        return EPOCH + dt.timedelta(milliseconds=max(times))
+    except OverflowError:  # beyond the year 9999
+        return dt.datetime.max.replace(tzinfo=dt.UTC)
+
+
+def _iso(moment: dt.datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _findings(
+    record: FeedRecord, now: dt.datetime, newest_event: dt.datetime | None, age: float | None, limit: float | None,
+    max_share: float,
+) -> tuple[Finding, ...]:
+    found: list[Finding] = []
+    if record.metadata_problem:
+        found.append(Finding("metadata", record.metadata_problem))
+    if record.feed_problem:
+        found.append(Finding("feed file", record.feed_problem))
+    if record.status == "active":
+        found += _age(record.name, now, newest_event, age, limit)
+    if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
+        found += findings_of_runs(record.runs, record.state)
+    if record.state is not None:
+        rule = record.feed if record.status in ("active", "disabled") else None
+        found += findings_of_state(record.name, record.state, rule, now, max_share)
+    return tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.rank))
+
+
+def _age(
+    name: str, now: dt.datetime, newest_event: dt.datetime | None, age: float | None, limit: float | None
+) -> Iterator[Finding]:
+    if limit is not None and age is None:
+        yield Finding("stale", f"{name}: has no data yet; at most {limit / 3600:g} hours are allowed")
+    elif limit is not None and age is not None and age > limit:
+        yield Finding("stale", f"{name}: its newest data are {age / 3600:,.1f} hours old; {limit / 3600:g} are allowed")
+    if newest_event is not None and newest_event > now + dt.timedelta(days=1):
+        yield Finding(
+            "clock", f"{name}: its newest event is of {_iso(newest_event)}, in the future; its age says nothing"
+        )
+
+
+@dataclass(frozen=True)
+class PartitionSummary:
+    """One day of a stream or one version of a table; `label` is the day or the version in short."""
+
+    feed: str
+    type: str
+    source: str
+    path: str
+    label: str
+    rows: int
+    bytes: int
+    files: int
+    exported_at: str
+    current: bool
+
+
+def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[PartitionSummary]:
+    """The partitions of a feed, oldest first.
+
+    Args:
+        first: only days from this one on, and versions taken on it or later.
+    """
+    state = record.state or {}
+    found: dict[str, list[dict[str, Any]]] = {entry["path"]: [] for entry in state.get("partitions", ())}
+    for file in state.get("files", ()):
+        found.setdefault(file["partition"], []).append(file)
+    current = (state.get("current") or {}).get("path")
+    partitions = []
+    for path, files in found.items():
+        day, at = parse_day(path), max((file["exported_at"] for file in files), default="")
+        if first is None or (str(day) if day else at[:10]) >= str(first):
+            partitions.append(PartitionSummary(
+                record.name, state["type"], state["source"], path, str(day) if day else path.removeprefix("version="),
+                sum(file["rows"] for file in files), sum(file["bytes"] for file in files), len(files), at,
+                path == current,
+            ))
+    return partitions
+
+
+def result_of(summary: FeedSummary) -> str:
+    """In one word how the last run went, or why there is none to expect."""
+    if summary.state != "active":
+        return summary.state
+    return str(summary.last_run["result"]) if summary.last_run else "ok" if summary.last_export else "never run"
+
+
+def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
+    """By the worst finding that is more than a note, then by name."""
+    def urgency(summary: FeedSummary) -> tuple[tuple[int, int], str]:
+        ranks = [finding.rank for finding in summary.findings if finding.level != "note"]
+        return min(ranks, default=(9, 0)), summary.feed
+
+    return sorted(summaries, key=urgency)
+
+
+def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[tuple[FeedSummary, Finding]]:
+    """All findings with their feeds, the worst first."""
+    found = [(summary, finding) for summary in summaries for finding in summary.findings]
+    return sorted(found, key=lambda pair: (pair[1].rank, pair[0].feed))
+
+
+def as_json(summary: FeedSummary) -> dict[str, Any]:
+    """The stable form for machines: the fields of `FeedSummary`, size in MB, result, findings as objects."""
+    shown = {**vars(summary), "size_mb": round(summary.bytes / 1e6, 6), "result": result_of(summary)}
+    shown["findings"] = [
+        {"kind": finding.kind, "level": finding.level, "message": finding.message} for finding in summary.findings
+    ]
+    return shown

@@ -1,0 +1,185 @@
+"""The lake on a terminal: what needs attention first, then one line a feed, in 80 columns; numbers; the history."""
+
+from __future__ import annotations
+
+import datetime as dt
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ksql_lake.base.figures import count, duration, since, size
+from ksql_lake.reporting.findings import Finding
+from ksql_lake.reporting.summary import (
+    FeedSummary,
+    PartitionSummary,
+    findings_by_rank,
+    result_of,
+    worst_first,
+)
+from ksql_lake.store.history import Run
+
+if TYPE_CHECKING:
+    from ksql_lake.query.column_stats import ColumnStats
+
+WIDTH = 80
+NAME = 30  # characters of a feed's name in a table
+SHOWN = 12  # findings on the screen
+COLOURS = {"error": "31", "warning": "33", "note": "36", "good": "32", "quiet": "2", "head": "1"}
+MARKS = {"error": "!", "warning": "*", "note": "-"}
+RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
+
+
+class Ink:
+    """Colours for a terminal, or none."""
+
+    def __init__(self, colour: bool) -> None:
+        self.colour = colour
+
+    def __call__(self, style: str, text: str) -> str:
+        return f"\033[{COLOURS[style]}m{text}\033[0m" if self.colour and style in COLOURS else text
+
+
+def report(lake: Path, summaries: Sequence[FeedSummary], now: dt.datetime, colour: bool = False) -> str:
+    """One screen: findings, the worst first; feeds, those with the worst findings first; totals.
+
+    Args:
+        now: the present time, with a time zone.
+        colour: whether to use the colours of a terminal.
+    """
+    ink = Ink(colour)
+    if not any(summary.last_export or summary.last_run or summary.findings for summary in summaries):
+        return f"{lake}: nothing was exported yet; python export_to_data_lake.py --all\n"
+    lines = [*_findings(summaries, ink), *_table(worst_first(summaries), now, ink), *_totals(summaries, now, ink)]
+    return "\n".join(lines) + "\n"
+
+
+def _findings(summaries: Sequence[FeedSummary], ink: Ink) -> list[str]:
+    found = findings_by_rank(summaries)
+    if not found:
+        return [ink("good", "nothing needs attention"), ""]
+    lines = []
+    for summary, finding in found[:SHOWN]:
+        lines += _finding(summary, finding, ink)
+    if len(found) > SHOWN:
+        lines.append(ink("quiet", f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json"))
+    return [*lines, ""]
+
+
+def _finding(summary: FeedSummary, finding: Finding, ink: Ink) -> list[str]:
+    named = summary.feed.lower() in finding.message.lower()
+    text = finding.message if named else f"{summary.feed}: {finding.message}"
+    wrapped = textwrap.wrap(text, WIDTH - 14, break_on_hyphens=False) or [""]
+    head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
+    return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
+
+
+def _table(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> list[str]:
+    head = f"{'feed':<{NAME}} {'result':<8} {'rows':>5} {'size':>6} {'in':>5} {'newest':>8} {'last export':>12}"
+    return [ink("head", head), *(_line(summary, now, ink) for summary in summaries)]
+
+
+def _line(summary: FeedSummary, now: dt.datetime, ink: Ink) -> str:
+    result = result_of(summary)
+    age, limit = summary.freshness_seconds, summary.freshness_limit
+    newest = "-" if age is None else duration(age)
+    allowed = "" if limit is None else f"/{duration(limit)}"
+    newest += allowed if len(newest + allowed) <= 8 else ""
+    stale = any(finding.kind == "stale" for finding in summary.findings)
+    parts = f"{_few(summary.partitions)}{'v' if summary.type == 'table' else 'd'}"
+    return (
+        f"{_clip(summary.feed):<{NAME}} {ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(summary.rows):>5} "
+        f"{size(summary.bytes):>6} {parts:>5} {ink('error' if stale else 'plain', f'{newest:>8}')} "
+        f"{_exported(summary, now):>12}"
+    )
+
+
+def _exported(summary: FeedSummary, now: dt.datetime) -> str:
+    """How long ago the last good run was, how many rows it brought, how long it took."""
+    ago, run = since(summary.last_success, now), summary.last_run
+    if ago is None:
+        return "-"
+    shown = f"{ago:.0f}s" if ago < 60 else duration(ago)
+    if run is None or run.get("ended") != summary.last_success:
+        return shown
+    took = f" {duration(run['seconds'])}" if "seconds" in run else ""
+    return f"{shown} {count(run['rows'])}{took}"
+
+
+def _few(number: int) -> str:
+    return str(number) if number < 10_000 else count(number)
+
+
+def _clip(name: str, width: int = NAME) -> str:
+    """A long name without its middle: beginning and end tell names apart."""
+    half = (width - 2) // 2
+    return name if len(name) <= width else f"{name[:half]}..{name[-(width - 2 - half):]}"
+
+
+def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> list[str]:
+    rows, held = sum(summary.rows for summary in summaries), sum(summary.bytes for summary in summaries)
+    parts = sum(summary.partitions for summary in summaries)
+    feeds = f"{len(summaries):,} feed{'' if len(summaries) == 1 else 's'}"
+    lines = [ink("head", f"{feeds:<{NAME}} {'':<8} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
+    ended = max((summary.last_run["ended"] for summary in summaries if summary.last_run), default=None)
+    ago = since(ended, now)
+    if ended is not None and ago is not None:
+        lines.append(ink("quiet", f"last run ended {ended}, {duration(ago)} ago"))
+    return lines
+
+
+def stats(partitions: Sequence[PartitionSummary]) -> str:
+    """Rows, size and files of each day or version, below the totals of its feed; then of all."""
+    feeds: dict[str, list[PartitionSummary]] = {}
+    for partition in partitions:
+        feeds.setdefault(partition.feed, []).append(partition)
+    lines: list[str] = []
+    for name, mine in feeds.items():
+        lines += [f"{name}: {_sum(mine)}", *(_partition(partition) for partition in mine)]
+    return "\n".join([*lines, f"total: {_sum(partitions)}"]) + "\n"
+
+
+def _sum(partitions: Sequence[PartitionSummary]) -> str:
+    rows, held = sum(part.rows for part in partitions), sum(part.bytes for part in partitions)
+    return f"{rows:,} rows, {held / 1e6:,.3f} MB, {len(partitions):,} partitions"
+
+
+def _partition(part: PartitionSummary) -> str:
+    """The version that is current has a star."""
+    mark = "*" if part.current else " "
+    return f"{mark} {part.path:<25} {part.rows:>11,} {part.bytes / 1e6:>10,.3f} MB {part.files:>3}f {part.exported_at}"
+
+
+def columns(found: Sequence[ColumnStats]) -> str:
+    """One line a column: nulls, different values (~ where estimated), least and greatest; a long value is cut."""
+    return "".join(
+        f"  {column.name:<22} {column.nulls:>9,} null {_distinct(column):>9} values  {_value(column.least)} .. "
+        f"{_value(column.greatest)}\n"
+        for column in found
+    )
+
+
+def _distinct(column: ColumnStats) -> str:
+    return "-" if column.distinct is None else f"{'' if column.exact else '~'}{column.distinct:,}"
+
+
+def _value(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:22]}.."
+
+
+def history(runs: Sequence[Run], colour: bool = False) -> str:
+    """One line a run, oldest first: when, feed, result, rows, size, seconds, retries, findings."""
+    ink = Ink(colour)
+    head = f"{'ended':<16} {'feed':<{NAME}} {'result':<8} {'rows':>5} {'size':>6} {'took':>5} {'retry':>5} findings"
+    return "\n".join([ink("head", head), *(_run(run, ink) for run in runs)]) + "\n"
+
+
+def _run(run: Run, ink: Ink) -> str:
+    result = str(run.get("result"))
+    findings = "; ".join(str(message) for message in run.get("findings", ())) or "-"
+    return (
+        f"{str(run.get('ended'))[:16].replace('T', ' '):<16} {_clip(run['feed']):<{NAME}} "
+        f"{ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(run.get('rows', 0)):>5} "
+        f"{size(run.get('bytes', 0)):>6} {duration(run.get('seconds', 0)):>5} {run.get('retries', 0):>5} {findings}"
+    )

@@ -1,0 +1,1 @@
+"""Rows over the REST API of ksqlDB: the client, HTTP bodies, and rows decoded from them."""

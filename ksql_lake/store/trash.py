@@ -1,0 +1,165 @@
+"""The trash: what retention took out of the lake, for some days, with all that is needed to bring it back.
+
+    <lake>/.trash/<YYYY-MM-DD>/<feed>/<run>/manifest.json, year=.../...parquet | version=vN/...
+                                            quarantine/<feed>/...parquet      rows of these days that were set aside
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.errors import StateError
+from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.store import metadata
+from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move, State
+
+MANIFEST = "manifest.json"
+COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What one run put into the trash of one feed; `aside`: files that were in quarantine."""
+
+    directory: Path
+    feed: str
+    at: str
+    why: str
+    files: tuple[dict[str, Any], ...]
+    aside: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def every(self) -> tuple[dict[str, Any], ...]:
+        """The entries of files of the lake, and of those set aside."""
+        return (*self.files, *self.aside)
+
+    @property
+    def rows(self) -> int:
+        return sum(file["rows"] for file in self.every)
+
+
+def put(
+    dataset: Dataset, state: State, partitions: Collection[str], run: str, *, now: str, by: str, what: str, why: str
+) -> None:
+    """Move all files of some partitions into the trash, as one change of the feed. Call with its lock held.
+
+    What was set aside of a stream's days goes with them; that of a table's version goes with the next export.
+    """
+    files = [file for file in state["files"] if file["partition"] in partitions]
+    held = state.get("quarantine", ()) if dataset.kind == "stream" else ()
+    aside = [entry for entry in held if entry["partition"] in partitions]
+    moves = stage(dataset, files, run, now=now, by=by, why=why, aside=aside)
+    state["files"] = [file for file in state["files"] if file["partition"] not in partitions]
+    if aside:
+        state["quarantine"] = [entry for entry in held if entry["partition"] not in partitions]
+    count_removed(state, files, why)
+    count_removed(state, aside, QUARANTINE)  # by themselves: a day without other rows is no day of the lake
+    metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+
+
+def stage(
+    dataset: Dataset, files: Sequence[dict[str, Any]], run: str, *, now: str, by: str, why: str,
+    aside: Sequence[dict[str, Any]] = (),
+) -> list[Move]:
+    """The renames that put files of the lake, and of its quarantine, into the trash; their manifest is staged."""
+    directory = dataset.lake / TRASH / now[:10] / dataset.feed / run
+    staging = dataset.staging / run
+    make_dirs(staging)
+    manifest = {
+        "feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why, "files": list(files),
+        **({"quarantine": list(aside)} if aside else {}),
+    }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
+    return [
+        Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory),
+        *(Move.of(dataset, dataset.lake / entry["path"], directory / entry["path"]) for entry in aside),
+    ]
+
+
+def _moves(dataset: Dataset, files: Iterable[dict[str, Any]], directory: Path) -> list[Move]:
+    """A table's version in one rename where all in it is ours, so that no reader sees half of it; else file by file."""
+    owned: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        owned[file["partition"]].append(file["path"])
+    moves = []
+    for partition, paths in owned.items():
+        place = dataset.directory / partition
+        names = {path.name for path in place.iterdir()} if place.is_dir() else set()
+        whole = dataset.kind == "table" and names == {Path(path).name for path in paths}
+        for path in [partition] if whole else paths:
+            moves.append(Move.of(dataset, dataset.directory / path, directory / path))
+    return moves
+
+
+def bundles(lake: Path, feed: str | None = None) -> list[Bundle]:
+    """What the trash holds, oldest first."""
+    found = []
+    for path in (lake / TRASH).glob(f"*/{feed or '*'}/*/{MANIFEST}"):
+        try:
+            manifest = json.loads(path.read_bytes())
+            files, aside = tuple(manifest["files"]), tuple(manifest.get("quarantine", ()))
+            found.append(Bundle(path.parent, manifest["feed"], manifest["at"], manifest["why"], files, aside))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(f"{path}: not readable as JSON ({error}); move its directory away") from None
+    return sorted(found, key=lambda bundle: (bundle.at, bundle.directory.name))
+
+
+def undo(dataset: Dataset, state: State, bundle: Bundle, run: str, *, now: str, by: str) -> None:
+    """Bring a bundle back to where it was. Call with the feed's lock held.
+
+    Raises:
+        StateError: a file of it is gone, or its place is taken; nothing is touched.
+    """
+    places = [(bundle.directory / file["path"], dataset.directory / file["path"]) for file in bundle.files]
+    places += [(bundle.directory / entry["path"], dataset.lake / entry["path"]) for entry in bundle.aside]
+    for there, back in places:
+        if not there.exists():
+            raise StateError(f"{there}: gone from the trash, so it cannot be brought back")
+        if back.exists():
+            raise StateError(f"{back}: stands there already; move it away first")
+    staging = dataset.staging / run
+    make_dirs(staging)
+    moves = [Move.of(dataset, there, back) for there, back in places]
+    moves.append(Move.of(dataset, bundle.directory / MANIFEST, staging / f"undone_{MANIFEST}"))
+    state["files"] += bundle.files
+    if bundle.aside:
+        make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
+        state["quarantine"] = [*state.get("quarantine", ()), *bundle.aside]
+    count_removed(state, bundle.files, bundle.why, -1)
+    count_removed(state, bundle.aside, QUARANTINE, -1)
+    what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"
+    metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+
+
+def count_removed(state: State, files: Iterable[dict[str, Any]], why: str, sign: int = 1) -> None:
+    """Keep in mind how many rows of each partition went, so that a reconciliation can explain them."""
+    removed = {partition: dict(entry) for partition, entry in state.get("removed", {}).items()}
+    for file in files:
+        entry = removed.setdefault(file["partition"], {})
+        entry[why] = entry.get(why, 0) + sign * file["rows"]
+    kept = {partition: {key: rows for key, rows in entry.items() if rows} for partition, entry in removed.items()}
+    state["removed"] = {partition: entry for partition, entry in sorted(kept.items()) if entry}
+
+
+def empty(dataset: Dataset, days: int, today: dt.date) -> list[Path]:
+    """Remove for good what has been in the trash of one feed for longer than `days`; call with its lock held."""
+    removed = []
+    for directory in sorted((dataset.lake / TRASH).glob(f"????-??-??/{dataset.feed}")):
+        try:
+            age = (today - dt.date.fromisoformat(directory.parent.name)).days
+        except ValueError:
+            continue
+        if age > days and not directory.is_symlink() and not directory.parent.is_symlink():
+            remove_tree(directory)
+            removed.append(directory)
+            if not any(directory.parent.iterdir()):
+                directory.parent.rmdir()
+            fsync_dir(dataset.lake / TRASH)
+    return removed
