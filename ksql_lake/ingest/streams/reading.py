@@ -205,7 +205,7 @@ class StreamExport:
 
     def _tell_time_limit(self, behind: Collection[int], waits: Collection[int]) -> None:
         """Which partitions are not read to their end, and whether the next run can go on where this one stopped."""
-        stopped = f"{self.source.name}: stopped at the time limit of {self.job.limits.duration:.0f} s (MAX_DURATION)"
+        stopped = f"{self.source.name}: stopped at the time limit of {self.job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
         begun = sorted(p for p in set(behind) - self.sieve.pending if self.sieve.anchors.get(p) != self.base.get(p))
         rest = sorted({*behind, *waits} - {*begun, *self.given_up})
         if begun:

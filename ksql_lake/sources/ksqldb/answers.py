@@ -78,7 +78,7 @@ class AnswerRows:
             elif now - self.heard > limits.first_row:
                 raise AnswerCut(f"{self.name}: no more rows within {limits.first_row:.0f} s")
             if now - self.started > limits.duration:
-                raise AnswerCut(f"{self.name}: its answer did not end within {limits.duration:.0f} s (MAX_DURATION)")
+                raise AnswerCut(f"{self.name}: its answer did not end within {limits.duration:.0f} s (MAX_DURATION_SECONDS)")
         if not self._closed:
             raise AnswerCut(f"{self.name}: the answer ended without its closing bracket")
         if not self.answer.same_connection_info():
