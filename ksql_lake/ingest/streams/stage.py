@@ -117,7 +117,7 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
     base = state["sequence"]
     state["sequence"], state["last_export"] = base + 1, now
     state["run"] = export.run
-    state["findings"] = [{"at": now, "message": message} for message in export.findings]
+    state["findings"] = [{"at": now, **finding.as_json()} for finding in export.findings]
     state["last_run"] = {
         "ended": now,
         "rows": export.rows,

@@ -26,6 +26,7 @@ from ksql_lake.ingest.tables.fold import Fold
 from ksql_lake.maintain.erase import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
 from ksql_lake.model.types import Column
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
@@ -294,7 +295,7 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
 
 
 def _staged(
-    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state["last_version"] + 1
@@ -312,7 +313,7 @@ def _staged(
         "last_export": now,
         "last_version": number,
         "current": {"version": f"v{number}", "path": path},
-        "findings": [{"at": now, "message": message} for message in found],
+        "findings": [{"at": now, **finding.as_json()} for finding in found],
         "last_run": {
             "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
         },
