@@ -19,14 +19,13 @@ from typing import Any
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
-from ksql_lake.ingest.streams import stage as streams
 from ksql_lake.ingest.streams.reading import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
-from ksql_lake.ingest.tables import stage as tables
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
 from ksql_lake.maintain import retention
 from ksql_lake.model.checks import Result
+from ksql_lake.model.empty import empty_stream, empty_table
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, findings_of
 from ksql_lake.sources.ksqldb.client import Client, Server
@@ -225,8 +224,8 @@ def _export(
 
 def _new_state(feed: Feed) -> State:
     if feed.type == "table":
-        return tables.empty_state(feed.source, now())
-    return streams.empty_state(feed.source, feed.timezone, feed.timestamp_column, now())
+        return empty_table(feed.source, now())
+    return empty_stream(feed.source, feed.timezone, feed.timestamp_column, now())
 
 
 def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda rows: None) -> Staged:

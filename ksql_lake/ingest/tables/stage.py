@@ -115,31 +115,6 @@ class Sink:
         return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
 
 
-def empty_state(source: str, now: str) -> metadata.State:
-    """The state of a table that was never exported."""
-    return {
-        "source": source,
-        "type": "table",
-        "storage_mode": "overwrite",
-        "format": "parquet",
-        "partitioning": "version",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "current": None,
-        "last_version": 0,
-        "columns": [],
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
-
-
 def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
     """Stage a whole copy of a table as its next version. Call with the feed's lock held, as for `stage_stream`.
 
