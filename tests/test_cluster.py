@@ -20,6 +20,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
+from ksql_lake.model.empty import empty_stream
 from tests.conftest import ROOT
 from tests.test_crash import strays
 
