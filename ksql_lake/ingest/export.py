@@ -165,7 +165,8 @@ def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
     moment = dt.datetime.now(dt.UTC)
     decided = retention.plan(dataset.feed, state, task.rule, moment)
     if decided.refusal:
-        outcome.findings.append(Finding("retention", decided.refusal, "warning", dataset.feed))
+        refusal = f"retention: {decided.refusal.removeprefix(f'{dataset.feed}: ')}"
+        outcome.findings.append(Finding("retention", refusal, "warning", dataset.feed))
     if decided.going:
         linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
         outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")
