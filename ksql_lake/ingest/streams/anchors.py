@@ -48,9 +48,13 @@ class Anchor:
 class TopicRecreated(Exception):
     """The topic was made anew: what it holds now contradicts what was read of `partition` before."""
 
-    def __init__(self, partition: int, why: str) -> None:
+    def __init__(self, partition: int, why: str, offset: int | None = None) -> None:
         super().__init__(why)
-        self.partition = partition
+        self.partition, self.offset = partition, offset
+
+
+def _replaced(partition: int, offset: int) -> TopicRecreated:
+    return TopicRecreated(partition, f"partition {partition} holds another row at offset {offset}", offset)
 
 
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
@@ -196,7 +200,7 @@ class Sieve:
         partition = rows.partition
         for index in np.flatnonzero(rows.offsets == known.offset)[:1].tolist():
             if not rows.same(index, known):
-                raise TopicRecreated(partition, f"partition {partition} holds another row at offset {known.offset}")
+                raise _replaced(partition, known.offset)
             if rows.rowtime(index) == known.rowtime:
                 self.evidence.add(partition)
             elif partition not in self.pending:
@@ -230,7 +234,7 @@ class Sieve:
                 self.gaps.append((partition, offset - anchor.offset - 1))
             return
         if not rows.same(index, anchor):
-            raise TopicRecreated(partition, f"partition {partition} holds another row at offset {offset}")
+            raise _replaced(partition, offset)
         if rows.rowtime(index) != anchor.rowtime:
             raise self._redefined(partition, offset)
         self.doubts.pop(partition, None)

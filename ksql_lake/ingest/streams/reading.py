@@ -23,6 +23,7 @@ from ksql_lake.ingest.streams.job import RESERVED, StreamJob
 from ksql_lake.ingest.streams.patience import Patience
 from ksql_lake.maintain.erase import lasting, later
 from ksql_lake.model.columns import evolve, refuse_forbidden
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Reading, RowSource, Wanted
 from ksql_lake.store import metadata
@@ -43,7 +44,7 @@ class StreamExport:
         self.source, self.job, self.state = rows, job, state
         self.started_ms = started_ms
         self.attempts: list[Attempt] = []
-        self.findings: list[str] = []
+        self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
@@ -62,10 +63,8 @@ class StreamExport:
             self._read_through_cuts()
         except TopicRecreated as evidence:
             self._discard(evidence.partition)
-            self.findings.append(
-                f"{self.source.name}: the topic was recreated ({evidence}); generation "
-                f"{self.state['generation'] + 1} starts, older data stay"
-            )
+            message = f"generation {self.state['generation'] + 1} starts, older data stay"
+            self._found("drift", f"the topic was recreated ({evidence}); {message}", evidence.partition, evidence.offset)
             return True
         return False
 
@@ -127,7 +126,10 @@ class StreamExport:
             self.attempts.pop()
         if not self._taken:
             raise error
-        self.findings.append(f"{error}; what was read until then is published, the next run goes on from there")
+        self._found("incomplete", f"{error}; what was read until then is published, the next run goes on from there")
+
+    def _found(self, kind: str, message: str, partition: int | None = None, offset: int | None = None) -> None:
+        self.findings.append(Finding(kind, message, feed=self.job.dataset.feed, partition=partition, offset=offset))
 
     def _discard(self, partition: int) -> None:
         """Forget the attempts that may hold rows of the new topic.
@@ -205,25 +207,27 @@ class StreamExport:
 
     def _tell_time_limit(self, behind: Collection[int], waits: Collection[int]) -> None:
         """Which partitions are not read to their end, and whether the next run can go on where this one stopped."""
-        stopped = f"{self.source.name}: stopped at the time limit of {self.job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
+        stopped = f"stopped at the time limit of {self.job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
         begun = sorted(p for p in set(behind) - self.sieve.pending if self.sieve.anchors.get(p) != self.base.get(p))
         rest = sorted({*behind, *waits} - {*begun, *self.given_up})
         if begun:
-            self.findings.append(f"{stopped}; the rest of {_partitions(begun)} is read next time")
+            self._found("incomplete", f"{stopped}; the rest of {_partitions(begun)} is read next time")
         if rest:
-            self.findings.append(
-                f"{stopped}, before anything new of {_partitions(rest)} had come; if this happens again, raise it"
-            )
+            what = f"before anything new of {_partitions(rest)} had come; if this happens again, raise it"
+            self._found("incomplete", f"{stopped}, {what}")
 
     def _tell_given_up(self, partition: int, anchor: Anchor) -> None:
         """Of a partition whose last exported row did not come: that it was not read, and why that may be."""
         expired = anchor.rowtime < self.started_ms - self.job.source_retention_days * 86_400_000
-        (self.notes if expired else self.findings).append(
-            f"{self.source.name}: partition {partition} was not read: its last exported row (offset {anchor.offset}) "
-            f"did not come again within {self.job.limits.anchor:.0f} s; "
-            + ("it is old enough to have expired" if expired else "it expired, its leader is lost, or the topic was "
-               "recreated with fewer rows")
+        message = (
+            f"partition {partition} was not read: its last exported row (offset {anchor.offset}) did not come again "
+            f"within {self.job.limits.anchor:.0f} s; "
         )
+        if expired:
+            self.notes.append(f"{message}it is old enough to have expired")
+        else:
+            message += "it expired, its leader is lost, or the topic was recreated with fewer rows"
+            self._found("gap", message, partition, anchor.offset)
 
     def _rows(self, batch: pa.RecordBatch, names: list[str], attempt: Attempt) -> None:
         job = self.job
@@ -247,9 +251,8 @@ class StreamExport:
 
     def _report_gaps(self) -> None:
         for partition, lost in self.sieve.gaps:
-            self.findings.append(
-                f"{self.source.name}: at most {lost} rows of partition {partition} expired before they were exported"
-            )
+            message = f"at most {lost} rows of partition {partition} expired before they were exported"
+            self._found("gap", message, partition)
         self.sieve.gaps.clear()
 
     def _on_disk(self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema) -> pa.RecordBatch:
