@@ -63,8 +63,9 @@ class StreamExport:
             self._read_through_cuts()
         except TopicRecreated as evidence:
             self._discard(evidence.partition)
-            message = f"generation {self.state['generation'] + 1} starts, older data stay"
-            self._found("drift", f"the topic was recreated ({evidence}); {message}", evidence.partition, evidence.offset)
+            next_one = f"generation {self.state['generation'] + 1} starts, older data stay"
+            message = f"the topic was recreated ({evidence}); {next_one}"
+            self._found("drift", message, evidence.partition, evidence.offset)
             return True
         return False
 

@@ -78,7 +78,8 @@ class AnswerRows:
             elif now - self.heard > limits.first_row:
                 raise AnswerCut(f"{self.name}: no more rows within {limits.first_row:.0f} s")
             if now - self.started > limits.duration:
-                raise AnswerCut(f"{self.name}: its answer did not end within {limits.duration:.0f} s (MAX_DURATION_SECONDS)")
+                limit = f"{limits.duration:.0f} s (MAX_DURATION_SECONDS)"
+                raise AnswerCut(f"{self.name}: its answer did not end within {limit}")
         if not self._closed:
             raise AnswerCut(f"{self.name}: the answer ended without its closing bracket")
         if not self.answer.same_connection_info():
