@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.arrays import numbers
+from ksql_lake.base.arrays import numbers, python
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
 
@@ -49,7 +49,7 @@ class TopicRecreated(Exception):
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
     """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
     rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(3))
-    values = [canonical(batch.column(i)[row].as_py()) for i in range(3, 3 + len(names))]
+    values = [canonical(python(batch.column(i)[row])) for i in range(3, 3 + len(names))]
     return Anchor(offset, rowtime, _digest(values), tuple(names))
 
 
@@ -136,7 +136,7 @@ class Sieve:
     def _hash(self, batch: pa.RecordBatch, row: int, known: Anchor, names: Sequence[str]) -> str:
         """The hash of a row over the columns that a known row was hashed over."""
         positions = {name: 3 + i for i, name in enumerate(names)}
-        return _digest([canonical(batch.column(positions[name])[row].as_py()) for name in known.columns])
+        return _digest([canonical(python(batch.column(positions[name])[row])) for name in known.columns])
 
     def _check_anchor(
         self, batch: pa.RecordBatch, partition: int, row: int, offset: int, anchor: Anchor, names: Sequence[str]

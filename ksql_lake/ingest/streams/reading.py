@@ -27,10 +27,11 @@ from ksql_lake.model.columns import evolve, refuse_forbidden, schema_of
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.partitions import day_bounds, day_path, days_of
 from ksql_lake.model.types import PSEUDO
-from ksql_lake.quality.checker import Checker
+from ksql_lake.quality.bad_values import BadValues
+from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
-from ksql_lake.sources.ksqldb.rows import Decoder, ErrorRow
+from ksql_lake.sources.ksqldb.rows import Decoder, ErrorRow, Flaw, Flawed
 from ksql_lake.sources.pace import POLL, Limits, Pace
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
@@ -57,6 +58,7 @@ class StreamJob:
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
+    on_bad_value: str = "fail"
 
 
 def stream_query(
@@ -91,6 +93,7 @@ class Attempt:
 
     checker: Checker
     aside: Aside
+    bad: BadValues
     files: list[StagedFile] = field(default_factory=list)
     anchors: dict[int, Anchor] = field(default_factory=dict)
     rows: int = 0
@@ -216,7 +219,8 @@ class StreamExport:
         before = self.attempts[-1].checker if self.attempts else None
         checker = Checker(job.dataset.feed, job.checks, schema, names, before)
         directory, footer = job.dataset.staging / self.run / f"{name}q", {"ksql_lake": self._footer()}
-        return Attempt(checker, Aside(directory, schema, f"{self.run}{name}", job.writer, footer))
+        aside = Aside(directory, schema, f"{self.run}{name}", job.writer, footer)
+        return Attempt(checker, aside, BadValues(job.on_bad_value))
 
     def _window(self) -> tuple[int, int] | None:
         """One span of ROWTIME that holds all days asked for; a day by another column cannot be asked of the server."""
@@ -227,7 +231,7 @@ class StreamExport:
 
     def _drain(self, answer: Answer, writer: PartitionWriter, schema: pa.Schema, attempt: Attempt) -> str:
         names = [column.name for column in answer.columns[3:]]
-        decoder = Decoder(answer.columns, self.job.batch_size)
+        decoder = Decoder(answer.columns, self.job.batch_size, lenient=self.job.on_bad_value != "fail")
         pace = Pace(self.job.limits, self.source.partitions, self.started_ms, time.monotonic())
         while True:
             lines = answer.read(POLL)
@@ -237,6 +241,8 @@ class StreamExport:
             for element in decoder.decode(lines) if lines else ():
                 if isinstance(element, pa.RecordBatch):
                     self._rows(element, names, writer, schema, attempt, pace)
+                elif isinstance(element, Flawed):
+                    self._rows(element.batch, names, writer, schema, attempt, pace, element.flaws)
                 elif isinstance(element, ErrorRow):
                     raise KsqlUnavailable(
                         f"{self.source.name}: the server broke off: {element.message}", code=element.code
@@ -264,7 +270,7 @@ class StreamExport:
 
     def _rows(
         self, batch: pa.RecordBatch, names: Sequence[str], writer: PartitionWriter, schema: pa.Schema,
-        attempt: Attempt, pace: Pace,
+        attempt: Attempt, pace: Pace, flaws: Sequence[Flaw] = (),
     ) -> None:
         rowtimes = numbers(batch.column(0))
         partitions = numbers(batch.column(1))
@@ -287,6 +293,8 @@ class StreamExport:
                 exported = ranges(np.sort(offsets[keep & (partitions == partition)]))
                 attempt.ranges.setdefault(partition, []).extend(exported)
         self.job.progress(int(keep.sum()))
+        if flaws:
+            self._quarantine(attempt.bad.look(table, keep, flaws), keep, days, attempt)
         self._set_aside(table, keep, days, attempt)
         for day in np.unique(days[keep]).tolist():
             chosen = keep & (days == day)
@@ -305,6 +313,15 @@ class StreamExport:
         for day in np.unique(days[rows]).tolist():
             date = EPOCH + dt.timedelta(days=day)
             attempt.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[rows] == day)
+
+    def _quarantine(self, bad: BadRows | None, keep: np.ndarray, days: np.ndarray, attempt: Attempt) -> None:
+        """Rows with a value that its type cannot hold, where the feed wants them quarantined."""
+        if bad is None:
+            return
+        keep[bad.mask] = False
+        for day in np.unique(days[bad.mask]).tolist():
+            date = EPOCH + dt.timedelta(days=day)
+            attempt.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[bad.mask] == day)
 
     def _report_gaps(self) -> None:
         for partition, lost in self.sieve.gaps:

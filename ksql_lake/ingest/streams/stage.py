@@ -15,6 +15,7 @@ from ksql_lake.ingest.streams.reading import Attempt, StreamExport, StreamJob, o
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
+from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
 from ksql_lake.store import metadata
@@ -73,6 +74,7 @@ def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Cal
         export.drop_unverified()
         outcome.checks = _verdict(job, export, now(), recreated)
         export.findings += judge(job.dataset.feed, outcome.checks)
+        export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])
         return _staged(job, export, outcome, now(), recreated)
     except BaseException:
         remove_tree(job.dataset.staging / export.run)
