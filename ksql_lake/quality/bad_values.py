@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.arrays import mask
+from ksql_lake.model.findings import Finding
 from ksql_lake.quality.checker import BadRows, reason_head
 from ksql_lake.sources.ksqldb.rows import Flaw
 
@@ -49,8 +50,8 @@ class BadValues:
         return BadRows(bad, table.filter(mask(bad)), texts, counts)
 
 
-def told(feed: str, found: Iterable[BadValues]) -> list[str]:
-    """One line for each column with a value that its type cannot hold."""
+def told(feed: str, found: Iterable[BadValues]) -> list[Finding]:
+    """One finding for each column with a value that its type cannot hold."""
     counts: Counter[str] = Counter()
     first: dict[str, tuple[Flaw, str]] = {}
     for bad in found:
@@ -58,8 +59,12 @@ def told(feed: str, found: Iterable[BadValues]) -> list[str]:
         for column, flaw in bad.first.items():
             first.setdefault(column, (flaw, bad.policy))
     after = {"null": "stored as null", "quarantine": f"quarantined: python manage_feeds.py quarantine {feed}"}
-    return [
-        f"{feed}: column {column}: {count:,} {'value' if count == 1 else 'values'} that its type cannot hold, "
-        f"{after[first[column][1]]}; the first: {first[column][0]}"
-        for column, count in sorted(counts.items())
-    ]
+    told_ = []
+    for column, count in sorted(counts.items()):
+        flaw, policy = first[column]
+        message = (
+            f"column {column}: {count:,} {'value' if count == 1 else 'values'} that its type cannot hold, "
+            f"{after[policy]}; the first: {flaw}"
+        )
+        told_.append(Finding("quality", message, "warning", feed, flaw.partition, flaw.offset))
+    return told_

@@ -241,7 +241,7 @@ class Decoder:
             places = [row[at] if at is not None and type(row[at]) is int else None for at in self._place]
             flaw = Flaw(number, column.name, reason, *places)
             if not self._lenient or column.name in PSEUDO:
-                raise SchemaError(f"{flaw}; {WAY_OUT}") from None
+                raise SchemaError(f"{flaw}; {WAY_OUT}").at(flaw.partition, flaw.offset) from None
             flaws.append(flaw)
             return None
 
