@@ -21,35 +21,6 @@ from ksql_lake.store import metadata
 from ksql_lake.store.writer import StagedFile
 
 
-def empty_state(source: str, timezone: str, timestamp_column: str | None, now: str) -> metadata.State:
-    """The state of a stream that was never exported, in the order a reader of the file expects."""
-    return {
-        "source": source,
-        "type": "stream",
-        "storage_mode": "append",
-        "format": "parquet",
-        "partitioning": "date",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "timezone": timezone,
-        "timestamp_column": timestamp_column,
-        "columns": [],
-        "generation": 1,
-        "resume": {},
-        "heads": {},
-        "coverage": {},
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
-
-
 def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Callable[[], str]) -> Staged:
     """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
 
@@ -117,7 +88,7 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
     base = state["sequence"]
     state["sequence"], state["last_export"] = base + 1, now
     state["run"] = export.run
-    state["findings"] = [{"at": now, "message": message} for message in export.findings]
+    state["findings"] = [{"at": now, **finding.as_json()} for finding in export.findings]
     state["last_run"] = {
         "ended": now,
         "rows": export.rows,

@@ -26,6 +26,7 @@ from ksql_lake.ingest.tables.fold import Fold
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
 from ksql_lake.model.types import Column
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
@@ -112,31 +113,6 @@ class Sink:
         """All rows came."""
         self._aside.close()
         return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
-
-
-def empty_state(source: str, now: str) -> metadata.State:
-    """The state of a table that was never exported."""
-    return {
-        "source": source,
-        "type": "table",
-        "storage_mode": "overwrite",
-        "format": "parquet",
-        "partitioning": "version",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "current": None,
-        "last_version": 0,
-        "columns": [],
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
 
 
 def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
@@ -294,7 +270,7 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
 
 
 def _staged(
-    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state["last_version"] + 1
@@ -312,7 +288,7 @@ def _staged(
         "last_export": now,
         "last_version": number,
         "current": {"version": f"v{number}", "path": path},
-        "findings": [{"at": now, "message": message} for message in found],
+        "findings": [{"at": now, **finding.as_json()} for finding in found],
         "last_run": {
             "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
         },
