@@ -21,7 +21,7 @@ from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.base.retry import delay
 from ksql_lake.ingest.streams.anchors import TICK, Anchor, Sieve, TopicRecreated
-from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, refuse_forbidden, schema_of
 from ksql_lake.model.coverage import ranges
@@ -295,7 +295,7 @@ class StreamExport:
         if not keep.any():
             return
         table = self._on_disk(batch, names, schema)
-        erased = later(self.erased, table)
+        erased = later(self.erased, table, self.state["columns"])
         if erased is not None:
             keep &= ~erased
         offsets = numbers(batch.column(2))

@@ -24,7 +24,7 @@ from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.tables.fold import Fold
-from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.model.findings import Finding
@@ -103,7 +103,7 @@ class Sink:
         """The next rows of the answer, and which of them have a value that its type cannot hold."""
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        erased = later(self.erased, made)
+        erased = later(self.erased, made, self.state["columns"])
         keep = np.ones(len(made), bool) if erased is None else ~erased
         day = self.job.run[:8]
         unfit = self._bad.look(made, keep, flaws)
