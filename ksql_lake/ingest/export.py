@@ -242,12 +242,14 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
             table = TableJob(
                 dataset, feed.source, task.run, task.limits, writer, feed.max_shrink, task.allow_shrink,
                 task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
+                feed.on_bad_value,
             )
             return stage_table(client, table, state, now)
         stream = StreamJob(
             dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
+            on_bad_value=feed.on_bad_value,
         )
         return stage_stream(client, stream, state, now)
 

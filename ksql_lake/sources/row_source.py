@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -21,6 +21,39 @@ from ksql_lake.model.types import Column
 
 PSEUDO_COLUMNS = 3  # ROWTIME (int64, epoch ms), ROWPARTITION (int32), ROWOFFSET (int64) come first in every batch
 TICK = 1000  # see Reading.samples
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A value that its type cannot hold.
+
+    Attributes:
+        row: in its batch.
+        column: its name at the source.
+        reason: what is wrong with it, without the value: messages go where an erasure does not look.
+        partition, offset: where the row is, None for a table.
+    """
+
+    row: int
+    column: str
+    reason: str
+    partition: int | None = None
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f"partition {self.partition}, offset {self.offset}: "
+        return f"{where}column {self.column} holds {self.reason}"
+
+
+@dataclass(frozen=True)
+class Flawed:
+    """Rows of which some have a value that its type cannot hold; null stands in its place."""
+
+    batch: pa.RecordBatch
+    flaws: tuple[Flaw, ...]
+
+
+Rows: TypeAlias = pa.RecordBatch | Flawed
 
 
 @dataclass(frozen=True)
@@ -53,12 +86,13 @@ class Reading(Protocol):
     def samples(self) -> bool:
         """Whether rows with ROWOFFSET % TICK < 2 come from the whole of each partition, wherever the reading begins."""
 
-    def read(self) -> Sequence[pa.RecordBatch]:
+    def read(self) -> Sequence[Rows]:
         """The next rows: batches of (ROWTIME, ROWPARTITION, ROWOFFSET, columns...), offsets ascending within a
         partition unless the source repeats itself. Empty when nothing came for a moment (about POLL seconds).
 
         Raises:
             KsqlUnavailable: the source broke off and may be read again; what came before is whole.
+            SchemaError: a value that its type cannot hold, from a source that does not hand out `Flawed`.
             LakeError: it cannot be read.
         """
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.arrays import numbers
+from ksql_lake.base.arrays import numbers, python
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
 from ksql_lake.model.coverage import inside
@@ -60,7 +60,7 @@ def _replaced(partition: int, offset: int) -> TopicRecreated:
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
     """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
     rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(PSEUDO_COLUMNS))
-    values = [canonical(batch.column(PSEUDO_COLUMNS + i)[row].as_py()) for i in range(len(names))]
+    values = [canonical(python(batch.column(PSEUDO_COLUMNS + i)[row])) for i in range(len(names))]
     return Anchor(offset, rowtime, _digest(values), tuple(names))
 
 
@@ -88,7 +88,7 @@ class _Rows:
     def same(self, index: int, known: Anchor) -> bool:
         """Whether a row has the values of a known one, in the columns that there were then."""
         row, where = int(self.positions[index]), {name: PSEUDO_COLUMNS + i for i, name in enumerate(self.names)}
-        return _digest([canonical(self.batch.column(where[n])[row].as_py()) for n in known.columns]) == known.hash
+        return _digest([canonical(python(self.batch.column(where[n])[row])) for n in known.columns]) == known.hash
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,10 @@ from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.partitions import day_path
-from ksql_lake.quality.checker import Checker
+from ksql_lake.quality.bad_values import BadValues
+from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
+from ksql_lake.sources.row_source import Flaw
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import PartitionWriter, StagedFile
 
@@ -51,6 +53,7 @@ class Attempt:
         staging, footer = job.dataset.staging / self.run, {"ksql_lake": _footer(job, state)}
         self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
         self._writer = PartitionWriter(staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer)
+        self.bad = BadValues(job.on_bad_value)
         self.files: list[StagedFile] = []
         self.rows = 0
         self.anchors: dict[int, Anchor] = {}
@@ -59,9 +62,15 @@ class Attempt:
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
 
-    def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray) -> None:
+    def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
-        keep = self._quarantine(table, keep, days)
+        keep = keep.copy()
+        flawed = self.bad.look(table, keep, flaws) if flaws else None
+        if flawed is not None:
+            self._quarantine(flawed, np.flatnonzero(flawed.mask), keep, days)
+        unfit = self.checker.look(table if keep.all() else table.filter(mask(keep)))
+        if unfit is not None:
+            self._quarantine(unfit, np.flatnonzero(keep)[unfit.mask], keep, days)
         for day in np.unique(days[keep]).tolist():
             chosen = keep & (days == day)
             part = table if chosen.all() else table.filter(mask(chosen))
@@ -89,18 +98,12 @@ class Attempt:
         self._writer.abort()
         self.aside.abort()
 
-    def _quarantine(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """Show the new rows to the checks; what is left of `keep` without the bad ones."""
-        bad = self.checker.look(table if keep.all() else table.filter(mask(keep)))
-        if bad is None:
-            return keep
-        rows = np.flatnonzero(keep)[bad.mask]
+    def _quarantine(self, bad: BadRows, rows: np.ndarray, keep: np.ndarray, days: np.ndarray) -> None:
+        """Stage bad rows by their days, and take them out of `keep`; `rows` are their positions in the table."""
+        keep[rows] = False
         for day in np.unique(days[rows]).tolist():
             date = EPOCH + dt.timedelta(days=day)
             self.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[rows] == day)
-        left = keep.copy()
-        left[rows] = False
-        return left
 
 
 def run_name(job: StreamJob, state: metadata.State) -> str:

@@ -34,6 +34,7 @@ class StreamJob:
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
+    on_bad_value: str = "fail"
 
     @property
     def origin(self) -> str:

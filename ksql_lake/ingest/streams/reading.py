@@ -7,7 +7,7 @@ Design: a source may never end and no end mark can be believed, so what decides 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,11 +21,11 @@ from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
 from ksql_lake.ingest.streams.patience import Patience
-from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Reading, RowSource, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, RowSource, Wanted
 from ksql_lake.store import metadata
 
 
@@ -176,8 +176,9 @@ class StreamExport:
         while True:
             batches = reading.read()
             received = time.monotonic()
-            for batch in batches:
-                self._rows(batch, names, attempt)
+            for rows in batches:
+                flawed = isinstance(rows, Flawed)
+                self._rows(rows.batch if flawed else rows, names, attempt, rows.flaws if flawed else ())
             now = time.monotonic()
             reading.worked(now - received)
             reason = self._ended(reading, patience, now)
@@ -230,7 +231,7 @@ class StreamExport:
             message += "it expired, its leader is lost, or the topic was recreated with fewer rows"
             self._found("gap", message, partition, anchor.offset)
 
-    def _rows(self, batch: pa.RecordBatch, names: list[str], attempt: Attempt) -> None:
+    def _rows(self, batch: pa.RecordBatch, names: list[str], attempt: Attempt, flaws: Sequence[Flaw]) -> None:
         job = self.job
         rowtimes, partitions, offsets = (numbers(batch.column(i)) for i in range(PSEUDO_COLUMNS))
         keep = self.sieve.new_rows(batch, names)
@@ -242,13 +243,13 @@ class StreamExport:
         if not keep.any():
             return
         table = self._on_disk(batch, names, attempt.schema)
-        erased = later(self.erased, table)
+        erased = later(self.erased, table, self.state["columns"])
         if erased is not None:
             keep &= ~erased
         if job.days:
             attempt.cover(partitions[keep], offsets[keep])
         job.progress(int(keep.sum()))
-        attempt.take(table, keep, days)
+        attempt.take(table, keep, days, flaws)
 
     def _report_gaps(self) -> None:
         for partition, lost in self.sieve.gaps:

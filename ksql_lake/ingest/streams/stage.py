@@ -18,6 +18,7 @@ from ksql_lake.ingest.streams.reading import StreamExport
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
+from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
 from ksql_lake.sources.ksqldb.push_rows import PushSource
@@ -40,7 +41,7 @@ def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Cal
     _refuse_moved_days(job, state)
     started_ms = int(time.time() * 1000)
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
-    rows = PushSource(client, source, job.limits, job.batch_size, started_ms)
+    rows = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
     return stage_rows(rows, job, state, outcome, now, started_ms)
 
 
@@ -57,6 +58,7 @@ def stage_rows(
             recreated = export.read()
         outcome.checks = _verdict(job, export, now(), recreated)
         export.findings += judge(job.dataset.feed, outcome.checks)
+        export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])
         return _staged(job, export, outcome, now(), recreated)
     except BaseException:
         remove_tree(job.dataset.staging / run_name(job, state))

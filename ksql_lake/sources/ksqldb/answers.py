@@ -16,16 +16,16 @@ class AnswerRows:
 
     Args:
         name: the source, for messages.
-        batch_size: rows that are Python objects at a time (see `Decoder`).
+        batch_size, lenient: see `Decoder`.
 
     Attributes:
         started: when reading began, by `time.monotonic()`, which all times here go by.
         heard: when the last row came; the same as `started` before the first.
     """
 
-    def __init__(self, answer: Answer, name: str, batch_size: int = 10_000) -> None:
+    def __init__(self, answer: Answer, name: str, batch_size: int = 10_000, lenient: bool = False) -> None:
         self.answer, self.name = answer, name
-        self.decoder = Decoder(answer.columns, batch_size)
+        self.decoder = Decoder(answer.columns, batch_size, lenient=lenient)
         self.started = self.heard = time.monotonic()
         self._closed = False
 

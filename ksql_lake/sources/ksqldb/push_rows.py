@@ -16,7 +16,7 @@ from ksql_lake.model.types import Column
 from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
 from ksql_lake.sources.pace import Limits, Pace
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
 
 
 def push_query(source: str, wanted: Wanted) -> str:
@@ -50,9 +50,11 @@ class PushRows:
     proven = False
     samples = True
 
-    def __init__(self, answer: Answer, source: Source, limits: Limits, batch_size: int, run_started_ms: int) -> None:
+    def __init__(
+        self, answer: Answer, source: Source, limits: Limits, batch_size: int, lenient: bool, run_started_ms: int
+    ) -> None:
         self._answer = answer
-        self._rows = AnswerRows(answer, source.name, batch_size)
+        self._rows = AnswerRows(answer, source.name, batch_size, lenient)
         self._looks = self._rows.endless()
         self._pace = Pace(limits, source.partitions, run_started_ms, self._rows.started)
 
@@ -60,14 +62,15 @@ class PushRows:
     def columns(self) -> tuple[Column, ...]:
         return self._answer.columns[PSEUDO_COLUMNS:]
 
-    def read(self) -> Sequence[pa.RecordBatch]:
-        batches = [element for element in next(self._looks) if isinstance(element, pa.RecordBatch)]
-        if batches:
+    def read(self) -> Sequence[Rows]:
+        found = [element for element in next(self._looks) if isinstance(element, pa.RecordBatch | Flawed)]
+        if found:
             received, now_ms = self._rows.heard, int(time.time() * 1000)
-            for batch in batches:
+            for rows in found:
+                batch = rows.batch if isinstance(rows, Flawed) else rows
                 self._pace.rows(received, now_ms, numbers(batch.column(1)), numbers(batch.column(0)))
             self._pace.worked(time.monotonic() - received)  # decoding
-        return batches
+        return found
 
     def worked(self, seconds: float) -> None:
         self._pace.worked(seconds)
@@ -97,6 +100,7 @@ class PushSource:
     """A stream of a ksqlDB server as a `RowSource`.
 
     Args:
+        batch_size, lenient: see `Decoder`.
         run_started_ms: epoch ms; a row of the run's own time shows that its partition is read to its present end.
     """
 
@@ -104,9 +108,10 @@ class PushSource:
 
     def __init__(
         self, client: Client, source: Source, limits: Limits, batch_size: int = 10_000,
-        run_started_ms: int | None = None,
+        lenient: bool = False, run_started_ms: int | None = None,
     ) -> None:
-        self._client, self._source, self._limits, self._batch_size = client, source, limits, batch_size
+        self._client, self._source, self._limits = client, source, limits
+        self._batch_size, self._lenient = batch_size, lenient
         self._started_ms = int(time.time() * 1000) if run_started_ms is None else run_started_ms
 
     @property
@@ -122,4 +127,4 @@ class PushSource:
 
     def open(self, wanted: Wanted) -> PushRows:
         answer = self._client.query(push_query(self._source.name, wanted), earliest=True)
-        return PushRows(answer, self._source, self._limits, self._batch_size, self._started_ms)
+        return PushRows(answer, self._source, self._limits, self._batch_size, self._lenient, self._started_ms)
