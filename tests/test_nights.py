@@ -5,7 +5,7 @@ partitions lose their leaders, runs are killed between two renames, and what the
 every night: what the run reported lies in files, and every row there was produced, once. At the end: all that was
 produced and could be read is there.
 
-A failing seed is printed; replay it with `NIGHTS_SEED=<seed> python -m pytest tests/test_nights.py`.
+A failing seed is printed; replay it with `NIGHTS_SEED=<seed> NIGHTS=<nights> python -m pytest tests/test_nights.py`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ WORDS = ("plain", "naïve café", "日本語テキスト", "emoji 🎉🎊", 'qu
 ERROR = b'{"@type":"generic_error","error_code":%d,"message":"refused"}'
 BODIES = (b"", b"plain words", b"<html>no</html>")
 SEEDS = [int(os.environ["NIGHTS_SEED"])] if "NIGHTS_SEED" in os.environ else [11, 12, 13, 14, 15]
+COUNT = int(os.environ.get("NIGHTS", "6"))
 
 FAULTS: dict[str, Callable[[random.Random], Fault]] = {
     "reset": lambda r: Fault(reset=True),
@@ -221,7 +222,7 @@ class Nights:
     def recover(self) -> None:
         """Finish or forget what a killed run left, before rows are counted again."""
         for kind in ("stream", "table"):
-            metadata.recover(metadata.Dataset(self.lake, kind[0], kind, restricted=True))
+            metadata.recover(metadata.Dataset(self.lake, kind[0], kind, restricted=kind == "stream"))
 
     def run(self, night: int) -> None:
         rng = self.rng
@@ -308,7 +309,7 @@ class Nights:
                 assert metadata_utils.main(["--verify", "--deep", "--lake", str(self.lake)]) == 0
             self.finish()
         except BaseException:
-            print(f"replay with NIGHTS_SEED={self.seed}", *self.happened, *self.told, sep="\n")
+            print(f"replay with NIGHTS_SEED={self.seed} NIGHTS={count}", *self.happened, *self.told, sep="\n")
             raise
 
     def finish(self) -> None:
@@ -329,7 +330,7 @@ class Nights:
 def test_nothing_is_lost_doubled_or_changed(
     seed: int, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Nights(ksqldb, tmp_path / "lake", seed, capsys, monkeypatch).nights(6)
+    Nights(ksqldb, tmp_path / "lake", seed, capsys, monkeypatch).nights(COUNT)
 
 
 @pytest.mark.slow
