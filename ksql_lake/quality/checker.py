@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column, arrow_schema
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind
@@ -192,7 +193,7 @@ def _collected(checkers: Sequence[Checker], i: int) -> list[Hashes]:
     return parts
 
 
-def judge(feed: str, found: Sequence[Result]) -> list[str]:
+def judge(feed: str, found: Sequence[Result]) -> list[Finding]:
     """The findings of a run; call before it is published.
 
     Raises:
@@ -204,7 +205,7 @@ def judge(feed: str, found: Sequence[Result]) -> list[str]:
         lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
         raise QualityError("\n".join(lines), found)
     after = {"warn": "published all the same", "quarantine": f"set aside: python manage_feeds.py quarantine {feed}"}
-    return [f"{feed}: {result}; {after[result.level]}" for result in bad]
+    return [Finding("quality", f"{result}; {after[result.level]}", "warning", feed) for result in bad]
 
 
 def _complaint(check: Check) -> str:

@@ -22,8 +22,9 @@ from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day, parse_version, version_path
-from ksql_lake.model.predicates import Filters, Names, expression, utc
+from ksql_lake.model.predicates import Filters, Names, expression
 from ksql_lake.model.state import Coverage, FeedState, FileEntry
+from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
 from ksql_lake.store import metadata

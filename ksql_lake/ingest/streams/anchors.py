@@ -27,6 +27,7 @@ class TopicRecreated(Exception):
 
     def __init__(self, partition: int, offset: int) -> None:
         super().__init__(f"partition {partition} holds another row at offset {offset}")
+        self.partition, self.offset = partition, offset
 
 
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:

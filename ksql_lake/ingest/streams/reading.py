@@ -19,10 +19,11 @@ from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.base.retry import delay
 from ksql_lake.ingest.streams.anchors import TICK, Sieve, TopicRecreated
-from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, refuse_forbidden, schema_of
 from ksql_lake.model.coverage import ranges
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import day_bounds, day_path, days_of
 from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
 from ksql_lake.model.types import PSEUDO
@@ -104,7 +105,7 @@ class StreamExport:
         self.client, self.job, self.source, self.state = client, job, source, state
         self.started_ms = int(time.time() * 1000)
         self.attempts: list[Attempt] = []
-        self.findings: list[str] = []
+        self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
@@ -125,9 +126,9 @@ class StreamExport:
                 return False
             except TopicRecreated as evidence:
                 self.drop_unverified()
-                self.findings.append(
-                    f"{self.source.name}: the topic was recreated ({evidence}); generation "
-                    f"{self.state.generation + 1} starts, older data stay"
+                self._found(
+                    "drift", f"the topic was recreated ({evidence}); generation {self.state.generation + 1} starts, "
+                    "older data stay", evidence.partition, evidence.offset,
                 )
                 return True
             except KsqlUnavailable as error:
@@ -161,7 +162,13 @@ class StreamExport:
         self.drop_unverified()
         if not self.attempts:
             raise error
-        self.findings.append(f"{error}; what was read until then is published, the next run goes on from there")
+        self._found(
+            "incomplete", f"{error}; what was read until then is published, the next run goes on from there"
+        )
+
+    def _found(self, kind: str, message: str, partition: int | None = None, offset: int | None = None) -> None:
+        feed = self.job.dataset.feed
+        self.findings.append(Finding(kind, message, feed=feed, partition=partition, offset=offset))
 
     def drop_unverified(self) -> None:
         """Forget the attempts whose anchors were never seen."""
@@ -245,18 +252,22 @@ class StreamExport:
             if reason:
                 return reason
             if now >= self.deadline:
-                self.findings.append(f"{self.source.name}: stopped at the time limit; the rest is read next time")
+                self._found("incomplete", "stopped at the time limit; the rest is read next time")
                 return "time limit"
 
     def _give_anchors_up(self, pace: Pace, now: float) -> None:
         if self.sieve.pending and pace.silence(now) >= self.job.limits.anchor:
             oldest_kept = self.started_ms - self.job.source_retention_days * 86_400_000
             for partition in sorted(self.sieve.pending):
-                expected = self.sieve.anchors[partition].rowtime < oldest_kept
-                (self.notes if expected else self.findings).append(
-                    f"{self.source.name}: the last exported row of partition {partition} did not come again within "
+                anchor = self.sieve.anchors[partition]
+                message = (
+                    f"the last exported row of partition {partition} did not come again within "
                     f"{self.job.limits.anchor:.0f} s; expired, or the topic was recreated with fewer rows"
                 )
+                if anchor.rowtime < oldest_kept:
+                    self.notes.append(message)
+                else:
+                    self._found("gap", message, partition, anchor.offset)
             self.sieve.pending.clear()
 
     def _rows(
@@ -275,7 +286,7 @@ class StreamExport:
         if not keep.any():
             return
         table = self._on_disk(batch, names, schema)
-        erased = later(self.erased, table)
+        erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
         offsets = numbers(batch.column(2))
@@ -305,9 +316,8 @@ class StreamExport:
 
     def _report_gaps(self) -> None:
         for partition, lost in self.sieve.gaps:
-            self.findings.append(
-                f"{self.source.name}: at most {lost} rows of partition {partition} expired before they were exported"
-            )
+            message = f"at most {lost} rows of partition {partition} expired before they were exported"
+            self._found("gap", message, partition)
         self.sieve.gaps.clear()
 
     def _on_disk(self, batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:

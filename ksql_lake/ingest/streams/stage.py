@@ -92,7 +92,7 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
     outcome.retries += export.retries
     base = state.sequence
     state.sequence, state.last_export, state.run = base + 1, now, export.run
-    state.findings = tuple(Told(now, message) for message in export.findings)
+    state.findings = Told.of(now, export.findings)
     state.last_run = LastRun(now, export.rows, outcome.files, "findings" if export.findings else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)

@@ -21,9 +21,10 @@ from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.tables.fold import Fold
-from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
 from ksql_lake.model.state import Change, Current, FeedState, FileEntry, Footer, LastRun, Told
 from ksql_lake.model.types import Column
@@ -96,7 +97,7 @@ class Sink:
         """The next rows of the answer."""
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        erased = later(self.erased, made)
+        erased = later(self.erased, made, self.state.columns)
         made = made if erased is None else made.filter(mask(~erased))
         day = self.job.run[:8]
         bad = self._checker.look(made)
@@ -260,7 +261,7 @@ def _refuse_shrunk(job: TableJob, state: FeedState, rows: int) -> None:
 
 
 def _staged(
-    job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+    job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state.last_version + 1
@@ -274,7 +275,7 @@ def _staged(
     base = state.sequence
     state.sequence, state.run, state.last_export = base + 1, job.run, now
     state.last_version, state.current = number, Current(f"v{number}", path)
-    state.findings = tuple(Told(now, message) for message in found)
+    state.findings = Told.of(now, found)
     state.last_run = LastRun(now, rows, len(snapshot.files), "findings" if found else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)
