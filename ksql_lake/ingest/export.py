@@ -19,7 +19,7 @@ from typing import Any
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
-from ksql_lake.ingest.streams.reading import StreamJob
+from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
@@ -242,12 +242,14 @@ def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = la
             table = TableJob(
                 dataset, feed.source, task.run, task.limits, writer, feed.max_shrink, task.allow_shrink,
                 task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
+                feed.on_bad_value,
             )
             return stage_table(client, table, state, now)
         stream = StreamJob(
             dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
+            on_bad_value=feed.on_bad_value,
         )
         return stage_stream(client, stream, state, now)
 

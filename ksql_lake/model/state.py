@@ -23,19 +23,25 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns."""
+    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
+
+    `missing`: it did not come again when it was last asked for, so no run waits for it any more.
+    """
 
     offset: int
     rowtime: int
     hash: str
     columns: tuple[str, ...]
+    missing: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]))
+        missing = bool(value.get("missing", False))
+        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
 
     def to_json(self) -> Json:
-        return {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
+        made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
+        return {**made, "missing": True} if self.missing else made
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
