@@ -98,7 +98,7 @@ class RecordDecoder:
             shown = [v if v is None or look is None else look(v) for look, v in zip(self._views, values, strict=True)]
         except LakeError as error:
             where = f"partition {record.partition}, offset {record.offset}"
-            raise type(error)(f"{self.plan.source}: {where}: {error}") from None
+            raise type(error)(f"{self.plan.source}: {where}: {error}").at(record.partition, record.offset) from None
         return [time, record.partition, record.offset, *shown]
 
     def _key_values(self, key: bytes | None) -> list[Any]:
