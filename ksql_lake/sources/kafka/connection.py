@@ -184,8 +184,8 @@ def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
     what = _CONNECT.sub("", what)
     if found and found["broker"] != "bootstrap":
         return BrokerUnavailable(
-            f"{connection.origin}: {connection.servers} answers, but a broker there calls itself {address}, which cannot "
-            f"be reached from here ({what}); use a listener whose advertised.listeners name can be reached"
+            f"{connection.origin}: {connection.servers} answers, but a broker there calls itself {address}, which "
+            f"cannot be reached from here ({what}); use a listener whose advertised.listeners name can be reached"
         )
     if trouble.name == "_RESOLVE":
         return BrokerUnavailable(f"{start}: no such host ({what}); check its name")

@@ -293,7 +293,7 @@ class Broker:
         """Why a request of the administration did not succeed: mostly a broker that cannot be reached."""
         self._consumer.poll(0)
         self._administrator().poll(0)
-        if problem.name() in ("_TIMED_OUT", "_TRANSPORT", "_DESTROY_BROKER", "_ALL_BROKERS_DOWN"):
+        if problem.name() in ("_TIMED_OUT", "_TRANSPORT", "_DESTROY_BROKER", "_ALL_BROKERS_DOWN", "_NOENT"):
             return self._troubles.explain(self.connection, self.connection.timeout)
         return topic_refusal(self.connection, topic, problem)
 
