@@ -48,6 +48,7 @@ class Source:
     keys: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
     queryable: bool
+    compacted: bool = False
 
 
 def quote(name: str) -> str:
@@ -346,6 +347,7 @@ def _source(description: Mapping[str, Any]) -> Source:
         keys=tuple(f["name"] for f in fields if f.get("type") == "KEY"),
         fields=tuple((f["name"], f["schema"]["type"]) for f in fields),
         queryable=bool(description.get("writeQueries")) or source_table,
+        compacted="CLEANUP_POLICY='compact" in description.get("statement", ""),
     )
 
 
