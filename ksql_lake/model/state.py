@@ -440,7 +440,7 @@ class FeedState:
     schema_history: tuple[SchemaVersion, ...] = ()
     quarantine: tuple[FileEntry, ...] | None = None
     changes: tuple[Amendment, ...] = ()
-    removed: Removed = field(default_factory=dict)
+    removed: Removed | None = None
     erasures: tuple[Erasure, ...] = ()
     extra: Json = field(default_factory=dict)
 
@@ -452,6 +452,11 @@ class FeedState:
     def quarantined(self) -> tuple[FileEntry, ...]:
         """The files in quarantine."""
         return self.quarantine or ()
+
+    @property
+    def rows_removed(self) -> Removed:
+        """Partition -> why -> rows that were taken out of it here."""
+        return self.removed or {}
 
     @property
     def partitions(self) -> list[Partition]:
@@ -520,7 +525,7 @@ class FeedState:
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
             "changes": [dict(vars(change)) for change in self.changes] or None,
-            "removed": self.removed if self.removed or self.changes else None,
+            "removed": self.removed,
             "erasures": [erasure.to_json() for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
         }
@@ -557,7 +562,7 @@ class FeedState:
             tuple(SchemaVersion(v["version"], v["at"], tuple(v["added"])) for v in value.get("schema_history", ())),
             None if quarantine is None else tuple(map(FileEntry.from_json, quarantine)),
             tuple(Amendment(c["at"], c["by"], c["what"]) for c in value.get("changes", ())),
-            {partition: dict(whys) for partition, whys in value.get("removed", {}).items()},
+            None if "removed" not in value else {path: dict(whys) for path, whys in value["removed"].items()},
             tuple(map(Erasure.from_json, value.get("erasures", ()))),
             {key: item for key, item in value.items() if key not in _STATE_KEYS},
         )

@@ -71,7 +71,7 @@ def findings_of_state(
 
 def _missing_days(name: str, state: FeedState) -> Iterator[Finding]:
     """Days between the first and the last one that have no row, unless their rows were taken out here."""
-    taken = [path for path, whys in state.removed.items() if whys.keys() - {QUARANTINE}]
+    taken = [path for path, whys in state.rows_removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
