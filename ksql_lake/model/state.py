@@ -255,7 +255,19 @@ class FileSet:
     @property
     def partitions(self) -> list[Partition]:
         """Days in order, versions by number."""
-        return sorted(self._partitions.values(), key=lambda partition: _partition_order(partition.path))
+        return sorted(self.unordered, key=lambda partition: _partition_order(partition.path))
+
+    @property
+    def unordered(self) -> Collection[Partition]:
+        return self._partitions.values()
+
+    @property
+    def rows(self) -> int:
+        return sum(partition.records for partition in self.unordered)
+
+    @property
+    def bytes(self) -> int:
+        return sum(partition.bytes for partition in self.unordered)
 
     def of(self, partition: str) -> list[FileEntry]:
         return [file for file in self if file.partition == partition]
@@ -464,16 +476,16 @@ class FeedState:
 
     @property
     def total_records(self) -> int:
-        return sum(partition.records for partition in self.files.partitions)
+        return self.files.rows
 
     @property
     def total_bytes(self) -> int:
-        return sum(partition.bytes for partition in self.files.partitions)
+        return self.files.bytes
 
     @property
     def newest_rowtime(self) -> int | None:
         """Epoch ms of the newest row in the lake; None for a table."""
-        times = [partition.rowtime_max for partition in self.files.partitions]
+        times = [partition.rowtime_max for partition in self.files.unordered]
         return max((time for time in times if time is not None), default=None)
 
     @property
