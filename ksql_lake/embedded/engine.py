@@ -209,12 +209,15 @@ class Engine:
             topic = self.sources[name].topic
             topic.base[partition] = max(topic.base[partition], upto)
 
-    def recreate(self, name: str) -> None:
-        """The topic is deleted and created again, empty, offsets from 0; running queries see nothing of it."""
+    def recreate(self, name: str, partitions: int | None = None) -> None:
+        """The topic is deleted and created again, empty, offsets from 0; running queries see nothing of it.
+
+        `partitions`: how many it has now; as many as before for None.
+        """
         with self.changed:
             source = self.sources[name]
-            source.topic = Topic(source.topic.partitions)
-            source.state = {}
+            source.topic = Topic(source.topic.partitions if partitions is None else partitions)
+            source.state, source.muted = {}, set()
 
     def add_partition(self, name: str) -> int:
         """One more partition; returns its number."""
@@ -224,9 +227,13 @@ class Engine:
             return topic.partitions - 1
 
     def mute(self, name: str, *partitions: int) -> None:
-        """Partitions that say nothing to queries (a lost leader); without numbers: none any more."""
+        """Partitions that say nothing to queries (a lost leader); without numbers: none any more.
+
+        As with a real server, a pull query on the stream does not complete meanwhile.
+        """
         with self.changed:
             self.sources[name].muted = set(partitions)
+            self.changed.notify_all()
 
     def skip(self, name: str, partition: int, offsets: int) -> None:
         """Leave a gap of that many offsets (transaction markers, compacted records)."""

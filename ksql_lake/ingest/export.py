@@ -19,7 +19,7 @@ from typing import Any
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
-from ksql_lake.ingest.streams.reading import StreamJob
+from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables.stage import TableJob, stage_table

@@ -17,6 +17,8 @@ from ksql_lake.base.native import library
 from ksql_lake.model.types import PSEUDO, Column, arrow_schema
 from ksql_lake.sources.ksqldb.native_rows import RowReader, Unsupported
 from ksql_lake.sources.ksqldb.values import Unfit, converter
+from ksql_lake.sources.row_source import Flaw as Flaw
+from ksql_lake.sources.row_source import Flawed as Flawed
 
 TAIL = b"]}},\n"  # how a row ends that another element follows
 PATIENCE = 8  # blocks of which the native reader took next to nothing, after which a query's rows are left to Python
@@ -49,36 +51,6 @@ class ErrorRow:
 @dataclass(frozen=True)
 class ArrayEnd:
     """The closing bracket of the answer."""
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """A value that its type cannot hold.
-
-    Attributes:
-        row: in its batch.
-        column: its name at the source.
-        reason: what is wrong with it, without the value: messages go where an erasure does not look.
-        partition, offset: where the row is, None for a table.
-    """
-
-    row: int
-    column: str
-    reason: str
-    partition: int | None = None
-    offset: int | None = None
-
-    def __str__(self) -> str:
-        where = "" if self.offset is None else f"partition {self.partition}, offset {self.offset}: "
-        return f"{where}column {self.column} holds {self.reason}"
-
-
-@dataclass(frozen=True)
-class Flawed:
-    """Rows of which some have a value that its type cannot hold; null stands in its place."""
-
-    batch: pa.RecordBatch
-    flaws: tuple[Flaw, ...]
 
 
 Element: TypeAlias = pa.RecordBatch | Flawed | Tombstone | Final | ErrorRow | ArrayEnd
