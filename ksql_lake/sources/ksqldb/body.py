@@ -88,14 +88,14 @@ class Body:
         return data if data or self.ended else None
 
     def read_all(self, most: int, pause: float, seconds: float) -> bytes:
-        """The whole body.
+        """The whole body; what there is of it stays in `collected` when it fails.
 
         Raises:
             Cut: the connection ended first.
             TooLong: it has more than `most` bytes.
             TimeoutError: nothing came for `pause` seconds, or it was not there within `seconds`.
         """
-        heard, parts, size = time.monotonic(), list[bytes](), 0
+        heard, size, self.collected = time.monotonic(), 0, list[bytes]()
         deadline = heard + seconds
         while not self.ended:
             data = self.read(min(heard + pause, deadline) - time.monotonic())
@@ -103,11 +103,11 @@ class Body:
             heard = now if data else heard
             if now >= min(heard + pause, deadline) and not self.ended:
                 raise TimeoutError
-            parts.append(data or b"")
+            self.collected.append(data or b"")
             size += len(data or b"")
             if size > most:
                 raise TooLong
-        return b"".join(parts)
+        return b"".join(self.collected)
 
     def _take(self) -> bytes:
         if not self._chunked:

@@ -241,10 +241,9 @@ class Client:
 
     def _refusal(self, response: Response, statement: str) -> KsqlError:
         """One clear message for a status other than 200, with the server's own words."""
-        content = b""
         with contextlib.suppress(Cut, TooLong, TimeoutError):
-            content = response.body.read_all(
-                limits.REFUSAL, self.server.timeout, limits.PATIENCE * self.server.timeout)
+            response.body.read_all(limits.REFUSAL, self.server.timeout, limits.PATIENCE * self.server.timeout)
+        content = b"".join(response.body.collected)
         status, code, words = response.status, 0, excerpt(content)
         with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
             error = json.loads(content)

@@ -137,7 +137,7 @@ class Connection:
         where = f"{self.address.host}:{self.address.port}"
         lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}", *_proxy_login(proxy)]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
-        response = self._response(b"")
+        response = self._response()
         if response.status != 200:
             raise Malformed(f"the proxy {proxy.host}:{proxy.port} ({proxy.setting}) refuses: HTTP {response.status}")
 
@@ -157,10 +157,19 @@ class Connection:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         self.socket.settimeout(self.timeout)
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-        return self._response(b"")
+        return self._response()
 
-    def _response(self, data: bytes) -> Response:
-        deadline = time.monotonic() + limits.PATIENCE * self.timeout
+    def _response(self) -> Response:
+        deadline, rest = time.monotonic() + limits.PATIENCE * self.timeout, b""
+        for _ in range(limits.INTERIM):
+            head, rest = self._receive_head(rest, deadline)
+            status, headers, old = _head(head)
+            if status >= 200:
+                return Response(status, headers, Body(self.socket, _framing(status, headers, old), rest))
+        raise Malformed(f"more than {limits.INTERIM} interim answers before the answer")
+
+    def _receive_head(self, data: bytes, deadline: float) -> tuple[bytes, bytes]:
+        """What stands before the empty line, and what was received beyond it."""
         while (end := data.find(b"\r\n\r\n")) < 0:
             if data and not b"HTTP/1.".startswith(data[:7]):
                 raise Malformed(f"what answers does not speak HTTP ({excerpt(data)})")
@@ -177,11 +186,7 @@ class Connection:
             if not received:
                 raise NoAnswer("the connection was closed in the middle of the headers" if data else "no answer came")
             data += received
-        status, headers, old = _head(data[:end])
-        rest = data[end + 4 :]
-        if 100 <= status < 200:
-            return self._response(rest)
-        return Response(status, headers, Body(self.socket, _framing(status, headers, old), rest))
+        return data[:end], data[end + 4 :]
 
     def is_open(self) -> bool:
         """Whether the server has neither closed this idle connection nor sent something unasked."""
