@@ -46,7 +46,8 @@ def why(partition: int, anchor: Anchor, fate: Fate, job: StreamJob) -> str:
     if fate == "cut off":
         return (
             f"{head}is gone, though rows before it are there: the topic was truncated, or made anew with the same "
-            f"first rows. If it was made anew, start the feed anew as well: python manage_feeds.py reset {job.dataset.feed}"
+            "first rows. If it was made anew, start the feed anew as well: python manage_feeds.py reset "
+            f"{job.dataset.feed}"
         )
     if fate == "there":
         return f"{head}is in the topic, and did not come within {seconds:.0f} s; the next run asks again"
