@@ -191,7 +191,7 @@ def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], lo
             _cover(state, file)
     for parts in state.coverage.values():
         for partition, one in parts.items():
-            parts[partition] = Covered(one.upto, merge(one.beyond, [], one.upto))
+            parts[partition] = one.with_upto(one.upto, merge(one.beyond, [], one.upto))
     if state.sequence > known:
         state.run = f"{state.run}g{state.generation}"  # the name a stream's commits go by
     return state
@@ -206,10 +206,10 @@ def _cover(state: FeedState, file: Found) -> None:
     for partition, anchor in (file.footer.resume or {}).items() if origin in ("export", "compact") else ():
         one = covered.setdefault(partition, Covered())
         if anchor.offset >= one.upto:
-            state.resume[partition], covered[partition] = anchor, Covered(anchor.offset, one.beyond)
+            state.resume[partition], covered[partition] = anchor, one.with_upto(anchor.offset, one.beyond)
     for partition, spans in file.ranges.items() if origin != "export" else ():
         one = covered.get(partition, Covered())
-        covered[partition] = Covered(one.upto, merge(one.beyond, spans, one.upto))
+        covered[partition] = one.with_upto(one.upto, merge(one.beyond, spans, one.upto))
 
 
 def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged]) -> FeedState:
