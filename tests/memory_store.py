@@ -115,6 +115,8 @@ class MemoryStore:
     @_verb
     def retier(self, key: str, tier: str) -> None:
         there = self._there(key)
+        if there.tier == tier:
+            return
         if there.archived:
             raise Archived(f"{self.url}/{key}: is archived")
         self.objects[key] = replace(there, tier=tier, restored=False)

@@ -179,7 +179,10 @@ class AzureStore:
             pass
 
     def retier(self, key: str, tier: str) -> None:
-        if self.stat(key).archived:
+        there = self.stat(key)
+        if there.tier == tier:
+            return
+        if there.archived:
             raise Archived(f"{self.url}/{key}: is archived; ask for it with: python manage_feeds.py remote pull")
         self._told(key, lambda: self._blob(key).set_standard_blob_tier(tier))
 

@@ -190,6 +190,8 @@ class S3Store:
 
     def retier(self, key: str, tier: str) -> None:
         now = self._ask("head_object", key)
+        if now.get("StorageClass", "STANDARD") == tier:
+            return
         source = {"Bucket": self.address.bucket, "Key": self.address.name(key)}
         self._ask("copy_object", key, CopySource=source, CopySourceIfMatch=now["ETag"], StorageClass=tier,
                   MetadataDirective="COPY", ChecksumAlgorithm="CRC32")
