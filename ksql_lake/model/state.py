@@ -305,7 +305,8 @@ class FileSet:
                 self.manifests.remove(manifest)
                 self.recent = [*(file for file in entries if file.path not in wanted), *self.recent]
                 gone += hit
-        self.removed += [file for file in gone if file not in self.added]
+        new = {file.path for file in self.added}
+        self.removed += [file for file in gone if file.path not in new]
         self.added = [file for file in self.added if file.path not in wanted]
         touched = {file.partition for file in gone}
         left = summarised(file for file in self if file.partition in touched) if touched else {}
@@ -548,7 +549,7 @@ class FeedState:
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
             "changes": [dict(vars(change)) for change in self.changes] or None,
-            "removed": self.removed or None,
+            "removed": self.removed if self.removed or self.changes else None,
             "erasures": [dict(vars(erasure)) for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
             "remote_gone": [dict(vars(gone)) for gone in self.remote_gone] or None,

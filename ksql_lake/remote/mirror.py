@@ -10,7 +10,8 @@ from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.state import FeedState, FileSet
-from ksql_lake.store.metadata import METADATA, Dataset, as_text
+from ksql_lake.store.dataset import METADATA, Dataset
+from ksql_lake.store.metadata import as_text
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import Gone, ObjectStore, Taken
 
@@ -60,8 +61,8 @@ def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Bi
     if there is not None and there["sequence"] > state.sequence:
         raise StateError(
             f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the remote knows "
-            f"{there['sequence']}; bring the newer one back into an empty directory with: python manage_feeds.py remote "
-            "restore --lake EMPTY_DIR"
+            f"{there['sequence']}; bring the newer one back into an empty directory with: python manage_feeds.py "
+            "remote restore --lake EMPTY_DIR"
         )
     if there is not None and there["sequence"] == state.sequence and there.get("run") == state.run:
         return False

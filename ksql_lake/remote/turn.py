@@ -17,7 +17,7 @@ from ksql_lake.model.state import FeedState, FileEntry, Leaving, Remote
 from ksql_lake.remote import mirror, plans
 from ksql_lake.remote.plans import Part, Plan
 from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store.dataset import Dataset, Move
 from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import Gone, ObjectStore

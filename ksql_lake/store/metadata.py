@@ -13,7 +13,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,75 +30,17 @@ from ksql_lake.model.state import (
     with_files,
 )
 from ksql_lake.store import state_log
-from ksql_lake.store.observers import Observer, tell
+from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
+from ksql_lake.store.observers import tell
 from ksql_lake.store.remote import binding
 
 JOURNAL = "commit.json"
-METADATA = "_metadata.json"
 LEASE = ".lease"
-TRASH = ".trash"
-MANIFESTS = "_manifests"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # JSON of another shape
 
-__all__ = ["QUARANTINE"]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Where one feed lives in the lake, and the modes of what is made there."""
-
-    lake: Path
-    feed: str
-    kind: str
-    restricted: bool = False
-    observers: tuple[Observer, ...] = field(default=(), compare=False)
-
-    @property
-    def directory(self) -> Path:
-        return self.lake / f"{self.kind}s" / self.feed
-
-    @property
-    def metadata(self) -> Path:
-        return self.directory / METADATA
-
-    @property
-    def staging(self) -> Path:
-        return self.lake / ".staging" / self.feed
-
-    @property
-    def lock(self) -> Path:
-        return self.lake / ".state" / f"{self.feed}.lock"
-
-    @property
-    def log(self) -> Path:
-        return self.lake / ".state" / f"{self.feed}.jsonl"
-
-    @property
-    def manifests(self) -> Path:
-        return self.directory / MANIFESTS
-
-    @property
-    def dir_mode(self) -> int:
-        return 0o750 if self.restricted else 0o755
-
-    @property
-    def file_mode(self) -> int:
-        return 0o640 if self.restricted else 0o644
-
-
-@dataclass(frozen=True)
-class Move:
-    """One rename of a commit; both paths are relative to the lake."""
-
-    source: str
-    target: str
-
-    @classmethod
-    def of(cls, dataset: Dataset, source: Path, target: Path) -> Move:
-        """From whole paths inside the lake."""
-        return cls(str(source.relative_to(dataset.lake)), str(target.relative_to(dataset.lake)))
+__all__ = ["METADATA", "QUARANTINE", "TRASH", "Dataset", "Move"]
 
 
 def load(dataset: Dataset) -> FeedState | None:

@@ -7,27 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
 
 from ksql_lake.base.errors import LakeError
 from ksql_lake.model.state import Change, FeedState
-
-if TYPE_CHECKING:
-    from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.dataset import Dataset, Observer
 
 log = logging.getLogger("ksql_lake")
-
-
-class Observer(Protocol):
-    """Somebody who wants to know what changed in a feed."""
-
-    name: str
-
-    def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
-        """A change was committed. Called with the feed's lock held; may be called again for the same change."""
-
-    def catch_up(self, dataset: Dataset, state: FeedState) -> None:
-        """Bring up to date what changes were missed, as after a crash; called as a feed's turn begins."""
 
 
 def tell(observers: Sequence[Observer], dataset: Dataset, state: FeedState, change: Change | None) -> list[str]:
