@@ -118,12 +118,27 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
     try:
         there = turn.store.stat(key)
     except Gone:
-        return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; push again"
+        return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; see: remote verify"
     if not there.holds(file.bytes, file.crc32):
         return f"{turn.store.url}/{key}: is not what was uploaded, so its day stays here; see: remote verify"
     if there.md5 is not None and there.md5 != _md5(turn.dataset.directory / file.path):
         return f"{turn.store.url}/{key}: differs from the local file, so its day stays here; see: remote verify"
     return None
+
+
+def forget_wrong(turn: Turn) -> list[str]:
+    """Delete objects that are not what this disk has, and let the next push send them again; a line for each."""
+    both = [file for file in turn.state.files if file.remote is not None and file.local]
+    looked, failed = _each(both, lambda file: _proof(turn, file))
+    if failed is not None:
+        raise failed
+    wrong = [file for file, problem in looked if problem]
+    for file in wrong:
+        turn.store.purge(turn.key(file))
+    if wrong:
+        turn.state.files.mark([replace(file, remote=None) for file in wrong])
+        turn.commit([], "push", f"push: {len(wrong)} files are to be sent again")
+    return [f"{turn.store.url}/{turn.key(file)}: is sent again" for file in wrong]
 
 
 def _md5(path: Path) -> bytes:
