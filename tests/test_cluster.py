@@ -20,6 +20,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
+from ksql_lake.model.state import new_stream
 from tests.conftest import ROOT
 from tests.test_crash import strays
 
@@ -156,7 +157,6 @@ def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, 
     from ksql_lake.ingest.export import FeedTask, dataset_of, stage_on_worker
     from ksql_lake.ingest.staged import lease
     from ksql_lake.model.feeds import load
-    from ksql_lake.model.state import new_stream
     from ksql_lake.sources.ksqldb.client import Server
     from ksql_lake.sources.pace import Limits
     from ksql_lake.store import metadata

@@ -54,11 +54,12 @@ class Stopping:
             if self.dead or self.stop_at == 2 * number:
                 self.dead = True
                 raise Stopped
-            answer = getattr(self.inner, name)(*args, **more)
-            if self.stop_at == 2 * number + 1:
-                self.dead = True
-                raise Stopped
-            return answer
+            try:
+                return getattr(self.inner, name)(*args, **more)
+            finally:
+                if self.stop_at == 2 * number + 1:
+                    self.dead = True
+                    raise Stopped
 
         return call
 

@@ -175,7 +175,7 @@ def test_a_night_takes_what_is_too_old_and_empties_the_trash(
     old = lake / ".trash" / "2020-01-01" / "s" / "r"
     old.mkdir(parents=True)
     assert export_to_data_lake.main(["--all"]) == 1, "two versions of four at once"
-    assert "retention: t: " in capsys.readouterr().err
+    assert "t: retention: " in capsys.readouterr().err
     assert len(ids(lake)) == 11 and not old.exists() and not old.parents[2].joinpath("2020-01-01").exists()
     assert len(list((lake / "tables" / "t").glob("version=*"))) == 5
     monkeypatch.setenv("MAX_DELETE_PERCENT", "90")

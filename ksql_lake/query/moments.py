@@ -10,8 +10,8 @@ import numpy as np
 
 from ksql_lake.base.arrays import Array
 from ksql_lake.base.errors import ConfigError, StateError
-from ksql_lake.model.predicates import utc
 from ksql_lake.model.state import Covered, FeedState
+from ksql_lake.model.values import utc
 from ksql_lake.store import state_log
 from ksql_lake.store.metadata import Dataset
 
@@ -47,21 +47,21 @@ def state_at(dataset: Dataset, state: FeedState, when: dt.datetime) -> FeedState
     """
     if utc(state.changed_at()) <= when:
         return state
-    found = None
+    first, found = None, None
     for line in state_log.states(dataset.log):
+        first = first or line
         if utc(line.at) <= when:
             found = line
-    first = state_log.begins(dataset.log)
     if found is not None:
         return found.typed()
     if first is None:
         raise StateError(f"{dataset.log}: missing or empty; what {dataset.feed} held at {_text(when)} is not known")
-    if first[0] > 1:
+    if first.sequence > 1:
         raise StateError(
-            f"{dataset.log}: begins at {_text(utc(first[1]))}; what {dataset.feed} held at {_text(when)} is not known"
+            f"{dataset.log}: begins at {_text(utc(first.at))}; what {dataset.feed} held at {_text(when)} is not known"
         )
     raise ConfigError(
-        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(utc(first[1]))}"
+        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(utc(first.at))}"
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import (
     QUARANTINE,
     Amendment,
@@ -130,7 +131,7 @@ def parquet_files(directory: Path) -> Iterator[Path]:
         yield from (Path(top, name) for name in names if name.endswith(".parquet"))
 
 
-def unknown_files(dataset: Dataset, state: FeedState) -> list[str]:
+def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
     """A finding for each Parquet file in the feed's directory that its metadata does not know.
 
     Names are only looked up in partitions whose number of files or names are not as the metadata say.
@@ -143,8 +144,10 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[str]:
     paths = {file.path for file in state.files} if unclear else set()
     found = {f"{partition}/{name}".removeprefix("./") for partition in unclear for name in there[partition]}
     return [
-        f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it away, or if the "
-        f"metadata is an old copy: {_rebuild(dataset)}"
+        Finding(
+            "files", f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it "
+            f"away, or if the metadata is an old copy: {_rebuild(dataset)}", feed=dataset.feed,
+        )
         for path in sorted(found - paths)
     ]
 
@@ -220,7 +223,7 @@ def _remove_old_manifests(dataset: Dataset, state: FeedState) -> None:
 
 def commit(
     dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: FeedState, change: Change
-) -> list[str]:
+) -> list[Finding]:
     """Publish staged files and the state that goes with them, as one change that a crash cannot split.
 
     Args:
@@ -229,7 +232,7 @@ def commit(
         change: what is done; its files are taken from the state.
 
     Returns:
-        A line for each observer that could not be told; the change itself is in the lake.
+        A finding for each observer that could not be told; the change itself is in the lake.
     """
     directory = dataset.staging / run
     make_dirs(directory)
@@ -257,7 +260,7 @@ def _seal(dataset: Dataset, directory: Path, state: FeedState) -> Move:
 
 def amend(
     dataset: Dataset, run: str, state: FeedState, moves: Sequence[Move], *, kind: str, now: str, by: str, what: str
-) -> list[str]:
+) -> list[Finding]:
     """Commit a change that is no export (retention, rollback, erasure ...), and remember who made it and when.
 
     Args:
@@ -297,7 +300,8 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
         if journal_file.exists():
-            done += _carry_out(dataset, directory, json.loads(journal_file.read_bytes()), trusted=trusted)
+            problems = _carry_out(dataset, directory, json.loads(journal_file.read_bytes()), trusted=trusted)
+            done += [problem.line for problem in problems]
             done.append(f"finished the interrupted commit of run {directory.name}")
         else:
             remove_tree(directory)
@@ -308,7 +312,7 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
 def _carry_out(
     dataset: Dataset, directory: Path, journal: Mapping[str, Any], state: FeedState | None = None,
     trusted: bool = False,
-) -> list[str]:
+) -> list[Finding]:
     before = load(dataset)
     sequence = before.sequence if before else 0
     state = state or FeedState.from_json(journal["state"], ManifestReader(dataset.manifests))
