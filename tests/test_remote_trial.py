@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,6 @@ STEPS: list[tuple[str, list[Command], Command]] = [
 ]
 
 
-def run(lake: Path, command: Command) -> int:
-    if command == ("age",):  # as if the trash had been emptied and TRASH_DAYS were over
-        return 0
-    return manage_feeds.main([*command])
-
-
 def outcome(lake: Path, keys: list[str]) -> Any:
     """What must be the same however often a command was stopped: rows, files here, data objects there."""
     known = {name: metadata(lake, name) for name in ("streams/s", "tables/t")}
@@ -107,64 +101,87 @@ def _plain(path: str) -> str:
     return f"{directory}/{name[:13]}"
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    monkeypatch.setenv("TRASH_DAYS", "7")
-    yield tmp_path
+@dataclass
+class World:
+    """A lake and its store, before the command that is stopped."""
+
+    lake: Path
+    store: ObjectStore
+    keys: Callable[[], list[str]]
+
+    def copy(self, directory: Path) -> World:
+        """Another one just like it; only of a store in memory."""
+        shutil.copytree(self.lake, directory / "lake", symlinks=True)
+        store, keys = _memory(directory)
+        assert isinstance(self.store, MemoryStore) and isinstance(store, MemoryStore)
+        store.objects, store.older, store.writes = dict(self.store.objects), {}, self.store.writes
+        if self.store.directory.exists():
+            shutil.copytree(self.store.directory, store.directory)
+        return World(directory / "lake", store, keys)
+
+
+def _world(directory: Path, patch: pytest.MonkeyPatch, make: Maker, before: list[Command]) -> World:
+    directory.mkdir()
+    lake = lake_in(directory)
+    patch.setenv("DATA_LAKE_DIR", str(lake))
+    patch.setenv("TRASH_DAYS", "7")
+    store, keys = make(directory)
+    use(store, patch, store.url)
+    for one in before:
+        if one == ("age",):
+            _age(lake)
+        else:
+            assert manage_feeds.main([*one]) == 0, one
+    return World(lake, store, keys)
 
 
 def _trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Maker,
-    before: list[Command], command: Command,
+    directory: Path, patch: pytest.MonkeyPatch, make: Maker, before: list[Command], command: Command
 ) -> int:
     """Every stop of one command; returns how many there were."""
-    undisturbed = _one(tmp_path / "calm", monkeypatch, make, before, command, -1)
-    stops, number = 0, 0
-    while True:
-        got = _one(tmp_path / f"stop{number}", monkeypatch, make, before, command, number)
-        shutil.rmtree(tmp_path / f"stop{number}")
-        if got[0] is None:
-            return stops
-        assert got[1] == undisturbed[1], f"stopped {'after' if number % 2 else 'before'} call {number // 2} ({got[0]})"
-        stops, number = stops + 1, number + 1
+    first = _world(directory / "first", patch, make, before)
+    copies = type(first.store) is MemoryStore
+
+    def world(name: str) -> World:
+        (directory / name).mkdir()
+        if copies:
+            return first.copy(directory / name)
+        return _world(directory / name / "made", patch, make, before)
+
+    undisturbed = _one(world("calm"), patch, command, -1)[1]
+    for number in range(1000):
+        stopped, got = _one(world(f"stop{number}"), patch, command, number)
+        shutil.rmtree(directory / f"stop{number}")
+        if stopped is None:
+            return number
+        assert got == undisturbed, f"stopped {'after' if number % 2 else 'before'} call {number // 2} ({stopped})"
+    raise AssertionError("there was no end")
 
 
-def _one(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, make: Maker,
-    before: list[Command], command: Command, stop_at: int,
-) -> tuple[str | None, Any]:
+def _one(world: World, patch: pytest.MonkeyPatch, command: Command, stop_at: int) -> tuple[str | None, Any]:
     """(the call that was stopped or None, the outcome after the command ran once more)."""
-    directory.mkdir()
-    lake = lake_in(directory)
-    monkeypatch.setenv("DATA_LAKE_DIR", str(lake))
-    store, keys = make(directory)
-    use(store, monkeypatch, store.url)
-    for one in before:
-        if one == ("age",):
-            monkeypatch.setenv("TRASH_DAYS", "0")
-            _age(lake)
-        else:
-            assert run(lake, one) == 0, one
+    lake, store = world.lake, world.store
+    patch.setenv("DATA_LAKE_DIR", str(lake))
+    use(store, patch, store.url)
     seen = [rows(lake), rows(lake, "t")]
     stopping = Stopping(store, stop_at)
-    use(stopping, monkeypatch, store.url)  # type: ignore[arg-type]
+    use(stopping, patch, store.url)  # type: ignore[arg-type]
+    stopped = None
     try:
-        run(lake, command)
-        stopped = None
+        manage_feeds.main([*command])
     except Stopped:
         stopped = stopping.calls[stop_at // 2]
-        use(store, monkeypatch, store.url)
+        use(store, patch, store.url)
         if command[0] != "erase":  # which takes rows away
             assert [rows(lake), rows(lake, "t")] == seen, f"a reader after {stopped}"
-    use(store, monkeypatch, store.url)
-    assert run(lake, command) == 0
-    assert run(lake, ("remote", "push")) == 0
-    monkeypatch.setenv("TRASH_DAYS", "7")
-    return stopped, outcome(lake, keys())
+    use(store, patch, store.url)
+    assert manage_feeds.main([*command]) == 0
+    assert remote("push") == 0
+    return stopped, outcome(lake, world.keys())
 
 
 def _age(lake: Path) -> None:
-    """Let everything that is in the trash be of long ago."""
+    """As if the trash had been emptied and TRASH_DAYS were over."""
     shutil.rmtree(lake / ".trash", ignore_errors=True)
     for name in ("streams/s", "tables/t"):
         path = lake / name / "_metadata.json"
@@ -189,9 +206,15 @@ def _memory(directory: Path) -> Made:
     return store, keys
 
 
-@pytest.mark.parametrize(("before", "command"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS])
-def test_every_stop(world: Path, monkeypatch: pytest.MonkeyPatch, before: list[Command], command: Command) -> None:
-    stops = _trial(world, monkeypatch, _memory, before, command)
+QUICK = ("push", "drop", "retention", "erase dropped")
+SOME = [
+    pytest.param(*step[1:], id=step[0], marks=[] if step[0] in QUICK else [pytest.mark.slow]) for step in STEPS
+]
+
+
+@pytest.mark.parametrize(("before", "command"), SOME)
+def test_every_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: list[Command], command: Command) -> None:
+    stops = _trial(tmp_path, monkeypatch, _memory, before, command)
     print(f"{stops} stops")
     assert stops >= 6
 
@@ -201,7 +224,7 @@ def test_every_stop(world: Path, monkeypatch: pytest.MonkeyPatch, before: list[C
 @pytest.mark.parametrize("server", ["versitygw", "azurite"], indirect=True)
 @pytest.mark.parametrize(("before", "command"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS])
 def test_every_stop_on_a_server(
-    server: Server, world: Path, monkeypatch: pytest.MonkeyPatch, before: list[Command], command: Command
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: list[Command], command: Command
 ) -> None:
     from ksql_lake.store.remote.address import parse
     from ksql_lake.store.remote.connect import connect
@@ -213,7 +236,7 @@ def test_every_stop_on_a_server(
         store = connect(parse(server.url(versioned=server.scheme == "s3")), os.environ)
         return store, lambda: [found.key for found in store.list()]
 
-    assert _trial(world, monkeypatch, make, before, command) >= 6
+    assert _trial(tmp_path, monkeypatch, make, before, command) >= 6
 
 
 class Forgetful(MemoryStore):
@@ -227,21 +250,21 @@ class Forgetful(MemoryStore):
         super().create(key, path, crc32, tier)
 
 
-def test_the_trial_notices_a_store_that_does_not_know_its_own(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trial_notices_a_store_that_does_not_know_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def make(directory: Path) -> Made:
         store = Forgetful(directory / "objects")
         return store, lambda: list(store.objects)
 
     with pytest.raises(AssertionError):
-        _trial(world, monkeypatch, make, [], ("remote", "push"))
+        _trial(tmp_path, monkeypatch, make, [], ("remote", "push"))
 
 
 def test_a_push_that_was_stopped_leaves_nothing_of_an_erased_person(
-    world: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uploaded, not recorded, then erased: the object goes as well, whatever the metadata knew of it."""
     for stop in range(40):
-        directory = world / f"hole{stop}"
+        directory = tmp_path / f"hole{stop}"
         directory.mkdir()
         lake = lake_in(directory)
         monkeypatch.setenv("DATA_LAKE_DIR", str(lake))
