@@ -194,6 +194,15 @@ class AzureStore:
     def abort_stale(self, before: dt.datetime) -> int:
         return 0  # blocks that were never committed are invisible, and Azure removes them after a week
 
+    def describe(self) -> Iterator[str]:
+        """What is switched on for the account and matters to a lake, a line each."""
+        note = "what is erased stays recoverable for so long"
+        try:
+            policy = self.service.get_service_properties().get("delete_retention_policy")
+            yield f"soft delete: {f'{policy.days} days' if policy and policy.enabled else 'off'} ({note})"
+        except AzureError as error:
+            yield f"soft delete: not known ({getattr(error, 'error_code', '') or type(error).__name__}) ({note})"
+
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
         import pyarrow.fs
 

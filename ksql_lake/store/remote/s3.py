@@ -214,6 +214,26 @@ class S3Store:
             self._quietly("abort_multipart_upload", self.address.key(name), UploadId=upload)
         return len(stale)
 
+    def describe(self) -> Iterator[str]:
+        """What is switched on for the bucket and matters to a lake, a line each."""
+        questions = (
+            ("get_bucket_versioning", "versioning", lambda told: told.get("Status", "off"),
+             "what is erased is purged with every version"),
+            ("get_object_lock_configuration", "object lock",
+             lambda told: told.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled", "off"),
+             "a locked version cannot be erased before its time"),
+            ("get_bucket_lifecycle_configuration", "lifecycle rules", lambda told: f"{len(told.get('Rules', ()))}",
+             "none may touch _metadata.json, feeds/, .state/ or logs/"),
+        )
+        for verb, name, answer, note in questions:
+            try:
+                told = getattr(self.client, verb)(Bucket=self.address.bucket)
+                yield f"{name}: {answer(told)} ({note})"
+            except ClientError as error:
+                code = error.response.get("Error", {}).get("Code", "")
+                absent = "NotFound" in code or "NoSuch" in code
+                yield f"{name}: {'off' if absent else f'not known ({code})'} ({note})"
+
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
         import pyarrow.fs
 
