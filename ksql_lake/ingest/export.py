@@ -24,7 +24,8 @@ from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables import stage as tables
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
-from ksql_lake.maintain import retention
+from ksql_lake.maintain import erase, retention
+from ksql_lake.maintain.erased import Rules, lasting
 from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
 from ksql_lake.sources.ksqldb.client import Client, Server
@@ -199,12 +200,27 @@ def _export(
         outcome.findings.append(
             f"{task.feed.name}: the last export was at {last}, which this machine's clock has not reached yet; set it"
         )
+    rules = lasting(dataset, state)
     while True:
         staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
         outcome.add(staged.outcome)
         state = publish(dataset, staged)
         if not staged.again:
-            return outcome
+            break
+    _erase_meanwhile(task, dataset, rules, outcome)
+    return outcome
+
+
+def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: Outcome) -> None:
+    """A person erased while this run was reading: rows that were staged before the rule came go again."""
+    state = metadata.load(dataset)
+    if state is None:
+        return
+    came = lasting(dataset, state).without(before)
+    if came.known:
+        rows = erase.catch_up(dataset, state, came, f"{task.run}x", now=now(), by=task.by)
+        outcome.rows -= rows
+        outcome.notes.append(f"{rows} rows of persons erased meanwhile were taken out again")
 
 
 def _new_state(feed: Feed) -> State:
