@@ -250,7 +250,7 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
     assert f"no row of run x is set aside; there are {run}" in capsys.readouterr().err
     assert metadata_utils.main(["--report"]) == 0
-    assert "- quarantine  s: 3 rows set aside; python manage_feeds.py quarantine s" in capsys.readouterr().out
+    assert "- quarantine  s: 3 rows in quarantine; python manage_feeds.py quarantine s" in capsys.readouterr().out
     assert metadata_utils.main(["--json", "--feed", "s"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["quarantined"] == 3 and [(c["column"], c["failed"]) for c in told["checks"]] == [

@@ -23,8 +23,8 @@ import pytest
 import export_to_data_lake
 import metadata_utils
 from ksql_lake.base import figures
+from ksql_lake.model.findings import KINDS, Finding
 from ksql_lake.query.column_stats import column_stats
-from ksql_lake.reporting.findings import KINDS, Finding
 from ksql_lake.reporting.summary import FeedSummary
 from ksql_lake.reporting.terminal import report
 from tests.conftest import ROOT
@@ -182,7 +182,7 @@ def test_the_history_of_runs(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_readme_knows_every_kind_of_finding_and_every_key(demo: Path, capsys: Any) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = "".join(path.read_text("utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
     keys = json.loads(shown(demo, capsys, "--json"))[0]
     for word in (*KINDS, *keys, *metadata_utils.CSV_COLUMNS):
         assert f"`{word}`" in readme, word

@@ -17,9 +17,8 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.ingest.streams.stage import empty_state
-from ksql_lake.ingest.tables.stage import empty_state as empty_table
 from ksql_lake.maintain.retention import Rule, plan
+from ksql_lake.model.empty import empty_stream, empty_table
 from ksql_lake.model.partitions import day_path, version_path
 from ksql_lake.store import metadata
 from tests.test_crash import comparable, drive, state, strays
@@ -30,7 +29,7 @@ DAY_MS = 86_400_000
 
 def calendar(timezone: str = "UTC") -> metadata.State:
     """400 days from 2024-01-20 (a leap day among them), every 50th missing, 100 rows and 1,000 bytes a day."""
-    made = empty_state("s", timezone, None, "2024-01-20T02:00:00Z")
+    made = empty_stream("s", timezone, None, "2024-01-20T02:00:00Z")
     for i in range(400):
         if i % 50 == 49:
             continue
@@ -176,7 +175,7 @@ def test_a_night_takes_what_is_too_old_and_empties_the_trash(
     old = lake / ".trash" / "2020-01-01" / "s" / "r"
     old.mkdir(parents=True)
     assert export_to_data_lake.main(["--all"]) == 1, "two versions of four at once"
-    assert "retention: t: " in capsys.readouterr().err
+    assert "t: retention: " in capsys.readouterr().err
     assert len(ids(lake)) == 11 and not old.exists() and not old.parents[2].joinpath("2020-01-01").exists()
     assert len(list((lake / "tables" / "t").glob("version=*"))) == 5
     monkeypatch.setenv("MAX_DELETE_PERCENT", "90")

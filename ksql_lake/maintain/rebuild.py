@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.coverage import merge, ranges
+from ksql_lake.model.empty import empty_stream, empty_table
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset, State
@@ -195,9 +196,7 @@ def _in_order(found: Sequence[Found], aside: Sequence[Found]) -> list[Found]:
 
 
 def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State]) -> State:
-    from ksql_lake.ingest.streams.stage import empty_state
-
-    state = _base(dataset, found, aside, log, lambda footer: empty_state(
+    state = _base(dataset, found, aside, log, lambda footer: empty_stream(
         footer["source"], footer["timezone"], footer.get("timestamp_column"), footer["created_at"]
     ))
     known = log[-1]["sequence"] if log else 0
@@ -224,9 +223,7 @@ def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], lo
 
 
 def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State]) -> State:
-    from ksql_lake.ingest.tables.stage import empty_state
-
-    state = _base(dataset, found, aside, log, lambda footer: empty_state(footer["source"], footer["created_at"]))
+    state = _base(dataset, found, aside, log, lambda footer: empty_table(footer["source"], footer["created_at"]))
     known = log[-1]["sequence"] if log else 0
     for file in found:
         number = int(str(file.footer["version"]).removeprefix("v"))

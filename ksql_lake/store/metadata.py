@@ -18,6 +18,7 @@ from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import append_line, atomic_write, fsync_dir, last_line, make_dirs, remove_tree
+from ksql_lake.model.findings import Finding
 
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
@@ -123,13 +124,15 @@ def load_or_new(dataset: Dataset, new: Callable[[], State]) -> State:
     return new()
 
 
-def unknown_files(dataset: Dataset, state: State) -> list[str]:
+def unknown_files(dataset: Dataset, state: State) -> list[Finding]:
     """A finding for each Parquet file in the feed's directory that its metadata does not know."""
     known = {file["path"] for file in state["files"]}
     found = (path.relative_to(dataset.directory).as_posix() for path in dataset.directory.rglob("*.parquet"))
     return [
-        f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it away, or if the "
-        f"metadata is an old copy: {_rebuild(dataset)}"
+        Finding(
+            "files", f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it "
+            f"away, or if the metadata is an old copy: {_rebuild(dataset)}", feed=dataset.feed,
+        )
         for path in sorted(set(found) - known)
     ]
 

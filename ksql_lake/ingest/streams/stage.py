@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,43 +12,19 @@ from ksql_lake.base.errors import SourceError
 from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
-from ksql_lake.ingest.streams.reading import Attempt, StreamExport, StreamJob, origin, resume_points
+from ksql_lake.ingest.streams.attempt import Attempt, resume_points, run_name
+from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.ingest.streams.reading import StreamExport
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
+from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
+from ksql_lake.sources.ksqldb.push_rows import PushSource
+from ksql_lake.sources.row_source import RowSource
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import StagedFile
-
-
-def empty_state(source: str, timezone: str, timestamp_column: str | None, now: str) -> metadata.State:
-    """The state of a stream that was never exported, in the order a reader of the file expects."""
-    return {
-        "source": source,
-        "type": "stream",
-        "storage_mode": "append",
-        "format": "parquet",
-        "partitioning": "date",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "timezone": timezone,
-        "timestamp_column": timestamp_column,
-        "columns": [],
-        "generation": 1,
-        "resume": {},
-        "heads": {},
-        "coverage": {},
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
 
 
 def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Callable[[], str]) -> Staged:
@@ -62,20 +39,29 @@ def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Cal
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
     _refuse_moved_days(job, state)
+    started_ms = int(time.time() * 1000)
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
-    export = StreamExport(client, job, source, state)
+    rows = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
+    return stage_rows(rows, job, state, outcome, now, started_ms)
+
+
+def stage_rows(
+    rows: RowSource, job: StreamJob, state: metadata.State, outcome: Outcome, now: Callable[[], str], started_ms: int
+) -> Staged:
+    """The same from any source of rows."""
+    export = StreamExport(rows, job, state, started_ms)
     recreated = False
     try:
-        if not state["resume"] and client.is_empty(source.name):
+        if not state["resume"] and rows.is_empty():
             outcome.notes.append("the stream is empty")
         else:
             recreated = export.read()
-        export.drop_unverified()
         outcome.checks = _verdict(job, export, now(), recreated)
         export.findings += judge(job.dataset.feed, outcome.checks)
+        export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])
         return _staged(job, export, outcome, now(), recreated)
     except BaseException:
-        remove_tree(job.dataset.staging / export.run)
+        remove_tree(job.dataset.staging / run_name(job, state))
         raise
 
 
@@ -108,16 +94,16 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
             state["files"].append(_file_entry(job, state, file, now))
             outcome.files += 1
             outcome.bytes += file.bytes
-        outcome.rows += attempt.rows
+            outcome.rows += file.rows
     _advance(job, export, state)
     outcome.offsets = _spans(export.attempts)
     outcome.findings += export.findings
     outcome.notes += export.notes
     outcome.retries += export.retries
-    base = state["sequence"]
+    base, run = state["sequence"], run_name(job, state)
     state["sequence"], state["last_export"] = base + 1, now
-    state["run"] = export.run
-    state["findings"] = [{"at": now, "message": message} for message in export.findings]
+    state["run"] = run
+    state["findings"] = [{"at": now, **finding.as_json()} for finding in export.findings]
     state["last_run"] = {
         "ended": now,
         "rows": export.rows,
@@ -128,7 +114,7 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
         state["checks"] = [asdict(result) for result in outcome.checks]
     record_schema(state, now)
     metadata.summarise(state)
-    return Staged(export.run, base, tuple(moves), state, outcome, recreated)
+    return Staged(run, base, tuple(moves), state, outcome, recreated)
 
 
 def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
@@ -136,10 +122,10 @@ def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str)
     state, moves = export.state, []
     common = {
         **job.writer.codec, "generation": state["generation"], "run": job.run,
-        "origin": origin(job), "schema_version": state["schema_version"], "exported_at": now,
+        "origin": job.origin, "schema_version": state["schema_version"], "exported_at": now,
     }
     for number, attempt in enumerate(export.attempts):
-        renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}", common)
+        renames, entries = attempt.aside.publish(job.dataset, f"{attempt.run}a{number}", common)
         moves += renames
         if entries:
             state["quarantine"] = [*state.get("quarantine", ()), *entries]
@@ -157,10 +143,10 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
 
 
 def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> None:
-    anchors = export.attempts[-1].anchors if export.attempts else export.base
+    anchors = export.anchors
     covered = state["coverage"].setdefault(str(state["generation"]), {})
     # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
-    state["heads"] = resume_points({**export.sieve.heads, **export.sieve.new_heads})
+    state["heads"] = resume_points(export.heads)
     if not job.days:
         state["resume"] = resume_points(anchors)
         for partition, anchor in anchors.items():
@@ -186,7 +172,7 @@ def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: st
         "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},
         "generation": state["generation"],
         "run": job.run,
-        "origin": origin(job),
+        "origin": job.origin,
         "schema_version": state["schema_version"],
         "exported_at": now,
     }

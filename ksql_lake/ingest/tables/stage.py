@@ -10,15 +10,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__
 from ksql_lake.base.arrays import mask
-from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SchemaError, SourceError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
@@ -26,13 +27,15 @@ from ksql_lake.ingest.tables.fold import Fold
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
 from ksql_lake.model.types import Column
+from ksql_lake.quality.bad_values import BadValues, told
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
 from ksql_lake.quality.keys import KeyHashes
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
-from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Flaw, Flawed, Tombstone
 from ksql_lake.sources.pace import POLL, Limits
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
@@ -57,6 +60,7 @@ class TableJob:
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
+    on_bad_value: str = "fail"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Snapshot:
     rows: int
     checker: Checker
     aside: Aside
+    bad: BadValues
 
 
 class Sink:
@@ -92,14 +97,20 @@ class Sink:
         directory, footer = job.dataset.staging / job.run, {"ksql_lake": _footer(job, state)}
         self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
         self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+        self._bad = BadValues(job.on_bad_value)
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """The next rows of the answer."""
+    def write(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:
+        """The next rows of the answer, and which of them have a value that its type cannot hold."""
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         erased = later(self.erased, made, self.state["columns"])
-        made = made if erased is None else made.filter(mask(~erased))
+        keep = np.ones(len(made), bool) if erased is None else ~erased
         day = self.job.run[:8]
+        unfit = self._bad.look(made, keep, flaws)
+        if unfit is not None:
+            self._aside.write(unfit, self._partition, day)
+            keep &= ~unfit.mask
+        made = made if keep.all() else made.filter(mask(keep))
         bad = self._checker.look(made)
         if bad is not None:
             self._aside.write(bad, self._partition, day)
@@ -111,32 +122,7 @@ class Sink:
     def close(self) -> Snapshot:
         """All rows came."""
         self._aside.close()
-        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
-
-
-def empty_state(source: str, now: str) -> metadata.State:
-    """The state of a table that was never exported."""
-    return {
-        "source": source,
-        "type": "table",
-        "storage_mode": "overwrite",
-        "format": "parquet",
-        "partitioning": "version",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "current": None,
-        "last_version": 0,
-        "columns": [],
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
+        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside, self._bad)
 
 
 def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
@@ -152,7 +138,7 @@ def stage_table(client: Client, job: TableJob, state: metadata.State, now: Calla
         _refuse_shrunk(job, state, snapshot.rows)
         occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
         outcome.checks = results(job.checks, [snapshot.checker], occasion)
-        found = judge(job.dataset.feed, outcome.checks)
+        found = [*judge(job.dataset.feed, outcome.checks), *told(job.dataset.feed, [snapshot.bad])]
         outcome.findings += found
         return _staged(job, state, snapshot, outcome, found, now())
     except BaseException:
@@ -179,7 +165,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
         columns = _columns(job, answer, source)
         keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
         sink = Sink(job, state, columns)
-        decoder = Decoder(answer.columns, job.batch_size)
+        decoder = Decoder(answer.columns, job.batch_size, lenient=job.on_bad_value != "fail")
         closed = False
         deadline = time.monotonic() + job.limits.duration
         heard = time.monotonic()
@@ -194,6 +180,9 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
                 if isinstance(element, pa.RecordBatch):
                     sink.write(element)
                     keys.add(element)
+                elif isinstance(element, Flawed):
+                    sink.write(element.batch, element.flaws)
+                    keys.add(_with_keys(element, columns, job))
                 elif isinstance(element, ErrorRow):
                     raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
                 elif isinstance(element, ArrayEnd):
@@ -213,14 +202,14 @@ def _changelog(client: Client, job: TableJob, source: Source, state: metadata.St
         keys = [i for i, column in enumerate(columns) if column.key]
         if not keys:
             raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
-        decoder = Decoder(answer.columns, job.batch_size)
-        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys)
+        decoder = Decoder(answer.columns, job.batch_size, lenient=job.on_bad_value != "fail")
+        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys, [c.name for c in columns])
         try:
             _fold_answer(answer, decoder, fold, job, source)
             fold.prepare()
             sink = Sink(job, state, columns)
-            for batch in fold.batches():
-                sink.write(batch)
+            for batch, flaws in fold.batches():
+                sink.write(batch, flaws)
             return sink.close()
         finally:
             fold.close()
@@ -239,6 +228,8 @@ def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, so
         for element in elements:
             if isinstance(element, pa.RecordBatch):
                 fold.add(element)
+            elif isinstance(element, Flawed):
+                fold.add(element.batch, element.flaws)
             elif isinstance(element, Tombstone):
                 fold.remove(element)
             elif isinstance(element, ErrorRow):
@@ -259,6 +250,17 @@ def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
     refuse_forbidden(job.dataset.feed, answer.columns, job.forbidden_columns)
     keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
+
+
+def _with_keys(flawed: Flawed, columns: Sequence[Column], job: TableJob) -> pa.RecordBatch:
+    """The rows whose key is what the source says; a key cannot be null."""
+    names = {column.name for column in columns if column.key}
+    bad = [flaw for flaw in flawed.flaws if flaw.column in names]
+    if bad and job.on_bad_value == "null":
+        raise SchemaError(f'{bad[0]}; it is a key, which cannot be null: set "on_bad_value" to "quarantine"')
+    there = np.ones(len(flawed.batch), bool)
+    there[[flaw.row for flaw in bad]] = False
+    return flawed.batch.filter(mask(there))
 
 
 def _footer(job: TableJob, state: metadata.State) -> str:
@@ -294,7 +296,7 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
 
 
 def _staged(
-    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state["last_version"] + 1
@@ -312,7 +314,7 @@ def _staged(
         "last_export": now,
         "last_version": number,
         "current": {"version": f"v{number}", "path": path},
-        "findings": [{"at": now, "message": message} for message in found],
+        "findings": [{"at": now, **finding.as_json()} for finding in found],
         "last_run": {
             "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
         },
