@@ -16,6 +16,7 @@ from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context, data
 
 if TYPE_CHECKING:
+    from ksql_lake.model.state import FeedState
     from ksql_lake.model.target import Target
     from ksql_lake.store.metadata import Dataset
 
@@ -104,7 +105,7 @@ def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
 
 
 @contextlib.contextmanager
-def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[dict[str, Any] | None, str]]:
+def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[FeedState | None, str]]:
     """(state, run) of a feed with its lock held and interrupted work finished; None for one without metadata.
 
     Raises:
@@ -119,13 +120,13 @@ def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[dict[s
             stack.enter_context(exclusive_lock(dataset.lock, dataset.feed, wait=args.wait))
             metadata.recover(dataset)
         if dataset.directory.is_dir():
-            yield metadata.load_or_new(dataset, dict) or None, run
+            yield metadata.current(dataset), run
         else:
             yield None, run
 
 
 def _erase_one(
-    config: Config, args: argparse.Namespace, dataset: Dataset, state: dict[str, Any] | None, run: str, meant: Target,
+    config: Config, args: argparse.Namespace, dataset: Dataset, state: FeedState | None, run: str, meant: Target,
     receipt: dict[str, Any],
 ) -> int:
     from ksql_lake.maintain import erase, receipts
@@ -145,7 +146,7 @@ def _erase_one(
         receipts.write(config.lake_dir, receipt)
     elif not args.dry_run and state is not None:
         number = receipt["receipt"]
-        told = any(e["receipt"] == number for e in state.get("erasures", ()))
+        told = any(e.receipt == number for e in state.erasures)
         if found or (args.later == "drop" and not told and erase.declared(state, target)):
             erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
     return sum(file.rows for file in found)
@@ -163,8 +164,8 @@ def _finish_erasure(
     lines = list(receipt.get("trash_without_metadata", []))
     for dataset in datasets(config.lake_dir):
         if dataset.feed not in closed and (state := metadata.load(dataset)) is not None:
-            mine = (e for e in state.get("erasures", ()) if e["receipt"] == receipt["receipt"])
-            lines += [{"feed": dataset.feed, "rows": e["rows"], "files": e["files"]} for e in mine]
+            mine = (e for e in state.erasures if e.receipt == receipt["receipt"])
+            lines += [{"feed": dataset.feed, "rows": e.rows, "files": e.files} for e in mine]
     rows = sum(line["rows"] for line in lines)
     done = {
         **receipt, "ended": context.now() if look.clean else None, "only": sorted(args.feeds), "feeds": lines,

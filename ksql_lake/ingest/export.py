@@ -26,13 +26,13 @@ from ksql_lake.ingest.tables.stage import TableJob, stage_table
 from ksql_lake.maintain import erase, retention
 from ksql_lake.maintain.erased import Rules, lasting
 from ksql_lake.model.checks import Result
-from ksql_lake.model.empty import empty_stream, empty_table
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, findings_of
+from ksql_lake.model.state import FeedState, new_stream, new_table
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -213,7 +213,7 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
-    if (last := state["last_export"]) and last > now():
+    if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     rules = lasting(dataset, state)
@@ -239,13 +239,13 @@ def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: O
         outcome.notes.append(f"{rows} rows of persons erased meanwhile were taken out again")
 
 
-def _new_state(feed: Feed) -> State:
+def _new_state(feed: Feed) -> FeedState:
     if feed.type == "table":
-        return empty_table(feed.source, now())
-    return empty_stream(feed.source, feed.timezone, feed.timestamp_column, now())
+        return new_table(feed.source, now())
+    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now())
 
 
-def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda rows: None) -> Staged:
+def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = lambda rows: None) -> Staged:
     """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
 
     Raises:
@@ -270,12 +270,12 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
         return stage_stream(client, stream, state, now)
 
 
-def stage_on_worker(task: FeedTask, state: State) -> Staged:
+def stage_on_worker(task: FeedTask, state: FeedState) -> Staged:
     """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
     return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
 
 
-def _elsewhere(workers: Executor, task: FeedTask, state: State) -> Staged:
+def _elsewhere(workers: Executor, task: FeedTask, state: FeedState) -> Staged:
     patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
     with lease(dataset_of(task)) as granted:
         given = replace(task, writer=replace(task.writer, lease=granted))

@@ -10,9 +10,8 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,11 +20,12 @@ from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.maintain.erased import Rules, hashed
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import Erasure, FeedState, FileEntry
 from ksql_lake.model.target import Mask, Meant, Target, as_mask
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.lake import leads_out
-from ksql_lake.store.metadata import Dataset, Move, State
+from ksql_lake.store.metadata import Dataset, Move
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
@@ -33,51 +33,51 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 class Found:
     """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many.
 
-    `set_aside`: the file lies in quarantine, or did before it went into the trash.
+    `quarantined`: the file lies in quarantine, or did before it went into the trash.
     """
 
     path: Path
-    entry: dict[str, Any]
+    entry: FileEntry
     rows: int
     bundle: trash.Bundle | None = None
-    set_aside: bool = False
+    quarantined: bool = False
 
 
-def find(dataset: Dataset, state: State, meant: Meant) -> Iterator[Found]:
+def find(dataset: Dataset, state: FeedState, meant: Meant) -> Iterator[Found]:
     """Every file of a feed, in the lake, in the trash and in quarantine, that holds a row of the person."""
-    for entry in state["files"]:
+    for entry in state.files:
         if rows := _count(dataset.directory, entry, meant):
-            yield Found(dataset.directory / entry["path"], entry, rows)
+            yield Found(dataset.directory / entry.path, entry, rows)
     for bundle in trash.bundles(dataset.lake, dataset.feed):
         yield from find_in_bundle(bundle, meant)
-    for entry in state.get("quarantine", ()):
+    for entry in state.quarantined:
         if rows := _count(dataset.lake, entry, meant):
-            yield Found(dataset.lake / entry["path"], entry, rows, set_aside=True)
+            yield Found(dataset.lake / entry.path, entry, rows, quarantined=True)
 
 
 def find_in_bundle(bundle: trash.Bundle, meant: Meant) -> Iterator[Found]:
     """Every file of a bundle of the trash that holds such a row."""
-    for entries, was_aside in ((bundle.files, False), (bundle.aside, True)):
+    for entries, quarantined in ((bundle.files, False), (bundle.aside, True)):
         for entry in entries:
             if rows := _count(bundle.directory, entry, meant):
-                yield Found(bundle.directory / entry["path"], entry, rows, bundle, set_aside=was_aside)
+                yield Found(bundle.directory / entry.path, entry, rows, bundle, quarantined)
 
 
-def aimed(state: State, column: str, value: str) -> Target:
+def aimed(state: FeedState, column: str, value: str) -> Target:
     """What is meant in one feed, whose columns may have other names on disk."""
-    return Target(column, value, {c["disk_name"]: c["name"] for c in state["columns"]})
+    return Target(column, value, {column.disk_name: column.name for column in state.columns})
 
 
-def declared(state: State, target: Target) -> list[pa.DataType]:
+def declared(state: FeedState, target: Target) -> list[pa.DataType]:
     """The types that the column has in a feed; none where the feed does not have it, or only as a key of MAPs."""
-    return target.declared(schema_of(state["columns"]))
+    return target.declared(schema_of(state.columns))
 
 
-def has_key(dataset: Dataset, state: State, target: Target) -> bool:
+def has_key(dataset: Dataset, state: FeedState, target: Target) -> bool:
     """Whether a MAP of a feed has an entry that is called so: no schema says."""
     named = _Named(target)
-    return any(_count(dataset.directory, entry, named) for entry in state["files"]) or any(
-        _count(dataset.lake, entry, named) for entry in state.get("quarantine", ())
+    return any(_count(dataset.directory, entry, named) for entry in state.files) or any(
+        _count(dataset.lake, entry, named) for entry in state.quarantined
     )
 
 
@@ -94,10 +94,10 @@ class _Named:
         return self.target.rows_where(table, lambda leaf: as_mask(leaf.is_valid()))
 
 
-def _count(top: Path, entry: dict[str, Any], meant: Meant) -> int:
+def _count(top: Path, entry: FileEntry, meant: Meant) -> int:
     """How many such rows a file holds; none where it is gone, or a link leads elsewhere: `leftovers` tells of those."""
-    path = top / entry["path"]
-    if leads_out(top, entry["path"]) or not path.exists():
+    path = top / entry.path
+    if leads_out(top, entry.path) or not path.exists():
         return 0
     with pq.ParquetFile(path) as parquet:
         columns = meant.columns(parquet.schema_arrow)
@@ -107,7 +107,7 @@ def _count(top: Path, entry: dict[str, Any], meant: Meant) -> int:
 
 
 def erase(
-    dataset: Dataset, state: State, found: Sequence[Found], target: Target, run: str, *, receipt: str, rule: str,
+    dataset: Dataset, state: FeedState, found: Sequence[Found], target: Target, run: str, *, receipt: str, rule: str,
     now: str, by: str,
 ) -> int:
     """Take the rows out of one feed as one commit; returns how many. Call with the feed's lock held.
@@ -118,30 +118,52 @@ def erase(
     """
     rows, moves = _take_out(dataset, state, found, target, run)
     # One salt for all persons of a feed: a later export hashes each value once, however many were erased.
-    salt = next((e["salt"] for e in state.get("erasures", ())), None) or secrets.token_hex(16)
-    done = [e for e in state.get("erasures", []) if e["receipt"] != receipt]
-    before = [e for e in state.get("erasures", []) if e["receipt"] == receipt]
-    mine = {
+    salt = next((e.salt for e in state.erasures), None) or secrets.token_hex(16)
+    done = (e for e in state.erasures if e.receipt != receipt)
+    before = [e for e in state.erasures if e.receipt == receipt]
+    mine = Erasure.from_json({
         "receipt": receipt, "column": target.column, **hashed(salt, target.value), "later": rule,
-        "rows": rows + sum(e["rows"] for e in before), "files": len(found) + sum(e["files"] for e in before),
-    }
-    state["erasures"] = [*done, mine]
-    metadata.amend(dataset, run, state, moves, now=now, by=by, what=f"erase: {rows} rows in {len(found)} files")
+        "rows": rows + sum(e.rows for e in before), "files": len(found) + sum(e.files for e in before),
+    })
+    state.erasures = (*done, mine)
+    what = f"erase: {rows} rows in {len(found)} files"
+    metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
     return rows
 
 
-def catch_up(dataset: Dataset, state: State, rules: Rules, run: str, *, now: str, by: str) -> int:
+def catch_up(dataset: Dataset, state: FeedState, rules: Rules, run: str, *, now: str, by: str) -> int:
     """Take out what rules that came while an export was reading speak of; returns how many rows, as one commit.
 
     Call with the feed's lock held.
     """
-    rules.names = {c["disk_name"]: c["name"] for c in state["columns"]}
+    rules.names = {column.disk_name: column.name for column in state.columns}
     found = list(find(dataset, state, rules)) if rules.known else []
     if not found:
         return 0
     rows, moves = _take_out(dataset, state, found, rules, run)
-    metadata.amend(dataset, run, state, moves, now=now, by=by, what=f"erase: {rows} rows that were being exported")
+    what = f"erase: {rows} rows that were being exported"
+    metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
     return rows
+
+
+def _take_out(
+    dataset: Dataset, state: FeedState, found: Sequence[Found], meant: Meant, run: str
+) -> tuple[int, list[Move]]:
+    """Stage the files without the rows, and name the new ones in the state; (rows, renames of the commit)."""
+    make_dirs(dataset.staging / run / "retired")
+    moves: list[Move] = []
+    for one in (file for file in found if file.bundle is None and not file.quarantined):
+        state.files.replace([one.entry.path], _replace(dataset, one, meant, run, dataset.directory, moves))
+    bad = {file.entry.path: file for file in found if file.bundle is None and file.quarantined}
+    kept = list[FileEntry]()
+    for entry in state.quarantined:
+        file = bad.get(entry.path)
+        kept += _replace(dataset, file, meant, run, dataset.lake, moves) if file else [entry]
+    state.quarantine = None if state.quarantine is None else tuple(kept)
+    trash.count_removed(state, [replace(file.entry, rows=file.rows) for file in found if file.bundle is None], "erase")
+    for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
+        _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], meant, run, moves)
+    return sum(file.rows for file in found), moves
 
 
 def erase_from_trash(dataset: Dataset, meant: Meant, run: str) -> tuple[int, int]:
@@ -163,77 +185,53 @@ def _swap(dataset: Dataset, file: Found, meant: Meant, unique: str) -> None:
     assert file.bundle is not None
     made = [(new, _entry(dataset, file, new, unique)) for new in _rewrite(dataset, file, meant, unique)]
     for new, entry in made:
-        make_dirs((file.bundle.directory / entry["path"]).parent, dataset.dir_mode)
-        os.rename(new.staged, file.bundle.directory / entry["path"])
-        fsync_dir((file.bundle.directory / entry["path"]).parent)
+        make_dirs((file.bundle.directory / entry.path).parent, dataset.dir_mode)
+        os.rename(new.staged, file.bundle.directory / entry.path)
+        fsync_dir((file.bundle.directory / entry.path).parent)
     path = file.bundle.directory / trash.MANIFEST
     manifest = json.loads(path.read_bytes())
-    key = "quarantine" if file.set_aside else "files"
-    kept = [entry for entry in manifest[key] if entry["path"] != file.entry["path"]]
-    text = json.dumps({**manifest, key: [*kept, *(entry for _, entry in made)]}, indent=2, ensure_ascii=False)
-    atomic_write(path, text.encode(), dataset.file_mode)
+    key = "quarantine" if file.quarantined else "files"
+    kept = [entry for entry in manifest[key] if entry["path"] != file.entry.path]
+    manifest[key] = [*kept, *(entry.to_json() for _, entry in made)]
+    atomic_write(path, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
     file.path.unlink()
-
-
-def _take_out(
-    dataset: Dataset, state: State, found: Sequence[Found], meant: Meant, run: str
-) -> tuple[int, list[Move]]:
-    """Stage the files without the rows, and name the new ones in the state; (rows, renames of the commit)."""
-    make_dirs(dataset.staging / run / "retired")
-    moves: list[Move] = []
-    entries = {file.entry["path"]: file for file in found if file.bundle is None}
-    for key, directory in (("files", dataset.directory), ("quarantine", dataset.lake)):
-        kept: list[dict[str, Any]] = []
-        for entry in state.get(key, ()):
-            replaced = entries.get(entry["path"])
-            kept += _replace(dataset, replaced, meant, run, directory, moves) if replaced else [entry]
-        if key in state:
-            state[key] = kept
-    trash.count_removed(state, [{**file.entry, "rows": file.rows} for file in found if file.bundle is None], "erase")
-    for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
-        _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], meant, run, moves)
-    return sum(file.rows for file in found), moves
 
 
 def _replace(
     dataset: Dataset, file: Found, meant: Meant, run: str, directory: Path, moves: list[Move]
-) -> list[dict[str, Any]]:
+) -> list[FileEntry]:
     """Stage the file without the rows; its entry, or none when nothing of a stream's file is left."""
     number = len(moves)
     staged = _rewrite(dataset, file, meant, f"{run}e{number}")
     retired = dataset.staging / run / "retired" / f"{number}_{file.path.name}"
     moves.append(Move.of(dataset, file.path, retired))
-    entries = []
+    entries = list[FileEntry]()
     for new in staged:
         entry = _entry(dataset, file, new, f"{run}e{number}")
-        moves.append(Move.of(dataset, new.staged, directory / entry["path"]))
+        moves.append(Move.of(dataset, new.staged, directory / entry.path))
         entries.append(entry)
     return entries
 
 
-def _entry(dataset: Dataset, file: Found, new: StagedFile, unique: str) -> dict[str, Any]:
+def _entry(dataset: Dataset, file: Found, new: StagedFile, unique: str) -> FileEntry:
     """What the metadata say of the file that takes the place of one."""
     path = f"{new.partition}/{new.name}"
-    if file.set_aside:
+    if file.quarantined:
         name = quarantine.file_name(unique, new.partition, 1)
         path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
-    return {
-        **file.entry, "path": path, "rows": new.rows, "bytes": new.bytes, "crc32": new.crc32,
-        **(_spans(new) if "offsets" in file.entry else {}),
-        **({"reasons": quarantine.reasons(new.staged, set(file.entry["reasons"]))} if file.set_aside else {}),
-    }
-
-
-def _spans(file: StagedFile) -> dict[str, Any]:
-    offsets = {str(partition): list(span) for partition, span in file.offsets.items()}
-    return {"rowtime_min": file.rowtime_min, "rowtime_max": file.rowtime_max, "offsets": offsets}
+    entry = replace(file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32)
+    if entry.offsets is not None:
+        entry = replace(entry, rowtime_min=new.rowtime_min, rowtime_max=new.rowtime_max, offsets=new.offsets)
+    if file.quarantined:
+        entry = replace(entry, reasons=quarantine.reasons(new.staged, set(entry.reasons or ())))
+    return entry
 
 
 def _rewrite(dataset: Dataset, file: Found, meant: Meant, unique: str) -> list[StagedFile]:
-    partition = file.entry["partition"]
+    partition = file.entry.partition
     day = parse_day(partition)
     stem, label = ("data", f"{day:%Y%m%d}") if day else ("snapshot", file.path.name.split("_")[1])
-    stem = "data" if file.set_aside else stem  # of which nothing is left when no row is
+    stem = "data" if file.quarantined else stem  # of which nothing is left when no row is
     with pq.ParquetFile(file.path) as parquet:
         options = options_like(parquet, file.entry, dataset.file_mode)
         pairs = parquet.metadata.metadata or {}
@@ -253,18 +251,19 @@ def _replace_bundle(
 ) -> None:
     """The whole bundle under a new name: no name in the lake is ever used twice."""
     directory = bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}")
-    holding = {file.entry["path"]: file for file in found}
-    kept: dict[str, list[dict[str, Any]]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}
+    holding = {file.entry.path: file for file in found}
+    kept: dict[str, list[FileEntry]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}
     for key, entries in (("files", bundle.files), ("quarantine", bundle.aside)):
         for entry in entries:
-            if replaced := holding.get(entry["path"]):
+            if replaced := holding.get(entry.path):
                 kept[key] += _replace(dataset, replaced, meant, run, directory, moves)
-            elif (bundle.directory / entry["path"]).exists():
-                moves.append(Move.of(dataset, bundle.directory / entry["path"], directory / entry["path"]))
+            elif (bundle.directory / entry.path).exists():
+                moves.append(Move.of(dataset, bundle.directory / entry.path, directory / entry.path))
                 kept[key].append(entry)
     manifest = json.loads((bundle.directory / trash.MANIFEST).read_bytes())
+    listed = {key: [entry.to_json() for entry in entries] for key, entries in kept.items()}
     staged = dataset.staging / run / f"{len(moves)}_{trash.MANIFEST}"
-    text = json.dumps({**manifest, **kept}, indent=2, ensure_ascii=False)
+    text = json.dumps({**manifest, **listed}, indent=2, ensure_ascii=False)
     atomic_write(staged, text.encode(), dataset.file_mode)
     retired = dataset.staging / run / "retired" / f"{len(moves)}_{trash.MANIFEST}"
     moves.append(Move.of(dataset, bundle.directory / trash.MANIFEST, retired))

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,30 +18,8 @@ from ksql_lake.base.arrays import numbers, python
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
 from ksql_lake.model.coverage import inside
+from ksql_lake.model.state import Anchor
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
-
-    `missing`: it did not come again when it was last asked for, so no run waits for it any more.
-    """
-
-    offset: int
-    rowtime: int
-    hash: str
-    columns: tuple[str, ...]
-    missing: bool = False
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        missing = bool(value.get("missing", False))
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
-
-    def to_json(self) -> dict[str, Any]:
-        made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
-        return {**made, "missing": True} if self.missing else made
 
 
 class TopicRecreated(Exception):

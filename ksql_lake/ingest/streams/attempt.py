@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__
 from ksql_lake.base.arrays import mask
-from ksql_lake.ingest.streams.anchors import Anchor, Sieve
+from ksql_lake.ingest.streams.anchors import Sieve
 from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.partitions import day_path
+from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.row_source import Flaw
-from ksql_lake.store import metadata
 from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 
@@ -40,17 +39,18 @@ class Attempt:
         doubtful: whether some partition looked like that of another topic.
     """
 
-    def __init__(self, job: StreamJob, state: metadata.State, number: int, before: Checker | None) -> None:
+    def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
         self.run, name = run_name(job, state), f"a{number}"
         self.schema = pa.schema([
             pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
             pa.field("ROWPARTITION", pa.int32()),
             pa.field("ROWOFFSET", pa.int64()),
-            *schema_of(state["columns"]),
+            *schema_of(state.columns),
         ])
-        names = {column["name"]: column["disk_name"] for column in state["columns"]}
+        names = {column.name: column.disk_name for column in state.columns}
         self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
-        staging, footer = job.dataset.staging / self.run, {"ksql_lake": _footer(job, state)}
+        staging = job.dataset.staging / self.run
+        footer = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin).pairs()
         self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
         self._writer = PartitionWriter(staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer)
         self.bad = BadValues(job.on_bad_value)
@@ -88,7 +88,7 @@ class Attempt:
         """Finish the files, and remember what the sieve knows now."""
         self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
-        resume = {"ksql_lake.resume": json.dumps(resume_points(self.anchors))}
+        resume = resume_pair(self.anchors)
         self.files = self._writer.close(resume)
         self.aside.close(resume)
         self.rows = sum(file.rows for file in self.files)
@@ -106,30 +106,6 @@ class Attempt:
             self.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[rows] == day)
 
 
-def run_name(job: StreamJob, state: metadata.State) -> str:
+def run_name(job: StreamJob, state: FeedState) -> str:
     """The name of a run in one generation: of its staging directory, its journal, its files."""
-    return f"{job.run}g{state['generation']}"
-
-
-def resume_points(anchors: Mapping[int, Anchor]) -> dict[str, object]:
-    return {str(partition): anchors[partition].to_json() for partition in sorted(anchors)}
-
-
-def _footer(job: StreamJob, state: metadata.State) -> str:
-    return json.dumps(
-        {
-            "tool": __version__,
-            "feed": job.dataset.feed,
-            "source": job.source,
-            "created_at": state["created_at"],
-            "run": job.run,
-            "origin": job.origin,
-            "generation": state["generation"],
-            "sequence": state["sequence"] + 1,
-            "timezone": state["timezone"],
-            "timestamp_column": state["timestamp_column"],
-            "schema_version": state["schema_version"],
-            "columns": state["columns"],
-        },
-        ensure_ascii=False,
-    )
+    return f"{job.run}g{state.generation}"

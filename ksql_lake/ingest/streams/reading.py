@@ -16,7 +16,7 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import KsqlUnavailable
 from ksql_lake.base.retry import delay
-from ksql_lake.ingest.streams.anchors import Anchor, Sieve, TopicRecreated
+from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
@@ -25,8 +25,8 @@ from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
+from ksql_lake.model.state import Anchor, FeedState
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, RowSource, Wanted
-from ksql_lake.store import metadata
 
 
 class StreamExport:
@@ -40,7 +40,7 @@ class StreamExport:
         given_up: partitions whose last exported row does not come, so that nothing of them is read.
     """
 
-    def __init__(self, rows: RowSource, job: StreamJob, state: metadata.State, started_ms: int) -> None:
+    def __init__(self, rows: RowSource, job: StreamJob, state: FeedState, started_ms: int) -> None:
         self.source, self.job, self.state = rows, job, state
         self.started_ms = started_ms
         self.attempts: list[Attempt] = []
@@ -48,10 +48,8 @@ class StreamExport:
         self.notes: list[str] = []
         self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
-        self.base = {int(p): Anchor.from_json(a) for p, a in state["resume"].items()}
-        covered = state["coverage"].get(str(state["generation"]), {})
-        skip = {int(p): [(a, b) for a, b in c["beyond"]] for p, c in covered.items() if c["beyond"]}
-        self.base_heads = {int(p): Anchor.from_json(a) for p, a in state.get("heads", {}).items()}
+        self.base, self.base_heads = dict(state.resume), dict(state.heads)
+        skip = {partition: covered.beyond for partition, covered in state.covered.items() if covered.beyond}
         self.erased = lasting(job.dataset, state)
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
@@ -63,7 +61,7 @@ class StreamExport:
             self._read_through_cuts()
         except TopicRecreated as evidence:
             self._discard(evidence.partition)
-            next_one = f"generation {self.state['generation'] + 1} starts, older data stay"
+            next_one = f"generation {self.state.generation + 1} starts, older data stay"
             message = f"the topic was recreated ({evidence}); {next_one}"
             self._found("drift", message, evidence.partition, evidence.offset)
             return True
@@ -149,8 +147,8 @@ class StreamExport:
             self.sieve.start_query(proven=reading.proven, samples=reading.samples)
             self.sieve.log_starts(reading.starts())
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
-            state["columns"], state["schema_version"] = evolve(
-                job.dataset.feed, state["columns"], reading.columns, RESERVED, state["schema_version"]
+            state.columns, state.schema_version = evolve(
+                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
             )
             before = self.attempts[-1].checker if self.attempts else None
             attempt = Attempt(job, state, len(self.attempts), before)
@@ -243,7 +241,7 @@ class StreamExport:
         if not keep.any():
             return
         table = self._on_disk(batch, names, attempt.schema)
-        erased = later(self.erased, table, self.state["columns"])
+        erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
         if job.days:
@@ -259,7 +257,7 @@ class StreamExport:
 
     def _on_disk(self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema) -> pa.RecordBatch:
         positions = {name: PSEUDO_COLUMNS + i for i, name in enumerate(names)}
-        ordered = [positions[column["name"]] for column in self.state["columns"]]
+        ordered = [positions[column.name] for column in self.state.columns]
         arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *ordered)]
         arrays[0] = arrays[0].cast(schema.field(0).type)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
