@@ -49,8 +49,7 @@ class Attempt:
         ])
         names = {column.name: column.disk_name for column in state.columns}
         self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
-        staging = job.dataset.staging / self.run
-        footer = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin).pairs()
+        staging, footer = job.dataset.staging / self.run, _footer(job, state)
         self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
         self._writer = PartitionWriter(staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer)
         self.bad = BadValues(job.on_bad_value)
@@ -109,3 +108,8 @@ class Attempt:
 def run_name(job: StreamJob, state: FeedState) -> str:
     """The name of a run in one generation: of its staging directory, its journal, its files."""
     return f"{job.run}g{state.generation}"
+
+
+def _footer(job: StreamJob, state: FeedState) -> dict[str, str]:
+    made = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin)
+    return made.pairs()

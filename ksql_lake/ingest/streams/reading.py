@@ -48,8 +48,9 @@ class StreamExport:
         self.notes: list[str] = []
         self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
-        self.base, self.base_heads = dict(state.resume), dict(state.heads)
+        self.base = dict(state.resume)
         skip = {partition: covered.beyond for partition, covered in state.covered.items() if covered.beyond}
+        self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}

@@ -147,7 +147,7 @@ def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
     # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
     state.heads = dict(export.heads)
     if not job.days:
-        state.resume = anchors
+        state.resume = dict(anchors)
         for partition, anchor in anchors.items():
             beyond = covered.get(partition, Covered()).beyond
             covered[partition] = Covered(anchor.offset, merge(beyond, [], anchor.offset))
