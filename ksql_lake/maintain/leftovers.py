@@ -190,8 +190,8 @@ class _Needle:
         forms = {text, json.dumps(text)[1:-1], plain[1:-1], html.escape(text), repr(text)[1:-1]}
         common = any(one.startswith(("boolean:", "date:", "time:", "timestamp:")) for one in spellings(text))
         telling = len(text) >= TELLING and not common
-        name = None if telling else _word([target.column.rpartition(".")[2]], re.IGNORECASE)
-        return cls(_word(sorted(forms)), name)
+        name = None if telling else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
+        return cls(_word(sorted(forms), around=b"" if telling else b"=/"), name)
 
     def lines(self, path: Path) -> int:
         """How many lines of a file mention the value; of JSON, only what is written for people or by them."""
@@ -208,9 +208,10 @@ class _Needle:
         return bool(self.value.search(text)) and (self.beside is None or bool(self.beside.search(text)))
 
 
-def _word(forms: list[str], flags: int = 0) -> re.Pattern[bytes]:
+def _word(forms: list[str], flags: int = 0, around: bytes = b"") -> re.Pattern[bytes]:
+    """One of these as a word of its own; `around`: what besides letters and digits makes it a part of another."""
     one = b"|".join(re.escape(form.encode("utf-8", "surrogatepass")) for form in forms)
-    return re.compile(rb"(?<![\w.-])(?:" + one + rb")(?![\w-]|\.\w)", flags)
+    return re.compile(rb"(?<![\w." + around + rb"-])(?:" + one + rb")(?![\w" + around + rb"-]|\.\w)", flags)
 
 
 def _texts(raw: bytes) -> Iterator[bytes]:
