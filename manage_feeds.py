@@ -115,6 +115,7 @@ def _lake_commands(commands: Any) -> None:
     erase.add_argument(
         "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
     )
+    erase.add_argument("--wait", action="store_true", help="wait for a feed that is being exported")
     erase.set_defaults(run=erasure.erase_command)
     compact = commands.add_parser("compact", help="merge the small files of days that are over")
     compact.add_argument("name", nargs="*", help="only these streams (default: all active ones)")
