@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import export_to_data_lake
@@ -334,3 +336,101 @@ def test_a_whole_life_on_a_server(
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "new"))
     assert remote("restore") == 0
     assert (rows(tmp_path / "new"), rows(tmp_path / "new", "t"), files_of(tmp_path / "new")) == before
+
+
+ERASE = ("erase", "--where", "USER_ID=user_4", "--later", "drop")
+
+
+def _holding(memory: MemoryStore, tmp_path: Path) -> list[str]:
+    """Objects with a row of user_4, older versions included."""
+    every = [(key, there.data) for key, there in memory.objects.items()]
+    every += [(f"old {key}", there.data) for key, gone in memory.older.items() for there in gone]
+    found = []
+    for key, data in every:
+        if "streams/s/year" in key and "user_4" in pq.read_table(pa.BufferReader(data))["USER_ID"].to_pylist():
+            found.append(key)
+    return found
+
+
+def test_an_erasure_reaches_what_lies_only_in_the_remote(
+    lake: Path, memory: MemoryStore, tmp_path: Path, capsys: Any
+) -> None:
+    memory.versioned = True
+    assert remote("push", "s") == 0 and remote("drop", "s", "--days", "2025-01-15..2025-01-16") == 0
+    holding = _holding(memory, tmp_path)
+    assert len(holding) == 2 and len(rows(lake)) == 24
+    capsys.readouterr()
+    assert manage_feeds.main(["erase", "--where", "USER_ID=user_4", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "2 rows in s3://memory/lake/streams/s/year=2025/month=01/day=16" in told and "4 rows would go" in told
+    assert manage_feeds.main([*ERASE]) == 0
+    assert _holding(memory, tmp_path) == [] and len(rows(lake)) == 20
+    assert {path[:26] for path in files_of(lake)} == {"year=2025/month=01/day=17/"}, "what was away is away again"
+    assert remote("verify", "s", "--deep") == 0 and "remote_gone" not in metadata(lake)
+    assert not {key for key in memory.older if key.endswith(".parquet")}
+
+
+def test_an_erasure_reaches_the_trash_of_days_that_were_away(
+    lake: Path, memory: MemoryStore, tmp_path: Path, capsys: Any
+) -> None:
+    assert remote("push", "s") == 0 and remote("drop", "s", "--days", "2025-01-15..2025-01-17") == 0
+    assert manage_feeds.main(["update", "s", "retention_days=1"]) == 0
+    assert manage_feeds.main(["retention", "s", "--max-delete", "100"]) == 0
+    assert len(_holding(memory, tmp_path)) == 2
+    assert manage_feeds.main([*ERASE]) == 0
+    assert _holding(memory, tmp_path) == []
+    assert manage_feeds.main(["undo", "s"]) == 0
+    assert len(rows(lake)) == 20 and "user_4" not in str(rows(lake))
+
+
+def test_what_the_trash_forgot_but_the_remote_did_not_goes_with_an_erasure(
+    lake: Path, memory: MemoryStore, tmp_path: Path
+) -> None:
+    assert remote("push", "s") == 0
+    assert manage_feeds.main(["update", "s", "retention_days=1"]) == 0
+    assert manage_feeds.main(["retention", "s", "--max-delete", "100"]) == 0
+    shutil.rmtree(lake / ".trash")
+    assert len(_holding(memory, tmp_path)) == 2
+    assert manage_feeds.main([*ERASE]) == 0 and _holding(memory, tmp_path) == []
+
+
+def test_an_erasure_of_archived_files_stays_open_until_they_can_be_read(
+    lake: Path, memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("ksql_lake.remote.plans.LEAST_BYTES", 1)
+    assert manage_feeds.main(["update", "s", "tier_after_days=30", "remote_tier=GLACIER"]) == 0
+    assert remote("push", "s") == 0 and remote("tier", "s") == 0
+    assert remote("drop", "s", "--days", "2025-01-16") == 0
+    capsys.readouterr()
+    assert manage_feeds.main([*ERASE]) == 1
+    told = capsys.readouterr()
+    assert "it is archived in GLACIER and was asked for" in told.err and "not complete" in told.err
+    receipt = json.loads(next((lake / "logs" / "erasures").glob("*.json")).read_text())
+    assert receipt["ended"] is None and len(receipt["remote"]) == 2
+    memory.finish_restores()
+    assert manage_feeds.main([*ERASE]) == 0
+    receipt = json.loads(next((lake / "logs" / "erasures").glob("*.json")).read_text())
+    assert receipt["ended"] and "remote" not in receipt and _holding(memory, tmp_path) == []
+
+
+def test_versions_that_are_locked_keep_the_receipt_open(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    memory.versioned = True
+    assert remote("push", "s") == 0
+    memory.locked = {key for key in memory.objects if "day=16" in key}
+    assert manage_feeds.main([*ERASE]) == 1
+    assert "version" in (told := capsys.readouterr().err) and "stays: locked" in told
+    memory.locked = set()
+    assert manage_feeds.main([*ERASE]) == 0 and not {key for key in memory.older if key.endswith(".parquet")}
+
+
+def test_an_erasure_while_the_remote_is_away(lake: Path, memory: MemoryStore, tmp_path: Path, capsys: Any) -> None:
+    assert remote("push", "s") == 0
+
+    def away(moment: str, verb: str, key: str) -> None:
+        raise Away("s3://memory/lake: the store does not answer")
+
+    memory.hook = away
+    assert manage_feeds.main([*ERASE]) == 1
+    assert "the remote still has old files" in capsys.readouterr().err and len(rows(lake)) == 20
+    memory.hook = lambda moment, verb, key: None
+    assert manage_feeds.main([*ERASE]) == 0 and _holding(memory, tmp_path) == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError, StateError
@@ -92,3 +92,8 @@ def leaving(gone: Iterable[Leaving], change: Change) -> tuple[Leaving, ...]:
     purge = change.kind in PURGED_AT_ONCE
     kept = [one for one in gone if one.path not in added and one.path not in left]
     return (*kept, *(Leaving(path, change.at, purge) for path in sorted(left)))
+
+
+def purged_now(gone: Iterable[Leaving], paths: Collection[str]) -> tuple[Leaving, ...]:
+    """The same, but what is found to hold a person's rows does not wait for the trash."""
+    return tuple(replace(one, purge=True) if one.path in paths else one for one in gone)
