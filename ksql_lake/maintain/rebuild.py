@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.coverage import merge, ranges
+from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import (
     Covered,
     Current,
@@ -207,9 +208,13 @@ def _cover(state: FeedState, file: Found) -> None:
         one = covered.setdefault(partition, Covered())
         if anchor.offset >= one.upto:
             state.resume[partition], covered[partition] = anchor, one.with_upto(anchor.offset, one.beyond)
+    day = parse_day(file.entry.partition)
     for partition, spans in file.ranges.items() if origin != "export" else ():
         one = covered.get(partition, Covered())
-        covered[partition] = one.with_upto(one.upto, merge(one.beyond, spans, one.upto))
+        if origin.startswith("date:"):
+            covered[partition] = one.with_days({str(day): spans[-1][1]})
+        else:
+            covered[partition] = one.with_upto(one.upto, merge(one.beyond, spans, one.upto))
 
 
 def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged]) -> FeedState:
