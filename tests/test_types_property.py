@@ -164,9 +164,9 @@ def test_exported_is_what_was_produced(
             assert [plain(bytes(v) if isinstance(v, bytearray) else v) for (v,) in found] == wanted
     assert ksql_lake.read("s", lake=lake, arrow=True).select(names).equals(table.select(names))
     assert len(ksql_lake.read("s", lake=lake)) == len(rows)
-    states = {"s": json.loads((lake / "streams" / "s" / "_metadata.json").read_text())}
+    known = json.loads((lake / "streams" / "s" / "_metadata.json").read_text())
     with duckdb.connect() as views:
-        views.execute(script("duckdb", states, lake))
+        views.execute(script("duckdb", {"s": FeedState.from_json(known)}, lake))
         assert views.sql("from s").to_arrow_table().num_rows == len(rows)
     if "MAP" not in text:  # Polars reads a MAP as a list of pairs
         frame = pl.read_parquet(path)
