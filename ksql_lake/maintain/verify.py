@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake.model.columns import schema_of
+from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState, FileEntry
 from ksql_lake.store.metadata import QUARANTINE, parquet_files
 
@@ -28,17 +29,27 @@ def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[str
     known = {directory / file.path: file for file in state.files if file.local}
     known |= {lake / entry.path: entry for entry in state.quarantined}
     found = {path for top in (directory, lake / QUARANTINE / directory.name) for path in parquet_files(top)}
-    findings += [f"{path}: missing, the metadata has it" for path in sorted(set(known) - found)]
+    missing = sorted(set(known) - found)
+    findings += [f"{path}: missing, the metadata has it{_remedy(known[path], state, directory)}" for path in missing]
     findings += [f"{path}: extra, no metadata knows it" for path in sorted(found - set(known))]
     offsets: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
     for path in sorted(found & set(known)):
-        findings += _file(path, known[path], state, deep, offsets)
+        remedy = _remedy(known[path], state, directory)
+        findings += [f"{line}{remedy}" for line in _file(path, known[path], state, deep, offsets)]
     for (generation, partition), parts in sorted(offsets.items()):
         every = np.concatenate(parts)
         twice = len(every) - len(np.unique(every))
         if twice:
             findings.append(f"{directory}: generation {generation}, partition {partition}: {twice} offsets stand twice")
     return findings
+
+
+def _remedy(file: FileEntry, state: FeedState, directory: Path) -> str:
+    """The command that reads the rows of a file again, where there is one."""
+    day = parse_day(file.partition)
+    if day is None or file.reasons is not None or file.generation != state.generation:
+        return ""
+    return f"; read the day again with: python manage_feeds.py reload {directory.name} --date {day}"
 
 
 def _file(
