@@ -52,8 +52,9 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
         raise ConfigError(
             f"{lake}: was filled from Kafka cluster {noted['kafka_cluster_id']} ({noted.get('url')}, since "
             f"{noted.get('since')}), but {url} leads to cluster {cluster_id}. Nothing was exported. Set KSQLDB_URL "
-            "back; or, if the cluster was replaced, run once with --accept-cluster: each stream then counts as recreated, "
-            "and rows that were copied to the new cluster come into the lake a second time, as a new generation"
+            "back; or, if the cluster was replaced, run once with --accept-cluster: each stream then counts as "
+            "recreated, and rows that were copied to the new cluster come into the lake a second time, as a new "
+            "generation"
         )
     record: dict[str, Any] = {"kafka_cluster_id": cluster_id, "since": now, "url": url}
     if noted is not None:
