@@ -26,8 +26,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.c")
 WITHOUT = (
-    "exports work without, only slower: reading rows takes some 50 times the CPU; install a C compiler (or: pip install "
-    "ziglang) and run: python -m ksql_lake.base.native"
+    "exports work without, only slower: reading rows takes some 50 times the CPU; install a C compiler (or: pip "
+    "install ziglang) and run: python -m ksql_lake.base.native"
 )
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 
