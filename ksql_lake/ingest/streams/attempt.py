@@ -95,8 +95,7 @@ class Attempt:
         """Quarantine a row that the server cannot send, without its content; `day` since 1970-01-01."""
         date = EPOCH + dt.timedelta(days=day)
         self.aside.write(row.bad_row(self.schema), day_path(date), date.strftime("%Y%m%d"))
-        self.cover(np.array([row.partition]), np.array([row.offset]))
-        self.not_sent.append(row)
+        self.not_sent.append(row)  # which no later query asks for
         message = f"{row.what}; it is quarantined without its content"
         self.findings.append(Finding("quality", message, "warning", self._feed, row.partition, row.offset))
 
