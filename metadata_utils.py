@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ksql_lake.query.column_stats import ColumnStats
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
-EVERYTHING = 1 << 40  # bytes of the run history
 OTHERS = ("reconcile", "compare", "rebuild", "history")
 LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register")  # what is answered from metadata
 State = dict[str, Any]
@@ -133,7 +132,7 @@ def _refuse_strangers(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path) -> int:
     """What is shown or checked from metadata; those that cannot be used are told, and the others shown."""
-    records = read(lake, args.feed)
+    records = read(lake, args.feed, dt.datetime.now(dt.UTC))
     problems = [record.metadata_problem for record in records if record.metadata_problem]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -214,12 +213,16 @@ def _csv(target: Path, records: Sequence[FeedRecord], since: dt.date | None) -> 
 
 
 def _history(lake: Path, args: argparse.Namespace) -> int:
-    first = str(args.since or "")
-    runs = [
-        run for run in history.runs(lake, EVERYTHING)
-        if args.feed in (None, run["feed"]) and str(run.get("ended", "")) >= first
-    ]
-    print(json.dumps(runs, indent=2) if args.json else report.history(runs, _colour()), end="\n" if args.json else "")
+    """Run by run as it is read: the history of years does not fit into memory."""
+    start = history.since(lake, args.since) if args.since else 0
+    unreadable = history.Unreadable()
+    runs = (
+        run for run in history.read(lake, start, unreadable)
+        if args.feed in (None, run.feed) and run.ended[:10] >= str(args.since or "")
+    )
+    sys.stdout.writelines(report.history_json(runs) if args.json else report.history(runs, _colour()))
+    if unreadable.lines:
+        print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK
 
 

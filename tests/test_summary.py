@@ -16,6 +16,7 @@ from ksql_lake.model import feeds
 from ksql_lake.model.findings import KINDS, LEVELS, Finding
 from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
 from ksql_lake.reporting.summary import FeedSummary, as_json, summarise
+from tests.lakes import a_run
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 
@@ -51,8 +52,8 @@ def test_a_stream_and_a_table_after_a_good_night(lake: Path) -> None:
     table = one(lake, "payment_method_totals")
     assert (table.type, table.newest, table.newest_event) == ("table", "v1", table.last_export)
     assert table.freshness_seconds == 0  # taken after NOW
-    assert table.last_run is not None and table.last_run["result"] == "ok"
-    assert table.last_success == table.last_run["ended"]
+    assert table.last_run is not None and table.last_run.result == "ok"
+    assert table.last_success == table.last_run.ended
 
 
 def test_a_limit_of_its_own_makes_a_feed_stale(lake: Path) -> None:
@@ -130,9 +131,9 @@ def test_what_runs_say_becomes_kinds() -> None:
         Finding("run", "one at a row", "note", "s", 3, 17),
     ]
     told_from_the_state = Finding("retention", "refused", "warning", "s")
-    run = {"feed": "s", "result": "findings", "findings": [f.as_json() for f in [*said, told_from_the_state]]}
-    assert findings_of_runs("s", [{"feed": "s", "result": "failed"}, run], None) == said
-    failed = {"feed": "s", "result": "failed", "findings": ["no such stream"]}
+    run = a_run(result="findings", findings=[f.as_json() for f in [*said, told_from_the_state]])
+    assert findings_of_runs("s", [a_run(result="failed"), run], None) == said
+    failed = a_run(result="failed", findings=["no such stream"])
     assert findings_of_runs("s", [run, failed], None) == [Finding("failed", "no such stream", feed="s")]
 
 
@@ -141,7 +142,7 @@ def test_plain_messages_of_older_versions_still_show(result: str, kind: str) -> 
     """Whatever their words: nothing reads the English."""
     said = ["S: at most 7 rows of partition 1 expired before they were exported", "no metadata knows this file",
             "one\ntwo", "retention: told from the state instead"]
-    found = findings_of_runs("s", [{"feed": "s", "result": result, "findings": said}], None)
+    found = findings_of_runs("s", [a_run(result=result, findings=said)], None)
     assert [f.message for f in found] == [said[0][3:], said[1], "one", "two"]
     assert {f.kind for f in found} == {kind} and found[0].line == f"s: {said[0][3:]}"
     kept = {"findings": [{"at": "2025-01-15T02:00:00Z", "message": said[0]}]}
@@ -154,7 +155,7 @@ def test_plain_messages_of_older_versions_still_show(result: str, kind: str) -> 
     [{"kind": "of a later version", "level": "urgent", "message": "x", "offset": True}],
 ])
 def test_findings_of_an_unexpected_shape_are_passed_over(odd: Any) -> None:
-    found = findings_of_runs("s", [{"feed": "s", "result": "findings", "findings": odd, "checks": odd}], None)
+    found = findings_of_runs("s", [a_run(result="findings", findings=odd)], None)
     assert all((f.kind, f.level, f.line) == ("run", "warning", "s: x") and f.offset is None for f in found)
 
 
@@ -175,7 +176,7 @@ def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
         {"check": "range", "column": "N", "level": "fail", "failed": 0, "rows": 9, "message": "all in range"},
     ]
     said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be set aside"
-    run = {"feed": "s", "result": "failed", "findings": [said], "checks": checks}
+    run = a_run(result="failed", findings=[said], checks=checks)
     assert [(f.kind, f.level, f.message) for f in findings_of_runs("s", [run], None)] == [
         ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),
         ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "the last run failed"),

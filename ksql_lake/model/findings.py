@@ -21,6 +21,7 @@ KINDS = {
     "quality": "error",  # checks of the data that failed
     "stale": "error",  # the newest data are older than freshness_hours
     "files": "error",  # files that no metadata knows
+    "stopped": "warning",  # the last run was interrupted; as an error: it was killed
     "run": "warning",  # anything else the last run reported
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
     "link": "warning",  # a symbolic link that stands in the way

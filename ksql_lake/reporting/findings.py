@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from ksql_lake.maintain import retention
 from ksql_lake.maintain.merges import plan as plan_merges
+from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, read_findings
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.store import history
 from ksql_lake.store.history import Run
 from ksql_lake.store.metadata import QUARANTINE, State
 
@@ -22,31 +23,27 @@ CLOSED = 2  # days ago that a day must have ended to count its small files
 def findings_of_runs(feed: str, runs: Sequence[Run], state: State | None) -> list[Finding]:
     """What the last run said; without a run in the history, what the metadata kept of it."""
     run = runs[-1] if runs else None
-    given = (run or {}).get("checks") or (state or {}).get("checks")
-    checks = [check for check in given if isinstance(check, dict)] if isinstance(given, list | tuple) else []
-    result = str(run.get("result")) if run else ""
-    kind = result if result in ("failed", "busy") else "run"
-    said = read_findings(feed, (run if run is not None else state or {}).get("findings"), kind)
+    known = state or {}
+    checks = (run.checks if run else ()) or tuple(history.read_checks(known.get("checks")))
+    said = run.findings if run else read_findings(feed, known.get("findings"))
     found = [finding for finding in said if not _told_elsewhere(finding, checks)]
-    if result == "failed" and not any(finding.kind != "quality" for finding in found):
+    if run and run.result == "failed" and not any(finding.kind != "quality" for finding in found):
         found.append(Finding("failed", "the last run failed", feed=feed))
     return [*_quality(feed, checks), *found]
 
 
-def _told_elsewhere(finding: Finding, checks: Sequence[dict[str, Any]]) -> bool:
+def _told_elsewhere(finding: Finding, checks: Sequence[Result]) -> bool:
     """Whether the state as it is now or the results of the checks tell it, with figures of their own."""
     if finding.kind in ("retention", "quality"):
         return finding.kind == "retention" or bool(checks)
-    words = [str(check["message"]) for check in checks if check.get("message")]  # of versions that wrote plain text
-    return finding.message.startswith("retention: ") or any(word in finding.message for word in words)
+    told = any(check.message in finding.message for check in checks)  # by versions that wrote plain text
+    return told or finding.message.startswith("retention: ")
 
 
-def _quality(feed: str, checks: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def _quality(feed: str, checks: Sequence[Result]) -> Iterator[Finding]:
     for check in checks:
-        if check.get("failed"):
-            what = f"{check.get('check', '')} {check.get('column') or ''}".strip()
-            said = check.get("message") or f"{check['failed']:,} of {check.get('rows')} rows"
-            yield Finding("quality", f"{what}: {said}", "error" if check.get("level") == "fail" else "warning", feed)
+        if check.failed:
+            yield Finding("quality", str(check), "error" if check.level == "fail" else "warning", feed)
 
 
 def findings_of_state(

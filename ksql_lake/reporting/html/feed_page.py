@@ -14,7 +14,9 @@ from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummar
 
 DAYS = 90  # of the columns of a growth chart
 FEW = 8  # columns of the narrowest chart
-RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
+RESULTS = {
+    "ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "stopped": "error", "broken": "error"
+}
 DayCounts = Mapping[dt.date, tuple[int, int]]  # day -> (rows, bytes)
 
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from html import escape
 
 from ksql_lake.base.figures import count, duration, since, size
-from ksql_lake.model.findings import read_findings
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.html.feed_page import (
     RESULTS,
@@ -51,7 +50,7 @@ def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSumm
     known = {record.name: record for record in records}
     ordered = worst_first(summaries)
     days = by_day([part for record in records if record.type == "stream" for part in partitions_of(record)])
-    runs = sorted((run for record in records for run in record.runs), key=lambda run: str(run.get("ended")))
+    runs = sorted((run for record in records for run in record.runs), key=lambda run: run.ended)
     body = [
         _head(title, summaries, now), _findings(summaries), _feeds(ordered, known, now),
         _growth(days, now) if days else "", _sizes(summaries), _runs(runs), _details(ordered, known, now),
@@ -70,7 +69,7 @@ def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSumm
 
 
 def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
-    ended = max((str(s.last_run["ended"]) for s in summaries if s.last_run), default=None)
+    ended = max((s.last_run.ended for s in summaries if s.last_run), default=None)
     ago = since(ended, now)
     urgent = sum(finding.level != "note" for summary in summaries for finding in summary.findings)
     totals = (
@@ -121,8 +120,8 @@ def _feeds(ordered: Sequence[FeedSummary], known: dict[str, FeedRecord], now: dt
 def _feed_row(summary: FeedSummary, record: FeedRecord, now: dt.datetime) -> str:
     partitions = partitions_of(record)
     spark = version_bars(partitions, SPARK) if record.type == "table" else day_bars(by_day(partitions), now, SPARK)
-    run, ago = summary.last_run or {}, since(summary.last_success, now)
-    brought = f"{count(run.get('rows', 0))} rows" if run.get("ended") == summary.last_success else ""
+    run, ago = summary.last_run, since(summary.last_success, now)
+    brought = f"{count(run.rows)} rows" if run is not None and run.ended == summary.last_success else ""
     return (
         f'<tr><td>{_link(summary.feed)}<span class="under">{escape(record.type)}</span></td>'
         f'<td class="w">{result(summary)}</td>'
@@ -190,7 +189,7 @@ def _runs(runs: Sequence[Run]) -> str:
         return ""
     nights: dict[str, list[Run]] = {}
     for run in runs:
-        nights.setdefault(str(run.get("run")), []).append(run)
+        nights.setdefault(run.run, []).append(run)
     bars = [_night(night) for night in list(nights.values())[-RUNS:]]
     ends = bars[0].title[:16], bars[-1].title[:16]
     rows = "".join(_run_row(run) for run in reversed(runs[-RUN_LINES:]))
@@ -208,26 +207,26 @@ def _runs(runs: Sequence[Run]) -> str:
 
 
 def _night(runs: Sequence[Run]) -> charts.Bar:
-    seconds = sum(float(run.get("seconds", 0)) for run in runs)
-    results = [str(run.get("result")) for run in runs]
-    failed = sum(word == "failed" for word in results)
-    style = "error" if failed else "warning" if {"findings", "busy"} & set(results) else ""
+    seconds = sum(run.seconds for run in runs)
+    results = [run.result for run in runs]
+    styles = {RESULTS.get(word) for word in results}
+    style = "error" if "error" in styles else "warning" if "warning" in styles else ""
     words = ", ".join(f"{results.count(word)} {word}" for word in dict.fromkeys(results))
-    ended = str(runs[-1].get("ended"))[:16].replace("T", " ")
-    rows = sum(int(run.get("rows", 0)) for run in runs)
+    ended = runs[-1].ended[:16].replace("T", " ")
+    rows = sum(run.rows for run in runs)
     return charts.Bar(seconds, f"{ended}: {seconds:.1f} s, {rows:,} rows, {words}", style)
 
 
 def _run_row(run: Run) -> str:
-    word, findings = str(run.get("result")), [f.message for f in read_findings(run["feed"], run.get("findings"))]
+    findings = "; ".join(finding.message for finding in run.findings)
     return (
-        f'<tr><td class="w">{escape(str(run.get("ended"))[:16].replace("T", " "))}</td><td>{name(run["feed"])}</td>'
-        f'<td class="w"><span class="dot {RESULTS.get(word, "soft")}">{escape(word)}</span></td>'
-        f'<td class="n" data-v="{int(run.get("rows", 0))}">{run.get("rows", 0):,}</td>'
-        f'<td class="n opt" data-v="{int(run.get("bytes", 0))}">{size(run.get("bytes", 0))}</td>'
-        f'<td class="n" data-v="{float(run.get("seconds", 0))}">{duration(run.get("seconds", 0))}</td>'
-        f'<td class="n opt" data-v="{int(run.get("retries", 0))}">{run.get("retries", 0)}</td>'
-        f'<td class="opt">{escape("; ".join(findings))}</td></tr>'
+        f'<tr><td class="w">{escape(run.ended[:16].replace("T", " "))}</td><td>{name(run.feed)}</td>'
+        f'<td class="w"><span class="dot {RESULTS.get(run.result, "soft")}">{escape(run.result)}</span></td>'
+        f'<td class="n" data-v="{run.rows}">{run.rows:,}</td>'
+        f'<td class="n opt" data-v="{run.bytes}">{size(run.bytes)}</td>'
+        f'<td class="n" data-v="{run.seconds}">{duration(run.seconds)}</td>'
+        f'<td class="n opt" data-v="{run.retries}">{run.retries}</td>'
+        f'<td class="opt">{escape(findings)}</td></tr>'
     )
 
 
