@@ -31,6 +31,7 @@ from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
+from ksql_lake.base.text import LogFormatter, guards_output, unguarded
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.maintain.retention import Rule
@@ -47,6 +48,7 @@ log = logging.getLogger("export_to_data_lake")
 DEMO_START = dt.date(2025, 1, 15)
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     results: list[FeedResult] = []
@@ -359,7 +361,7 @@ class _Progress:
         self.rows += rows
         if self.shown and time.monotonic() - self.drawn > 0.2:
             self.drawn = time.monotonic()
-            print(f"\r{self.name}: {self.rows:,} rows", end="", file=sys.stderr, flush=True)
+            print(f"\r{self.name}: {self.rows:,} rows", end="", file=unguarded(sys.stderr), flush=True)
 
 
 @contextlib.contextmanager
@@ -369,7 +371,7 @@ def _progress(args: argparse.Namespace, name: str) -> Iterator[_Progress]:
         yield progress
     finally:
         if progress.drawn:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print("\r\033[K", end="", file=unguarded(sys.stderr), flush=True)
 
 
 def _say(result: FeedResult, args: argparse.Namespace) -> None:
@@ -408,7 +410,7 @@ def _log_to(lake: Path, level: str = data_lake_config.LOG_LEVEL, form: str = dat
         root.removeHandler(handler)
         handler.close()
     file = logging.FileHandler(logs / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter(form))
+    file.setFormatter(LogFormatter(form))
     root.addHandler(file)
     root.setLevel(level)
     logging.getLogger("urllib3").setLevel(logging.WARNING)

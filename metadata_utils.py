@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import data_lake_config
 from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
+from ksql_lake.base.text import cell, guards_output
 from ksql_lake.model import feeds
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
@@ -37,6 +38,7 @@ LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register") 
 State = dict[str, Any]
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
@@ -207,8 +209,8 @@ def _csv(target: Path, records: Sequence[FeedRecord], since: dt.date | None) -> 
     writer.writerow(CSV_COLUMNS)
     for part in (part for record in records for part in partitions_of(record, since)):
         row = (part.feed, part.type, part.source, part.path, part.rows, round(part.bytes / 1e6, 6), part.exported_at)
-        writer.writerow((*row, "yes" if part.current else ""))
-    atomic_write(target.resolve(), text.getvalue().encode())
+        writer.writerow(cell(value) for value in (*row, "yes" if part.current else ""))
+    atomic_write(target.resolve(), text.getvalue().encode(errors="replace"))
     print(f"wrote {target}")
 
 
@@ -332,7 +334,8 @@ def _compare(lake: Path, what: Sequence[str], form: str) -> int:
         writer.writerow(("kind", "key", "column", "before", "after"))
         for d in found:
             key = ", ".join(f"{k}={v}" for k, v in d.key.items())
-            writer.writerows([(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")])
+            lines = [(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")]
+            writer.writerows(map(cell, line) for line in lines)
         return ExitCode.OK
     for d in found:
         print(d)

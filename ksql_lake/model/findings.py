@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ksql_lake.base.text import shown
+
 LEVELS = ("error", "warning", "note")
 # The worst kind first, each with its level where a finding does not name another.
 KINDS = {
@@ -57,7 +59,7 @@ class Finding:
     def __post_init__(self) -> None:
         if not self.level:
             object.__setattr__(self, "level", KINDS[self.kind])
-        object.__setattr__(self, "message", _without(self.feed, self.message))
+        object.__setattr__(self, "message", shown(_without(self.feed, self.message)))
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -35,7 +35,8 @@ class ExportRun:
 def write(file: Path, lake: Path, export: ExportRun, version: str, max_share: float) -> str | None:
     """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`."""
     try:
-        atomic_write(file, text(summarise(lake, export.ended, max_share=max_share), export, version).encode())
+        content = text(summarise(lake, export.ended, max_share=max_share), export, version)
+        atomic_write(file, content.encode(errors="replace"))
     except OSError as error:
         return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
     except Exception as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from ksql_lake.base.figures import count, duration, size
+from ksql_lake.base.text import markup
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummary, partitions_of, result_of
@@ -26,34 +26,34 @@ def feed_details(record: FeedRecord, summary: FeedSummary, now: dt.datetime, *, 
     state = record.state or {}
     about = record.feed.description if record.feed else ""
     rows = f"{summary.rows:,} rows, {size(summary.bytes)}"
-    parts = [f'<p class="soft">{escape(about)}</p>'] if about else []
+    parts = [f'<p class="soft">{markup(about)}</p>'] if about else []
     parts.append(f'<p class="soft">{_about(record, summary)}</p>')
     parts.append(_versions(partitions) if record.type == "table" else _days(record.name, partitions, now))
     parts.append(_columns(state.get("columns", ())))
     parts.append(_schema_history(state.get("schema_history", ())))
     return (
-        f'<details id="feed-{escape(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
-        f'</strong> {result(summary)} <span class="soft">{escape(rows)}</span></summary><div>{"".join(parts)}</div>'
+        f'<details id="feed-{markup(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
+        f'</strong> {result(summary)} <span class="soft">{markup(rows)}</span></summary><div>{"".join(parts)}</div>'
         "</details>"
     )
 
 
 def name(feed: str) -> str:
     """A feed's name, which may break after each underscore."""
-    return escape(feed).replace("_", "_<wbr>")
+    return markup(feed).replace("_", "_<wbr>")
 
 
 def result(summary: FeedSummary) -> str:
     """How the last run went, in its colour; never by colour alone."""
     word = result_of(summary)
-    return f'<span class="dot {RESULTS.get(word, "soft")}">{escape(word)}</span>'
+    return f'<span class="dot {RESULTS.get(word, "soft")}">{markup(word)}</span>'
 
 
 def _about(record: FeedRecord, summary: FeedSummary) -> str:
     state, feed = record.state or {}, record.feed
-    said = [f"{record.type} <code>{escape(str(state.get('source') or (feed.source if feed else '-')))}</code>"]
+    said = [f"{record.type} <code>{markup(str(state.get('source') or (feed.source if feed else '-')))}</code>"]
     if record.type == "stream":
-        said.append(f"days of {escape(str(state.get('timezone', 'UTC')))}")
+        said.append(f"days of {markup(str(state.get('timezone', 'UTC')))}")
     if feed and feed.retention_days:
         said.append(f"{feed.retention_days} days are kept")
     if feed and feed.retention_versions:
@@ -110,7 +110,7 @@ def figure(bars: Sequence[charts.Bar], label: str, first: str, last: str, unit: 
     narrow = ' class="narrow"' if len(bars) < charts.LEAST * 2 // 3 else ""
     return (
         f'<figure{narrow} style="max-width:max(280px,{width})">{charts.columns(bars, label, height, FEW)}<figcaption>'
-        f'<span>{escape(first)}</span><span class="what">{escape(most)}</span><span>{escape(last)}</span>'
+        f'<span>{markup(first)}</span><span class="what">{markup(most)}</span><span>{markup(last)}</span>'
         "</figcaption></figure>"
     )
 
@@ -156,10 +156,10 @@ def _columns(columns: Sequence[Mapping[str, object]]) -> str:
     if not columns:
         return ""
     rows = "".join(
-        f"<tr><td><code>{escape(str(column['disk_name']))}</code>{' key' if column.get('key') else ''}</td>"
-        f"<td><code>{escape(str(column['ksql_type']))}</code></td>"
-        f'<td class="opt"><code>{escape(str(column["arrow_type"]))}</code></td>'
-        f'<td class="n">{escape(str(column.get("since", "")))}</td></tr>'
+        f"<tr><td><code>{markup(str(column['disk_name']))}</code>{' key' if column.get('key') else ''}</td>"
+        f"<td><code>{markup(str(column['ksql_type']))}</code></td>"
+        f'<td class="opt"><code>{markup(str(column["arrow_type"]))}</code></td>'
+        f'<td class="n">{markup(str(column.get("since", "")))}</td></tr>'
         for column in columns
     )
     return (
@@ -171,7 +171,7 @@ def _columns(columns: Sequence[Mapping[str, object]]) -> str:
 def _schema_history(history: Sequence[Mapping[str, object]]) -> str:
     if not history:
         return ""
-    rows = "".join(f"<tr><td>{escape(str(entry['version']))}</td><td class=w>{escape(str(entry['at'])[:10])}</td>"
+    rows = "".join(f"<tr><td>{markup(str(entry['version']))}</td><td class=w>{markup(str(entry['at'])[:10])}</td>"
                    f"<td>{_added(entry, first=number == 0)}</td></tr>" for number, entry in enumerate(history))
     return (
         f"<h3>History of the schema</h3><table><thead><tr><th>Version</th><th>Since</th><th>Added</th></tr></thead>"
@@ -182,4 +182,4 @@ def _schema_history(history: Sequence[Mapping[str, object]]) -> str:
 def _added(entry: Mapping[str, object], *, first: bool) -> str:
     added = entry.get("added")
     named = [str(name) for name in added] if isinstance(added, list) else []
-    return f"{len(named)} columns at the first export" if first else f"<code>{escape(', '.join(named))}</code>"
+    return f"{len(named)} columns at the first export" if first else f"<code>{markup(', '.join(named))}</code>"

@@ -1,6 +1,6 @@
 """The lake as one HTML page that needs nothing else: no network, no font, no library.
 
-Everything that comes from the lake passes through `html.escape`, and the page's own Content-Security-Policy allows no
+Everything that comes from the lake passes through `markup`, and the page's own Content-Security-Policy allows no
 other script than the one below by its hash.
 """
 
@@ -11,9 +11,9 @@ import datetime as dt
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 
 from ksql_lake.base.figures import count, duration, since, size
+from ksql_lake.base.text import markup
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.html.feed_page import (
     RESULTS,
@@ -62,7 +62,7 @@ def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSumm
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
         f'content="{policy}"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} - data lake</title><style>{STYLE}</style></head>\n<body><main>\n"
+        f"<title>{markup(title)} - data lake</title><style>{STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in body if part)
         + f"\n</main><script>{SCRIPT}</script></body></html>\n"
     )
@@ -79,10 +79,10 @@ def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str
         ("Last run", "-" if ago is None else f"{duration(ago)} ago", ""),
         ("Need attention", f"{urgent:,}", "error" if urgent else "good"),
     )
-    cells = "".join(f'<div><dt>{word}</dt><dd class="{style}">{escape(value)}</dd></div>'
+    cells = "".join(f'<div><dt>{word}</dt><dd class="{style}">{markup(value)}</dd></div>'
                     for word, value, style in totals)
     return (
-        f'<header><p class="soft" style="margin:0">Data lake</p><h1>{escape(title)}</h1>'
+        f'<header><p class="soft" style="margin:0">Data lake</p><h1>{markup(title)}</h1>'
         f'<p class="soft">As of {now:%-d %B %Y, %H:%M} UTC</p><dl class="totals">{cells}</dl></header>'
     )
 
@@ -92,8 +92,8 @@ def _findings(summaries: Sequence[FeedSummary]) -> str:
     if not found:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
-        f'<li><span class="kind dot {finding.level}">{escape(finding.kind)}</span><span>{_link(summary.feed)} '
-        f'<span class="said">{escape(replace(finding, feed="").line)}</span></span></li>'
+        f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_link(summary.feed)} '
+        f'<span class="said">{markup(replace(finding, feed="").line)}</span></span></li>'
         for summary, finding in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
@@ -101,7 +101,7 @@ def _findings(summaries: Sequence[FeedSummary]) -> str:
 
 
 def _link(feed: str) -> str:
-    return f'<a href="#feed-{escape(feed)}">{name(feed)}</a>'
+    return f'<a href="#feed-{markup(feed)}">{name(feed)}</a>'
 
 
 def _feeds(ordered: Sequence[FeedSummary], known: dict[str, FeedRecord], now: dt.datetime) -> str:
@@ -123,12 +123,12 @@ def _feed_row(summary: FeedSummary, record: FeedRecord, now: dt.datetime) -> str
     run, ago = summary.last_run, since(summary.last_success, now)
     brought = f"{count(run.rows)} rows" if run is not None and run.ended == summary.last_success else ""
     return (
-        f'<tr><td>{_link(summary.feed)}<span class="under">{escape(record.type)}</span></td>'
+        f'<tr><td>{_link(summary.feed)}<span class="under">{markup(record.type)}</span></td>'
         f'<td class="w">{result(summary)}</td>'
         f'<td class="n" data-v="{summary.rows}">{summary.rows:,}</td>'
         f'<td class="n opt" data-v="{summary.bytes}">{size(summary.bytes)}</td>'
         f'<td class="n opt" data-v="{summary.partitions}">{summary.partitions:,}'
-        f'<span class="under">{escape(summary.newest)}</span></td>{_freshness(summary)}'
+        f'<span class="under">{markup(summary.newest)}</span></td>{_freshness(summary)}'
         f'<td class="n opt" data-v="{-1 if ago is None else ago:.0f}">{"-" if ago is None else f"{duration(ago)} ago"}'
         f'<span class="under">{brought}</span></td>'
         f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30, SPARK)}</td></tr>'
@@ -168,7 +168,7 @@ def _sizes(summaries: Sequence[FeedSummary]) -> str:
     rest = ordered[SIZES:]
     most = max(held for _, held, _ in lines)
     items = "".join(
-        f'<li><div><span class="name">{escape(feed)}</span><span>{size(held)} <span class="soft">'
+        f'<li><div><span class="name">{markup(feed)}</span><span>{size(held)} <span class="soft">'
         f"{_share(held / total)}</span></span></div>"
         f"{charts.meter(held / most, f'{feed}: {held:,} bytes, {rows:,} rows')}</li>"
         for feed, held, rows in lines
@@ -220,13 +220,13 @@ def _night(runs: Sequence[Run]) -> charts.Bar:
 def _run_row(run: Run) -> str:
     findings = "; ".join(finding.message for finding in run.findings)
     return (
-        f'<tr><td class="w">{escape(run.ended[:16].replace("T", " "))}</td><td>{name(run.feed)}</td>'
-        f'<td class="w"><span class="dot {RESULTS.get(run.result, "soft")}">{escape(run.result)}</span></td>'
+        f'<tr><td class="w">{markup(run.ended[:16].replace("T", " "))}</td><td>{name(run.feed)}</td>'
+        f'<td class="w"><span class="dot {RESULTS.get(run.result, "soft")}">{markup(run.result)}</span></td>'
         f'<td class="n" data-v="{run.rows}">{run.rows:,}</td>'
         f'<td class="n opt" data-v="{run.bytes}">{size(run.bytes)}</td>'
         f'<td class="n" data-v="{run.seconds}">{duration(run.seconds)}</td>'
         f'<td class="n opt" data-v="{run.retries}">{run.retries}</td>'
-        f'<td class="opt">{escape(findings)}</td></tr>'
+        f'<td class="opt">{markup(findings)}</td></tr>'
     )
 
 
