@@ -21,7 +21,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
 from ksql_lake.model import feeds
-from ksql_lake.store import metadata
+from ksql_lake.store import state_log
 from tests.test_crash import comparable, content, drive, strays
 
 JAN15 = 1_736_899_200_000
@@ -360,7 +360,7 @@ def test_the_state_log_says_once_what_was_set_aside(
     log = lake / ".state" / "s.jsonl"
     with monkeypatch.context() as patch:
         if how in ("old", "mixed"):
-            patch.setattr(metadata, "_quarantine_after", lambda before, after: {"quarantine": after})
+            patch.setattr(state_log, "_delta", lambda before, now: dict(now))
         assert export() == 1
         for night in range(4):
             if night == 2 and how == "mixed":

@@ -14,6 +14,7 @@ import export_to_data_lake
 import manage_feeds
 from ksql_lake.model import feeds
 from ksql_lake.model.findings import KINDS, LEVELS, Finding
+from ksql_lake.model.state import FeedState, SchemaVersion
 from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
 from ksql_lake.reporting.summary import FeedSummary, as_json, summarise
 from tests.lakes import a_run
@@ -114,7 +115,7 @@ def test_spoiled_metadata_are_a_finding_and_the_others_are_told(lake: Path) -> N
 
 def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None:
     feed = replace(feeds.load(lake / "feeds" / "active" / "transaction_stream.json"), retention_days=365)
-    state = {**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"}
+    state = FeedState.from_json({**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"})
     (due,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 16, 2, tzinfo=dt.UTC), 0.3)
     assert due == Finding("retention", "1 day, 100 rows, due to go; python manage_feeds.py retention s", feed="s")
     (refused,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 18, 2, tzinfo=dt.UTC), 0.3)
@@ -145,7 +146,10 @@ def test_plain_messages_of_older_versions_still_show(result: str, kind: str) -> 
     found = findings_of_runs("s", [a_run(result=result, findings=said)], None)
     assert [f.message for f in found] == [said[0][3:], said[1], "one", "two"]
     assert {f.kind for f in found} == {kind} and found[0].line == f"s: {said[0][3:]}"
-    kept = {"findings": [{"at": "2025-01-15T02:00:00Z", "message": said[0]}]}
+    kept = FeedState.from_json({
+        "source": "S", "type": "stream", "sequence": 1,
+        "findings": [{"at": "2025-01-15T02:00:00Z", "message": said[0]}],
+    })
     assert [f.kind for f in findings_of_runs("s", [], kept)] == ["run"]
 
 
@@ -181,27 +185,28 @@ def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
         ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),
         ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "the last run failed"),
     ]
-    assert [f.kind for f in findings_of_runs("s", [], {"findings": [], "checks": checks})] == ["quality"] * 3
+    kept = FeedState("S", "stream", "", checks=tuple(checks))
+    assert [f.kind for f in findings_of_runs("s", [], kept)] == ["quality"] * 3
 
 
 def test_missing_days_small_files_and_new_columns(lake: Path) -> None:
-    state = state_of(lake, "transaction_stream")
-    file, entry = state["files"][0], state["partitions"][0]
-    later = {**entry, "path": "year=2025/month=01/day=22"}
-    state["partitions"].append(later)
-    state["files"] += [{**file, "path": f"{file['path']}{i}"} for i in range(19)]
-    state["schema_history"].append({"version": "1.1", "at": "2025-01-17T02:00:00Z", "added": ["NOTE STRING"]})
-    state["last_export"] = "2025-01-18T01:00:00Z"
+    state = FeedState.from_json(state_of(lake, "transaction_stream"))
+    file = next(iter(state.files))
+    later = "year=2025/month=01/day=22"
+    state.files.add([replace(file, path=f"{later}/f.parquet", partition=later)])
+    state.files.add(replace(file, path=f"{file.path}{i}") for i in range(19))
+    state.schema_history += (SchemaVersion("1.1", "2025-01-17T02:00:00Z", ("NOTE STRING",)),)
+    state.last_export = "2025-01-18T01:00:00Z"
     found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
     assert set(found) == {"gap", "schema"}, "a few small files are what every night leaves"
-    state["files"].append({**file, "path": file["path"] + "x"})
-    state["quarantine"] = [{"rows": 3}, {"rows": 4}]
+    state.files.add([replace(file, path=file.path + "x")])
+    state.quarantine = (replace(file, rows=3), replace(file, rows=4))
     found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
     assert set(found) == {"gap", "small files", "schema", "quarantine"}
     assert found["quarantine"].line == "s: 7 rows in quarantine; python manage_feeds.py quarantine s"
     assert "no rows on 4 days: 2025-01-18 to 2025-01-21" in found["gap"].message and found["gap"].level == "warning"
     assert "21 small files on 1 day;" in found["small files"].message and "NOTE STRING" in found["schema"].message
-    state["removed"] = {f"year=2025/month=01/day={day}": {"erasure": 1} for day in (18, 19, 20, 21)}
+    state.removed = {f"year=2025/month=01/day={day}": {"erasure": 1} for day in (18, 19, 20, 21)}
     much_later = NOW + dt.timedelta(days=30)
     assert [f.kind for f in findings_of_state("s", state, None, much_later, 0.3)] == ["small files", "quarantine"]
 

@@ -19,19 +19,19 @@ from typing import Any
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
-from ksql_lake.ingest.streams.reading import StreamJob
+from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
 from ksql_lake.maintain import retention
 from ksql_lake.model.checks import Result
-from ksql_lake.model.empty import empty_stream, empty_table
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, findings_of
+from ksql_lake.model.state import FeedState, new_stream, new_table
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -212,7 +212,7 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
-    if (last := state["last_export"]) and last > now():
+    if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     while True:
@@ -223,13 +223,13 @@ def _export(
             return outcome
 
 
-def _new_state(feed: Feed) -> State:
+def _new_state(feed: Feed) -> FeedState:
     if feed.type == "table":
-        return empty_table(feed.source, now())
-    return empty_stream(feed.source, feed.timezone, feed.timestamp_column, now())
+        return new_table(feed.source, now())
+    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now())
 
 
-def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda rows: None) -> Staged:
+def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = lambda rows: None) -> Staged:
     """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
 
     Raises:
@@ -242,22 +242,24 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
             table = TableJob(
                 dataset, feed.source, task.run, task.limits, writer, feed.max_shrink, task.allow_shrink,
                 task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
+                feed.on_bad_value,
             )
             return stage_table(client, table, state, now)
         stream = StreamJob(
             dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
+            on_bad_value=feed.on_bad_value,
         )
         return stage_stream(client, stream, state, now)
 
 
-def stage_on_worker(task: FeedTask, state: State) -> Staged:
+def stage_on_worker(task: FeedTask, state: FeedState) -> Staged:
     """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
     return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
 
 
-def _elsewhere(workers: Executor, task: FeedTask, state: State) -> Staged:
+def _elsewhere(workers: Executor, task: FeedTask, state: FeedState) -> Staged:
     patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
     with lease(dataset_of(task)) as granted:
         given = replace(task, writer=replace(task.writer, lease=granted))

@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksql_lake.base.files import append_line, make_dirs
+from ksql_lake.model.state import FeedState, RecordedColumn
 from ksql_lake.model.target import Mask, Target, as_mask
 from ksql_lake.model.values import canonical, spellings
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.metadata import Dataset
 
 RULES = ".state/erasures.jsonl"
 
@@ -104,19 +105,19 @@ def _remembered(lake: Path) -> list[dict[str, Any]]:
     return found
 
 
-def lasting(dataset: Dataset, state: State) -> Rules:
+def lasting(dataset: Dataset, state: FeedState) -> Rules:
     """What a feed drops: by its own rules and those of the whole lake."""
     rules = Rules()
     for rule in _remembered(dataset.lake):
         if not rule["feeds"] or dataset.feed in rule["feeds"]:
             rules.add(rule)
-    for rule in state.get("erasures", ()):
-        if rule["later"] == "drop":
-            rules.add(rule)
+    for erasure in state.erasures:
+        if erasure.later == "drop":
+            rules.add(erasure.to_json())
     return rules
 
 
-def later(rules: Rules, table: pa.RecordBatch, columns: Sequence[Mapping[str, Any]]) -> Mask | None:
+def later(rules: Rules, table: pa.RecordBatch, columns: Sequence[RecordedColumn]) -> Mask | None:
     """Rows of persons erased before whose later events are to be dropped; None when there is no such rule.
 
     Args:
@@ -124,7 +125,7 @@ def later(rules: Rules, table: pa.RecordBatch, columns: Sequence[Mapping[str, An
     """
     if not rules.known:
         return None
-    names = {column["disk_name"]: column["name"] for column in columns}
+    names = {column.disk_name: column.name for column in columns}
     mask = np.zeros(table.num_rows, bool)
     for (column, salt), hashes in rules.known.items():
         mask |= Target(column, "", names).rows_where(table, partial(_recognised, salt, hashes))

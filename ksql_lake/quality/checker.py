@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ksql_lake.base.arrays import texts
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
 from ksql_lake.model.findings import Finding
@@ -130,7 +131,7 @@ def _reason(rule: Rule, column: pa.Array, failing: pa.BooleanArray) -> pa.Array:
     head = reason_head(rule.check.label)
     if rule.check.check == "not_null":
         return pc.if_else(failing, f"{head}is null", pa.scalar(None, pa.string()))
-    value = pc.utf8_slice_codeunits(column.cast(pa.string()), 0, REASON_LENGTH)
+    value = pc.utf8_slice_codeunits(texts(column), 0, REASON_LENGTH)
     text = pc.binary_join_element_wise(f"{head}is ", value, f" ({rule.expected})", "")
     return pc.if_else(failing, text, pa.scalar(None, pa.string()))
 

@@ -8,17 +8,16 @@ is read as a changelog and folded to the latest row per key.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__
 from ksql_lake.base.arrays import mask
-from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SchemaError, SourceError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
@@ -28,12 +27,14 @@ from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
+from ksql_lake.model.state import Change, Current, FeedState, FileEntry, Footer, LastRun, Told
 from ksql_lake.model.types import Column
+from ksql_lake.quality.bad_values import BadValues, told
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
 from ksql_lake.quality.keys import KeyHashes
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
-from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Flaw, Flawed, Tombstone
 from ksql_lake.sources.pace import POLL, Limits
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
@@ -58,6 +59,7 @@ class TableJob:
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
+    on_bad_value: str = "fail"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Snapshot:
     rows: int
     checker: Checker
     aside: Aside
+    bad: BadValues
 
 
 class Sink:
@@ -77,30 +80,36 @@ class Sink:
         columns: the header's columns.
     """
 
-    def __init__(self, job: TableJob, state: metadata.State, columns: list[Column]) -> None:
+    def __init__(self, job: TableJob, state: FeedState, columns: list[Column]) -> None:
         self.job, self.state, self.rows = job, state, 0
         self.erased = lasting(job.dataset, state)
-        state["columns"], state["schema_version"] = evolve(
-            job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
+        state.columns, state.schema_version = evolve(
+            job.dataset.feed, state.columns, columns, RESERVED, state.schema_version
         )
-        recorded = state["columns"]
+        recorded = state.columns
         positions = {column.name: i for i, column in enumerate(columns)}
-        self._positions = [positions[column["name"]] for column in recorded]
+        self._positions = [positions[column.name] for column in recorded]
         self._schema = schema_of(recorded)
-        self._partition = version_path(state["last_version"] + 1)
-        names = {column["name"]: column["disk_name"] for column in recorded}
+        self._partition = version_path(state.last_version + 1)
+        names = {column.name: column.disk_name for column in recorded}
         self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
-        directory, footer = job.dataset.staging / job.run, {"ksql_lake": _footer(job, state)}
+        directory, footer = job.dataset.staging / job.run, _footer(job, state)
         self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
         self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+        self._bad = BadValues(job.on_bad_value)
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """The next rows of the answer."""
+    def write(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:
+        """The next rows of the answer, and which of them have a value that its type cannot hold."""
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        erased = later(self.erased, made, self.state["columns"])
-        made = made if erased is None else made.filter(mask(~erased))
+        erased = later(self.erased, made, self.state.columns)
+        keep = np.ones(len(made), bool) if erased is None else ~erased
         day = self.job.run[:8]
+        unfit = self._bad.look(made, keep, flaws)
+        if unfit is not None:
+            self._aside.write(unfit, self._partition, day)
+            keep &= ~unfit.mask
+        made = made if keep.all() else made.filter(mask(keep))
         bad = self._checker.look(made)
         if bad is not None:
             self._aside.write(bad, self._partition, day)
@@ -112,10 +121,10 @@ class Sink:
     def close(self) -> Snapshot:
         """All rows came."""
         self._aside.close()
-        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
+        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside, self._bad)
 
 
-def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[], str]) -> Staged:
     """Stage a whole copy of a table as its next version. Call with the feed's lock held, as for `stage_stream`.
 
     Raises:
@@ -128,7 +137,7 @@ def stage_table(client: Client, job: TableJob, state: metadata.State, now: Calla
         _refuse_shrunk(job, state, snapshot.rows)
         occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
         outcome.checks = results(job.checks, [snapshot.checker], occasion)
-        found = judge(job.dataset.feed, outcome.checks)
+        found = [*judge(job.dataset.feed, outcome.checks), *told(job.dataset.feed, [snapshot.bad])]
         outcome.findings += found
         return _staged(job, state, snapshot, outcome, found, now())
     except BaseException:
@@ -136,7 +145,7 @@ def stage_table(client: Client, job: TableJob, state: metadata.State, now: Calla
         raise
 
 
-def _read(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+def _read(client: Client, job: TableJob, source: Source, state: FeedState) -> Snapshot:
     """One try at a whole copy; a cut throws away what was staged."""
     directory = job.dataset.staging / job.run
     remove_tree(directory)
@@ -150,12 +159,12 @@ def _read(client: Client, job: TableJob, source: Source, state: metadata.State) 
     return _changelog(client, job, source, state)
 
 
-def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+def _pull(client: Client, job: TableJob, source: Source, state: FeedState) -> Snapshot:
     with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
         columns = _columns(job, answer, source)
         keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
         sink = Sink(job, state, columns)
-        decoder = Decoder(answer.columns, job.batch_size)
+        decoder = Decoder(answer.columns, job.batch_size, lenient=job.on_bad_value != "fail")
         closed = False
         deadline = time.monotonic() + job.limits.duration
         heard = time.monotonic()
@@ -170,6 +179,9 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
                 if isinstance(element, pa.RecordBatch):
                     sink.write(element)
                     keys.add(element)
+                elif isinstance(element, Flawed):
+                    sink.write(element.batch, element.flaws)
+                    keys.add(_with_keys(element, columns, job))
                 elif isinstance(element, ErrorRow):
                     raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
                 elif isinstance(element, ArrayEnd):
@@ -183,20 +195,20 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
     return sink.close()
 
 
-def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+def _changelog(client: Client, job: TableJob, source: Source, state: FeedState) -> Snapshot:
     with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;", earliest=True) as answer:
         columns = _columns(job, answer, source)
         keys = [i for i, column in enumerate(columns) if column.key]
         if not keys:
             raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
-        decoder = Decoder(answer.columns, job.batch_size)
-        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys)
+        decoder = Decoder(answer.columns, job.batch_size, lenient=job.on_bad_value != "fail")
+        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys, [c.name for c in columns])
         try:
             _fold_answer(answer, decoder, fold, job, source)
             fold.prepare()
             sink = Sink(job, state, columns)
-            for batch in fold.batches():
-                sink.write(batch)
+            for batch, flaws in fold.batches():
+                sink.write(batch, flaws)
             return sink.close()
         finally:
             fold.close()
@@ -215,6 +227,8 @@ def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, so
         for element in elements:
             if isinstance(element, pa.RecordBatch):
                 fold.add(element)
+            elif isinstance(element, Flawed):
+                fold.add(element.batch, element.flaws)
             elif isinstance(element, Tombstone):
                 fold.remove(element)
             elif isinstance(element, ErrorRow):
@@ -237,22 +251,25 @@ def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
 
 
-def _footer(job: TableJob, state: metadata.State) -> str:
-    footer = {
-        "tool": __version__,
-        "feed": job.dataset.feed,
-        "source": job.source,
-        "created_at": state["created_at"],
-        "run": job.run,
-        "sequence": state["sequence"] + 1,
-        "version": f"v{state['last_version'] + 1}",
-        "schema_version": state["schema_version"],
-        "columns": state["columns"],
-    }
-    return json.dumps(footer, ensure_ascii=False)
+def _with_keys(flawed: Flawed, columns: Sequence[Column], job: TableJob) -> pa.RecordBatch:
+    """The rows whose key is what the source says; a key cannot be null."""
+    names = {column.name for column in columns if column.key}
+    bad = [flaw for flaw in flawed.flaws if flaw.column in names]
+    if bad and job.on_bad_value == "null":
+        raise SchemaError(f'{bad[0]}; it is a key, which cannot be null: set "on_bad_value" to "quarantine"')
+    there = np.ones(len(flawed.batch), bool)
+    there[[flaw.row for flaw in bad]] = False
+    return flawed.batch.filter(mask(there))
 
 
-def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
+def _footer(job: TableJob, state: FeedState) -> dict[str, str]:
+    made = Footer.of(
+        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=f"v{state.last_version + 1}"
+    )
+    return made.pairs()
+
+
+def _refuse_shrunk(job: TableJob, state: FeedState, rows: int) -> None:
     if job.allow_shrink:
         return
     if rows == 0:
@@ -260,80 +277,65 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
             f"{job.source}: the table answered with no row at all; the lake keeps what it has. If it really is "
             "empty, run again with --allow-shrink"
         )
-    current = state["current"]
-    before = sum(f["rows"] for f in state["files"] if current and f["partition"] == current["path"])
-    if rows < before * (1 - job.max_shrink):
+    current = state.current
+    before = sum(p.records for p in state.partitions if current and p.path == current.path)
+    if current and rows < before * (1 - job.max_shrink):
         raise SourceError(
-            f"{job.source}: the table answered with {rows} rows, {current['version']} has {before}; a shrink of more "
+            f"{job.source}: the table answered with {rows} rows, {current.version} has {before}; a shrink of more "
             f"than {job.max_shrink:.0%} is refused. If it is right, run again with --allow-shrink"
         )
 
 
 def _staged(
-    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
+    job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
-    number = state["last_version"] + 1
+    number = state.last_version + 1
     path = version_path(number)
     directory = job.dataset.staging / job.run / "files" / path
     make_dirs(directory)
     moves = [metadata.Move.of(job.dataset, directory, job.dataset.directory / path)]
     moves += _set_aside(job, state, snapshot.aside, now)
     rows = sum(file.rows for file in snapshot.files)
-    state["files"] += [_file_entry(job, state, file, path, now) for file in snapshot.files]
-    base = state["sequence"]
-    state |= {
-        "sequence": base + 1,
-        "run": job.run,
-        "last_export": now,
-        "last_version": number,
-        "current": {"version": f"v{number}", "path": path},
-        "findings": [{"at": now, **finding.as_json()} for finding in found],
-        "last_run": {
-            "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
-        },
-    }
-    if outcome.checks or "checks" in state:
-        state["checks"] = [asdict(result) for result in outcome.checks]
-    record_schema(state, now)
-    metadata.summarise(state)
+    state.files.add(_file_entry(job, state, file, now) for file in snapshot.files)
+    base = state.sequence
+    state.sequence, state.run, state.last_export = base + 1, job.run, now
+    state.last_version, state.current = number, Current(f"v{number}", path)
+    state.findings = Told.of(now, found)
+    state.last_run = LastRun(now, rows, len(snapshot.files), "findings" if found else "ok")
+    if outcome.checks or state.checks is not None:
+        state.checks = tuple(asdict(result) for result in outcome.checks)
+    change = Change("export", base + 1, job.run, now, schema=record_schema(state, now))
     outcome.rows, outcome.files, outcome.version = rows, len(snapshot.files), f"v{number}"
     outcome.quarantined = snapshot.aside.rows
     outcome.bytes = sum(file.bytes for file in snapshot.files)
-    return Staged(job.run, base, tuple(moves), state, outcome)
+    return Staged(job.run, base, tuple(moves), state, change, outcome)
 
 
-def _set_aside(job: TableJob, state: metadata.State, aside: Aside, now: str) -> list[metadata.Move]:
+def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[metadata.Move]:
     """Count in the rows that the checks set aside; those of versions that are gone go for good."""
-    there = {file["partition"] for file in state["files"]}
-    kept, moves = [], []
-    for number, entry in enumerate(state.get("quarantine", ())):
-        if entry["partition"] in there:
+    there = {partition.path for partition in state.partitions}
+    kept, moves = list[FileEntry](), list[metadata.Move]()
+    for number, entry in enumerate(state.quarantined):
+        if entry.partition in there:
             kept.append(entry)
         else:
             retired = job.dataset.staging / job.run / "retired" / f"{number}.parquet"
             make_dirs(retired.parent)
-            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry["path"], retired))
-    common = {
-        **job.writer.codec, "run": job.run, "origin": "export",
-        "schema_version": state["schema_version"], "exported_at": now,
-    }
-    renames, entries = aside.publish(job.dataset, job.run, common)
-    if "quarantine" in state or entries:
-        state["quarantine"] = kept + entries
+            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry.path, retired))
+    renames, entries = aside.publish(job.dataset, job.run)
+    made = (
+        replace(entry, run=job.run, origin="export", schema_version=state.schema_version, exported_at=now)
+        for entry in entries
+    )
+    if state.quarantine is not None or entries:
+        state.quarantine = (*kept, *made)
     return moves + renames
 
 
-def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: str, now: str) -> dict[str, Any]:
-    return {
-        "path": f"{path}/{file.name}",
-        "partition": path,
-        "rows": file.rows,
-        "bytes": file.bytes,
-        "crc32": file.crc32,
-        **job.writer.codec,
-        "run": job.run,
-        "origin": "export",
-        "schema_version": state["schema_version"],
-        "exported_at": now,
-    }
+def _file_entry(job: TableJob, state: FeedState, file: StagedFile, now: str) -> FileEntry:
+    options = job.writer
+    return file.entry(
+        run=job.run, origin="export", schema_version=state.schema_version, exported_at=now,
+        compression=options.compression, compression_level=options.compression_level,
+    )
