@@ -224,7 +224,7 @@ def _history(lake: Path, args: argparse.Namespace) -> int:
         run for run in history.read(lake, start, unreadable)
         if args.feed in (None, run.feed) and run.ended[:10] >= str(args.since or "")
     )
-    sys.stdout.writelines(report.history_json(runs) if args.json else report.history(runs, _colour()))
+    sys.stdout.writelines(report.json_list(run.line for run in runs) if args.json else report.history(runs, _colour()))
     if unreadable.lines:
         print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK
@@ -328,8 +328,8 @@ def _compare(lake: Path, what: Sequence[str], form: str) -> int:
         raise StateError(f"{dataset.metadata}: missing; {name} is no table that was exported")
     found = compare(dataset, state, before, after)
     if form == "json":
-        shown = [{"kind": d.kind, "key": d.key, "changed": d.changed} for d in found]
-        print(json.dumps(shown, indent=2, default=str))
+        shown = ({"kind": d.kind, "key": d.key, "changed": d.changed} for d in found)
+        sys.stdout.writelines(report.json_list(shown))
         return ExitCode.OK
     if form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -339,9 +339,10 @@ def _compare(lake: Path, what: Sequence[str], form: str) -> int:
             lines = [(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")]
             writer.writerows(map(cell, line) for line in lines)
         return ExitCode.OK
+    count = dict.fromkeys(("added", "removed", "changed"), 0)
     for d in found:
         print(d)
-    count = {kind: sum(d.kind == kind for d in found) for kind in ("added", "removed", "changed")}
+        count[d.kind] += 1
     print(f"{name} {before} to {after}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
     return ExitCode.OK
 

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ksql_lake.base.figures import count, duration, since, size
 from ksql_lake.model.findings import Finding
@@ -170,11 +170,11 @@ def _value(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:22]}.."
 
 
-def history_json(runs: Iterable[Run]) -> Iterator[str]:
-    """The lines of the history as one JSON list, run by run."""
+def json_list(items: Iterable[Any]) -> Iterator[str]:
+    """A JSON list of any length, item by item; what JSON does not know becomes text."""
     begin = "[\n  "
-    for run in runs:
-        yield begin + json.dumps(run.line, indent=2).replace("\n", "\n  ")
+    for item in items:
+        yield begin + json.dumps(item, indent=2, default=str).replace("\n", "\n  ")
         begin = ",\n  "
     yield "[]\n" if begin[0] == "[" else "\n]\n"
 
