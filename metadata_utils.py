@@ -25,6 +25,7 @@ from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError
 from ksql_lake.base.files import atomic_write, exclusive_lock
 from ksql_lake.base.text import cell, guards_output
 from ksql_lake.model import feeds
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
@@ -135,7 +136,7 @@ def _refuse_strangers(parser: argparse.ArgumentParser, args: argparse.Namespace)
 def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path) -> int:
     """What is shown or checked from metadata; those that cannot be used are told, and the others shown."""
     records = read(lake, args.feed, dt.datetime.now(dt.UTC))
-    problems = [record.metadata_problem for record in records if record.metadata_problem]
+    problems = [f"{record.name}: {record.metadata_problem}" for record in records if record.metadata_problem]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     code = ExitCode.FINDINGS if problems else ExitCode.OK
@@ -250,7 +251,7 @@ def _rebuild(lake: Path, feed: str | None) -> int:
             with exclusive_lock(dataset.lock, dataset.feed):
                 print("\n".join(f"{dataset.feed}: {line}" for line in rebuild(dataset, stamp)))
         except LakeError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {Finding('failed', str(error), feed=dataset.feed).line}", file=sys.stderr)
             code = max(code, error.exit_code)
     if not broken:
         print(f"{feed}: was never exported" if feed else "every feed's metadata is readable; nothing to rebuild")
@@ -392,9 +393,9 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
         try:
             metadata.current(metadata.Dataset(lake, name, state.type))
         except StateError as error:
-            findings.append(str(error))
-        findings += [str(one) for one in drift(_dataset_of(lake, name, state.type))]
-        findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
+            findings.append(f"{name}: {error}")
+        findings += [f"{name}: {one}" for one in drift(_dataset_of(lake, name, state.type))]
+        findings += [f"{name}: {one}" for one in verify(lake / f"{state.type}s" / name, state, deep=deep)]
     for finding in findings:
         print(finding)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")

@@ -255,9 +255,10 @@ def long_history(lake: Path, megabytes: int) -> None:
 def history_in_a_process(lake: Path, *argv: str) -> tuple[list[str], int]:
     """Lines of --history, and the most memory it held in MB."""
     code = (
-        "import resource, sys, metadata_utils\n"
+        "import re, sys, metadata_utils\n"
         f"code = metadata_utils.main(['--history', '--lake', {str(lake)!r}, *{list(argv)!r}])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr); sys.exit(code)"
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]\n"
+        "print(int(peak) // 1024, file=sys.stderr); sys.exit(code)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return run.stdout.splitlines(), int(run.stderr.split()[-1])

@@ -16,6 +16,7 @@ LEVELS = ("error", "warning", "note")
 # The worst kind first, each with its level where a finding does not name another.
 KINDS = {
     "failed": "error",  # the last run failed
+    "missed": "error",  # runs that came regularly no longer do
     "metadata": "error",  # _metadata.json cannot be used
     "feed file": "error",  # the feed file cannot be used
     "gap": "error",  # rows expired before they were exported; as a warning: days without any row

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from pathlib import PurePosixPath
+from zoneinfo import ZoneInfo
 
 from ksql_lake.model.shapes import problem
 from ksql_lake.model.state import FeedState, FileEntry, Partition
@@ -24,6 +25,10 @@ def refuse_other_shapes(state: FeedState, kind: str) -> None:
         wrong = f'type: expected "{kind}", found {state.type!r}'
     if wrong:
         raise ValueError(wrong)
+    try:
+        ZoneInfo(state.timezone)
+    except (LookupError, ValueError, OSError):
+        raise ValueError(f"timezone: {state.timezone[:40]!r} is not known here") from None
     times = [("last_export", state.last_export), ("created_at", state.created_at)]
     times += [("schema_history.at", entry.at) for entry in state.schema_history]
     times += [("changes.at", entry.at) for entry in state.changes]

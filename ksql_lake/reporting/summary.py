@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
-from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
+from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
 from ksql_lake.store import history, metadata, running
 from ksql_lake.store.history import Run
 
@@ -194,6 +194,7 @@ def _findings(
         found.append(Finding("feed file", record.feed_problem, feed=record.name))
     if record.status == "active":
         found += _age(record.name, now, newest_event, age, limit)
+        found += missed(record.name, record.runs, now)
     if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
         found += findings_of_runs(record.name, record.runs, record.state)
     if record.state is not None:
@@ -267,10 +268,21 @@ def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
     return sorted(summaries, key=urgency)
 
 
-def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[tuple[FeedSummary, Finding]]:
-    """All findings with their feeds, the worst first."""
-    found = [(summary, finding) for summary in summaries for finding in summary.findings]
-    return sorted(found, key=lambda pair: (pair[1].rank, pair[0].feed))
+def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[tuple[tuple[str, ...], Finding]]:
+    """All findings, the worst first, each with its feeds: what is said of several in the same words is one."""
+    groups: dict[Finding, list[str]] = {}
+    for summary in summaries:
+        for finding in summary.findings:
+            groups.setdefault(replace(finding, feed=""), []).append(summary.feed)
+    found = [(tuple(sorted(feeds)), finding) for finding, feeds in groups.items()]
+    return sorted(found, key=lambda pair: (pair[1].rank, pair[0]))
+
+
+def named(feeds: Sequence[str], most: int = 3) -> str:
+    """The names of feeds in a few words: "a, b and 6 more"."""
+    if len(feeds) <= most:
+        return ", ".join(feeds)
+    return f"{', '.join(feeds[: most - 1])} and {len(feeds) - most + 1} more"
 
 
 def as_json(summary: FeedSummary) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ksql_lake.reporting.summary import (
     FeedSummary,
     PartitionSummary,
     findings_by_rank,
+    named,
     result_of,
     worst_first,
 )
@@ -63,15 +64,15 @@ def _findings(summaries: Sequence[FeedSummary], ink: Ink) -> list[str]:
     if not found:
         return [ink("good", "nothing needs attention"), ""]
     lines = []
-    for summary, finding in found[:SHOWN]:
-        lines += _finding(summary, finding, ink)
+    for feeds, finding in found[:SHOWN]:
+        lines += _finding(feeds, finding, ink)
     if len(found) > SHOWN:
         lines.append(ink("quiet", f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json"))
     return [*lines, ""]
 
 
-def _finding(summary: FeedSummary, finding: Finding, ink: Ink) -> list[str]:
-    line = replace(finding, feed=summary.feed).line
+def _finding(feeds: Sequence[str], finding: Finding, ink: Ink) -> list[str]:
+    line = replace(finding, feed=named(feeds)).line
     wrapped = textwrap.wrap(line, WIDTH - 14, break_on_hyphens=False) or [""]
     head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
     return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
