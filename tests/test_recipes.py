@@ -122,7 +122,8 @@ def test_the_lines_of_other_readers_keep_later_columns_and_whole_months(
 ) -> None:
     monkeypatch.chdir(grown.parent)
     table = dict(re.findall(r"^\| (\w+) \| `(.*?)`", text, re.M))
-    rows = duckdb.sql(f"select month, N, LATER {table['DuckDB'].partition(' where')[0]} where day = 5 order by month").fetchall()
+    source = table["DuckDB"].partition(" where")[0]
+    rows = duckdb.sql(f"select month, N, LATER {source} where day = 5 order by month").fetchall()
     assert rows == [(1, 1, None), (2, 2, "x"), (11, 11, "x")]
     frame = eval(table["Polars"], {"pl": pl, "glob": glob}).collect()
     assert frame.select("month", "N", "LATER").rows() == rows and frame["month"].dtype.is_integer()
