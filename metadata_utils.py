@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING
 import data_lake_config
 from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
+from ksql_lake.base.text import cell, guards_output
 from ksql_lake.model import feeds
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
@@ -33,11 +35,11 @@ if TYPE_CHECKING:
     from ksql_lake.query.column_stats import ColumnStats
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
-EVERYTHING = 1 << 40  # bytes of the run history
 OTHERS = ("reconcile", "compare", "rebuild", "history")
 LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register")  # what is answered from metadata
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
@@ -133,8 +135,8 @@ def _refuse_strangers(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path) -> int:
     """What is shown or checked from metadata; those that cannot be used are told, and the others shown."""
-    records = read(lake, args.feed)
-    problems = [record.metadata_problem for record in records if record.metadata_problem]
+    records = read(lake, args.feed, dt.datetime.now(dt.UTC))
+    problems = [f"{record.name}: {record.metadata_problem}" for record in records if record.metadata_problem]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     code = ExitCode.FINDINGS if problems else ExitCode.OK
@@ -210,18 +212,22 @@ def _csv(target: Path, records: Sequence[FeedRecord], since: dt.date | None) -> 
     writer.writerow(CSV_COLUMNS)
     for part in (part for record in records for part in partitions_of(record, since)):
         row = (part.feed, part.type, part.source, part.path, part.rows, round(part.bytes / 1e6, 6), part.exported_at)
-        writer.writerow((*row, "yes" if part.current else ""))
-    atomic_write(target.resolve(), text.getvalue().encode())
+        writer.writerow(cell(value) for value in (*row, "yes" if part.current else ""))
+    atomic_write(target.resolve(), text.getvalue().encode(errors="replace"))
     print(f"wrote {target}")
 
 
 def _history(lake: Path, args: argparse.Namespace) -> int:
-    first = str(args.since or "")
-    runs = [
-        run for run in history.runs(lake, EVERYTHING)
-        if args.feed in (None, run["feed"]) and str(run.get("ended", "")) >= first
-    ]
-    print(json.dumps(runs, indent=2) if args.json else report.history(runs, _colour()), end="\n" if args.json else "")
+    """Run by run as it is read: the history of years does not fit into memory."""
+    start = history.since(lake, args.since) if args.since else 0
+    unreadable = history.Unreadable()
+    runs = (
+        run for run in history.read(lake, start, unreadable)
+        if args.feed in (None, run.feed) and run.ended[:10] >= str(args.since or "")
+    )
+    sys.stdout.writelines(report.json_list(run.line for run in runs) if args.json else report.history(runs, _colour()))
+    if unreadable.lines:
+        print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK
 
 
@@ -245,7 +251,7 @@ def _rebuild(lake: Path, feed: str | None) -> int:
             with exclusive_lock(dataset.lock, dataset.feed):
                 print("\n".join(f"{dataset.feed}: {line}" for line in rebuild(dataset, stamp)))
         except LakeError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {Finding('failed', str(error), feed=dataset.feed).line}", file=sys.stderr)
             code = max(code, error.exit_code)
     if not broken:
         print(f"{feed}: was never exported" if feed else "every feed's metadata is readable; nothing to rebuild")
@@ -323,19 +329,21 @@ def _compare(lake: Path, what: Sequence[str], form: str) -> int:
         raise StateError(f"{dataset.metadata}: missing; {name} is no table that was exported")
     found = compare(dataset, state, before, after)
     if form == "json":
-        shown = [{"kind": d.kind, "key": d.key, "changed": d.changed} for d in found]
-        print(json.dumps(shown, indent=2, default=str))
+        shown = ({"kind": d.kind, "key": d.key, "changed": d.changed} for d in found)
+        sys.stdout.writelines(report.json_list(shown))
         return ExitCode.OK
     if form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(("kind", "key", "column", "before", "after"))
         for d in found:
             key = ", ".join(f"{k}={v}" for k, v in d.key.items())
-            writer.writerows([(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")])
+            lines = [(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")]
+            writer.writerows(map(cell, line) for line in lines)
         return ExitCode.OK
+    count = dict.fromkeys(("added", "removed", "changed"), 0)
     for d in found:
         print(d)
-    count = {kind: sum(d.kind == kind for d in found) for kind in ("added", "removed", "changed")}
+        count[d.kind] += 1
     print(f"{name} {before} to {after}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
     return ExitCode.OK
 
@@ -385,9 +393,9 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
         try:
             metadata.current(metadata.Dataset(lake, name, state.type))
         except StateError as error:
-            findings.append(str(error))
-        findings += [str(one) for one in drift(_dataset_of(lake, name, state.type))]
-        findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
+            findings.append(f"{name}: {error}")
+        findings += [f"{name}: {one}" for one in drift(_dataset_of(lake, name, state.type))]
+        findings += [f"{name}: {one}" for one in verify(lake / f"{state.type}s" / name, state, deep=deep)]
     for finding in findings:
         print(finding)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")

@@ -29,7 +29,7 @@ from ksql_lake.query.column_stats import column_stats
 from ksql_lake.reporting.summary import FeedSummary
 from ksql_lake.reporting.terminal import report
 from tests.conftest import ROOT
-from tests.lakes import many_feeds, write_lake
+from tests.lakes import a_run, many_feeds, write_lake
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 
@@ -48,7 +48,7 @@ def shown(lake: Path, capsys: Any, *argv: str, code: int = 0) -> str:
 
 
 def summary(name: str, *findings: Finding, **changes: Any) -> FeedSummary:
-    run = {"feed": name, "result": "ok", "rows": 1203, "ended": "2025-01-18T01:00:00Z", "seconds": 4.2}
+    run = a_run(feed=name, result="ok", rows=1203, seconds=4.2)
     good = FeedSummary(
         name, "stream", "active", 150_000, 45_200_000, 31, 31, "2025-01-17", "2025-01-18T00:00:00Z", 7200.0, 93_600.0,
         "2025-01-18T01:00:00Z", "2025-01-18T01:00:00Z", run, findings,
@@ -57,8 +57,8 @@ def summary(name: str, *findings: Finding, **changes: Any) -> FeedSummary:
 
 
 def test_the_screen_to_the_letter() -> None:
-    failed = summary("orders", Finding("failed", "orders: no such stream"), last_run={
-        "feed": "orders", "result": "failed", "rows": 0, "ended": "2025-01-18T01:30:00Z"}, rows=9)
+    failed = summary("orders", Finding("failed", "orders: no such stream"), last_run=a_run(
+        feed="orders", result="failed", rows=0, ended="2025-01-18T01:30:00Z"), rows=9)
     stale = summary("a_feed_with_a_name_that_is_much_too_long", Finding("stale", "its newest data are old"),
                     freshness_seconds=200_000.0, type="table", partitions=7)
     noted = summary("clicks", Finding("small files", "clicks: 40 small files on 3 days; merge: python ..."))

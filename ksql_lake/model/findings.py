@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ksql_lake.base.text import shown
+
 LEVELS = ("error", "warning", "note")
 # The worst kind first, each with its level where a finding does not name another.
 KINDS = {
     "failed": "error",  # the last run failed
+    "missed": "error",  # runs that came regularly no longer do
     "metadata": "error",  # _metadata.json cannot be used
     "feed file": "error",  # the feed file cannot be used
     "gap": "error",  # rows expired before they were exported; as a warning: days without any row
@@ -21,6 +24,7 @@ KINDS = {
     "quality": "error",  # checks of the data that failed
     "stale": "error",  # the newest data are older than freshness_hours
     "files": "error",  # files that no metadata knows
+    "stopped": "warning",  # the last run was interrupted; as an error: it was killed
     "run": "warning",  # anything else the last run reported
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
     "link": "warning",  # a symbolic link that stands in the way
@@ -56,7 +60,7 @@ class Finding:
     def __post_init__(self) -> None:
         if not self.level:
             object.__setattr__(self, "level", KINDS[self.kind])
-        object.__setattr__(self, "message", _without(self.feed, self.message))
+        object.__setattr__(self, "message", shown(_without(self.feed, self.message)))
 
     @property
     def rank(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from ksql_lake.model.findings import LEVELS
 from ksql_lake.reporting.summary import FeedSummary, summarise
 
 log = logging.getLogger("export_to_data_lake")
-RESULTS = ("ok", "findings", "failed", "busy")
+RESULTS = ("ok", "findings", "failed", "busy", "stopped")
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
 Value = Callable[[FeedSummary], float | None]
@@ -35,7 +35,8 @@ class ExportRun:
 def write(file: Path, lake: Path, export: ExportRun, version: str, max_share: float) -> str | None:
     """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`."""
     try:
-        atomic_write(file, text(summarise(lake, export.ended, max_share=max_share), export, version).encode())
+        content = text(summarise(lake, export.ended, max_share=max_share), export, version)
+        atomic_write(file, content.encode(errors="replace"))
     except OSError as error:
         return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
     except Exception as error:
@@ -72,8 +73,8 @@ def text(summaries: Sequence[FeedSummary], export: ExportRun, version: str) -> s
 
 def _of_run(key: str) -> Value:
     def value(summary: FeedSummary) -> float | None:
-        number = (summary.last_run or {}).get(key)
-        return float(number) if isinstance(number, int | float) else None
+        run = summary.last_run
+        return float(getattr(run, key)) if run is not None and key in run.line else None
 
     return value
 
@@ -86,7 +87,7 @@ def _last_success(summary: FeedSummary) -> float | None:
 
 
 def _last_run(summary: FeedSummary) -> float | None:
-    return _seconds(summary.last_run["ended"]) if summary.last_run else None
+    return _seconds(summary.last_run.ended) if summary.last_run else None
 
 
 def _expected(summary: FeedSummary) -> bool:
@@ -128,15 +129,15 @@ def _results(summaries: Sequence[FeedSummary]) -> Samples:
     for summary in summaries:
         if summary.last_run:
             for result in RESULTS:
-                yield (*_labels(summary), ("result", result)), summary.last_run.get("result") == result
+                yield (*_labels(summary), ("result", result)), summary.last_run.result == result
 
 
 def _checks(summaries: Sequence[FeedSummary]) -> Samples:
     failed: Counter[Labels] = Counter()
     for summary in summaries:
-        for check in (summary.last_run or {}).get("checks") or ():
-            labels = tuple((key, str(check.get(key) or "")) for key in ("check", "column", "level"))
-            failed[(*_labels(summary), *labels)] += check["failed"]  # the same check twice is one series
+        for check in summary.last_run.checks if summary.last_run else ():
+            labels = (("check", check.check), ("column", check.column), ("level", check.level))
+            failed[(*_labels(summary), *labels)] += check.failed  # the same check twice is one series
     return failed.items()
 
 

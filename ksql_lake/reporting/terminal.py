@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ksql_lake.base.figures import count, duration, since, size
-from ksql_lake.model.findings import Finding, read_findings
+from ksql_lake.model.findings import Finding
 from ksql_lake.reporting.summary import (
     FeedSummary,
     PartitionSummary,
     findings_by_rank,
+    named,
     result_of,
     worst_first,
 )
@@ -28,7 +30,9 @@ NAME = 30  # characters of a feed's name in a table
 SHOWN = 12  # findings on the screen
 COLOURS = {"error": "31", "warning": "33", "note": "36", "good": "32", "quiet": "2", "head": "1"}
 MARKS = {"error": "!", "warning": "*", "note": "-"}
-RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
+RESULTS = {
+    "ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "stopped": "error", "broken": "error"
+}
 
 
 class Ink:
@@ -60,15 +64,15 @@ def _findings(summaries: Sequence[FeedSummary], ink: Ink) -> list[str]:
     if not found:
         return [ink("good", "nothing needs attention"), ""]
     lines = []
-    for summary, finding in found[:SHOWN]:
-        lines += _finding(summary, finding, ink)
+    for feeds, finding in found[:SHOWN]:
+        lines += _finding(feeds, finding, ink)
     if len(found) > SHOWN:
         lines.append(ink("quiet", f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json"))
     return [*lines, ""]
 
 
-def _finding(summary: FeedSummary, finding: Finding, ink: Ink) -> list[str]:
-    line = replace(finding, feed=summary.feed).line
+def _finding(feeds: Sequence[str], finding: Finding, ink: Ink) -> list[str]:
+    line = replace(finding, feed=named(feeds)).line
     wrapped = textwrap.wrap(line, WIDTH - 14, break_on_hyphens=False) or [""]
     head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
     return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
@@ -100,10 +104,9 @@ def _exported(summary: FeedSummary, now: dt.datetime) -> str:
     if ago is None:
         return "-"
     shown = f"{ago:.0f}s" if ago < 60 else duration(ago)
-    if run is None or run.get("ended") != summary.last_success:
+    if run is None or run.ended != summary.last_success:
         return shown
-    took = f" {duration(run['seconds'])}" if "seconds" in run else ""
-    return f"{shown} {count(run['rows'])}{took}"
+    return f"{shown} {count(run.rows)}{f' {duration(run.seconds)}' if run.seconds else ''}"
 
 
 def _few(number: int) -> str:
@@ -121,7 +124,7 @@ def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> lis
     parts = sum(summary.partitions for summary in summaries)
     feeds = f"{len(summaries):,} feed{'' if len(summaries) == 1 else 's'}"
     lines = [ink("head", f"{feeds:<{NAME}} {'':<8} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
-    ended = max((summary.last_run["ended"] for summary in summaries if summary.last_run), default=None)
+    ended = max((summary.last_run.ended for summary in summaries if summary.last_run), default=None)
     ago = since(ended, now)
     if ended is not None and ago is not None:
         lines.append(ink("quiet", f"last run ended {ended}, {duration(ago)} ago"))
@@ -168,18 +171,28 @@ def _value(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:22]}.."
 
 
-def history(runs: Sequence[Run], colour: bool = False) -> str:
+def json_list(items: Iterable[Any]) -> Iterator[str]:
+    """A JSON list of any length, item by item; what JSON does not know becomes text."""
+    begin = "[\n  "
+    for item in items:
+        yield begin + json.dumps(item, indent=2, default=str).replace("\n", "\n  ")
+        begin = ",\n  "
+    yield "[]\n" if begin[0] == "[" else "\n]\n"
+
+
+def history(runs: Iterable[Run], colour: bool = False) -> Iterator[str]:
     """One line a run, oldest first: when, feed, result, rows, size, seconds, retries, findings."""
     ink = Ink(colour)
     head = f"{'ended':<16} {'feed':<{NAME}} {'result':<8} {'rows':>5} {'size':>6} {'took':>5} {'retry':>5} findings"
-    return "\n".join([ink("head", head), *(_run(run, ink) for run in runs)]) + "\n"
+    yield ink("head", head) + "\n"
+    for run in runs:
+        yield _run(run, ink) + "\n"
 
 
 def _run(run: Run, ink: Ink) -> str:
-    result = str(run.get("result"))
-    findings = "; ".join(finding.message for finding in read_findings(run["feed"], run.get("findings"))) or "-"
+    findings = "; ".join(finding.message for finding in run.findings) or "-"
     return (
-        f"{str(run.get('ended'))[:16].replace('T', ' '):<16} {_clip(run['feed']):<{NAME}} "
-        f"{ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(run.get('rows', 0)):>5} "
-        f"{size(run.get('bytes', 0)):>6} {duration(run.get('seconds', 0)):>5} {run.get('retries', 0):>5} {findings}"
+        f"{run.ended[:16].replace('T', ' '):<16} {_clip(run.feed):<{NAME}} "
+        f"{ink(RESULTS.get(run.result, 'quiet'), f'{run.result:<8}')} {count(run.rows):>5} "
+        f"{size(run.bytes):>6} {duration(run.seconds):>5} {run.retries:>5} {findings}"
     )

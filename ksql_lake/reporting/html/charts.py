@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from ksql_lake.base.text import markup
 
 CELL, GAP = 14, 3  # pixels of a day of the calendar; the style of the page says the first again
 WEEKS = 53  # of a strip
@@ -41,11 +42,11 @@ def columns(bars: Sequence[Bar], label: str, height: int = 72, least: int = 1) -
         marks.append(
             f'<g{style}><rect class="hit" x="{number * step:.3f}" y="0" width="{step:.3f}" height="{height}"/>'
             f'<rect x="{(number + 0.12) * step:.3f}" y="{height - high:.1f}" width="{step * 0.76:.3f}" '
-            f'height="{high:.1f}"/><title>{escape(bar.title)}</title></g>'
+            f'height="{high:.1f}"/><title>{markup(bar.title)}</title></g>'
         )
     return (
         f'<svg class="columns" viewBox="0 0 100 {height}" preserveAspectRatio="none" style="height:{height}px" '
-        f'role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
+        f'role="img" aria-label="{markup(label)}">{"".join(marks)}</svg>'
     )
 
 
@@ -54,8 +55,8 @@ def meter(share: float, title: str, style: str = "") -> str:
     width = max(min(share, 1.0) * 100, 0.8 if share > 0 else 0)
     return (
         f'<svg class="meter {style}" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(title)}"><rect class="track" width="100" height="6"/>'
-        f'<rect width="{width:.1f}" height="6"/><title>{escape(title)}</title></svg>'
+        f'aria-label="{markup(title)}"><rect class="track" width="100" height="6"/>'
+        f'<rect width="{width:.1f}" height="6"/><title>{markup(title)}</title></svg>'
     )
 
 
@@ -123,10 +124,10 @@ def _strip(
             style = f"s{shade(values.get(day, 0), bounds)}" if day >= span[0] else "before"
             marks.append(
                 f'<rect class="{style}" x="{x}" y="{top + row * size}">'
-                f"<title>{escape(title)}</title></rect>"
+                f"<title>{markup(title)}</title></rect>"
             )
     width, height = left + weeks * size + 30, top + 7 * size
     return (
         f'<svg class="calendar" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(marks)}</svg>'
+        f'aria-label="{markup(label)}">{"".join(marks)}</svg>'
     )

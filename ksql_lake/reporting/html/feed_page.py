@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from ksql_lake.base.figures import count, duration, size
+from ksql_lake.base.text import markup
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import RecordedColumn, SchemaVersion
 from ksql_lake.reporting.html import charts
@@ -15,7 +15,9 @@ from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummar
 
 DAYS = 90  # of the columns of a growth chart
 FEW = 8  # columns of the narrowest chart
-RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
+RESULTS = {
+    "ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "stopped": "error", "broken": "error"
+}
 DayCounts = Mapping[dt.date, tuple[int, int]]  # day -> (rows, bytes)
 
 
@@ -25,34 +27,34 @@ def feed_details(record: FeedRecord, summary: FeedSummary, now: dt.datetime, *, 
     state = record.state
     about = record.feed.description if record.feed else ""
     rows = f"{summary.rows:,} rows, {size(summary.bytes)}"
-    parts = [f'<p class="soft">{escape(about)}</p>'] if about else []
+    parts = [f'<p class="soft">{markup(about)}</p>'] if about else []
     parts.append(f'<p class="soft">{_about(record, summary)}</p>')
     parts.append(_versions(partitions) if record.type == "table" else _days(record.name, partitions, now))
     parts.append(_columns(state.columns if state else ()))
     parts.append(_schema_history(state.schema_history if state else ()))
     return (
-        f'<details id="feed-{escape(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
-        f'</strong> {result(summary)} <span class="soft">{escape(rows)}</span></summary><div>{"".join(parts)}</div>'
+        f'<details id="feed-{markup(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
+        f'</strong> {result(summary)} <span class="soft">{markup(rows)}</span></summary><div>{"".join(parts)}</div>'
         "</details>"
     )
 
 
 def name(feed: str) -> str:
     """A feed's name, which may break after each underscore."""
-    return escape(feed).replace("_", "_<wbr>")
+    return markup(feed).replace("_", "_<wbr>")
 
 
 def result(summary: FeedSummary) -> str:
     """How the last run went, in its colour; never by colour alone."""
     word = result_of(summary)
-    return f'<span class="dot {RESULTS.get(word, "soft")}">{escape(word)}</span>'
+    return f'<span class="dot {RESULTS.get(word, "soft")}">{markup(word)}</span>'
 
 
 def _about(record: FeedRecord, summary: FeedSummary) -> str:
     state, feed = record.state, record.feed
-    said = [f"{record.type} <code>{escape(str(state.source if state else feed.source if feed else '-'))}</code>"]
+    said = [f"{record.type} <code>{markup(str(state.source if state else feed.source if feed else '-'))}</code>"]
     if record.type == "stream":
-        said.append(f"days of {escape(str(state.timezone if state else 'UTC'))}")
+        said.append(f"days of {markup(str(state.timezone if state else 'UTC'))}")
     if feed and feed.retention_days:
         said.append(f"{feed.retention_days} days are kept")
     if feed and feed.retention_versions:
@@ -109,7 +111,7 @@ def figure(bars: Sequence[charts.Bar], label: str, first: str, last: str, unit: 
     narrow = ' class="narrow"' if len(bars) < charts.LEAST * 2 // 3 else ""
     return (
         f'<figure{narrow} style="max-width:max(280px,{width})">{charts.columns(bars, label, height, FEW)}<figcaption>'
-        f'<span>{escape(first)}</span><span class="what">{escape(most)}</span><span>{escape(last)}</span>'
+        f'<span>{markup(first)}</span><span class="what">{markup(most)}</span><span>{markup(last)}</span>'
         "</figcaption></figure>"
     )
 
@@ -155,10 +157,10 @@ def _columns(columns: Sequence[RecordedColumn]) -> str:
     if not columns:
         return ""
     rows = "".join(
-        f"<tr><td><code>{escape(column.disk_name)}</code>{' key' if column.key else ''}</td>"
-        f"<td><code>{escape(column.ksql_type)}</code></td>"
-        f'<td class="opt"><code>{escape(column.arrow_type)}</code></td>'
-        f'<td class="n">{escape(column.since)}</td></tr>'
+        f"<tr><td><code>{markup(column.disk_name)}</code>{' key' if column.key else ''}</td>"
+        f"<td><code>{markup(column.ksql_type)}</code></td>"
+        f'<td class="opt"><code>{markup(column.arrow_type)}</code></td>'
+        f'<td class="n">{markup(column.since)}</td></tr>'
         for column in columns
     )
     return (
@@ -170,7 +172,7 @@ def _columns(columns: Sequence[RecordedColumn]) -> str:
 def _schema_history(history: Sequence[SchemaVersion]) -> str:
     if not history:
         return ""
-    rows = "".join(f"<tr><td>{escape(entry.version)}</td><td class=w>{escape(entry.at[:10])}</td>"
+    rows = "".join(f"<tr><td>{markup(entry.version)}</td><td class=w>{markup(entry.at[:10])}</td>"
                    f"<td>{_added(entry, first=number == 0)}</td></tr>" for number, entry in enumerate(history))
     return (
         f"<h3>History of the schema</h3><table><thead><tr><th>Version</th><th>Since</th><th>Added</th></tr></thead>"
@@ -181,4 +183,4 @@ def _schema_history(history: Sequence[SchemaVersion]) -> str:
 def _added(entry: SchemaVersion, *, first: bool) -> str:
     if first:
         return f"{len(entry.added)} columns at the first export"
-    return f"<code>{escape(', '.join(entry.added))}</code>"
+    return f"<code>{markup(', '.join(entry.added))}</code>"
