@@ -16,7 +16,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         help="with --verify: read every row group, check every offset; with --stats: nulls, range, distinct values",
     )
     parser.add_argument(
+        "--remote", action="store_true", help="with --verify: the remote instead; --deep: read every object"
+    )
+    parser.add_argument(
         "--since", type=_day, metavar="YYYY-MM-DD", help="with --stats, --csv, --history: this day and later ones"
     )
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
@@ -120,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
 BELONG = {  # an option that goes with some only is no silent nothing with the others
     "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
-    "deep": ("verify", "stats"), "since": ("stats", "csv", "history"),
+    "deep": ("verify", "stats"), "remote": ("verify",), "since": ("stats", "csv", "history"),
 }
 
 
@@ -146,6 +149,11 @@ def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path)
     if args.feed and not (records if reports else exported or problems):
         print(f"error: {args.feed}: was never exported; see: python manage_feeds.py list", file=sys.stderr)
         return ExitCode.FINDINGS
+    if args.verify and args.remote:
+        from ksql_lake.cli import remote
+
+        args.name = [args.feed] if args.feed else []
+        return max(remote.verify(replace(config, lake_dir=lake), args), code)
     if args.verify:
         return max(_verify(lake, states, args.deep), code)
     if args.sql:
@@ -196,13 +204,15 @@ def _columns(
 ) -> dict[str, list[ColumnStats]]:
     """Of all chosen days of a stream, and of a table's current version."""
     from ksql_lake.query.column_stats import column_stats  # Arrow is loaded only where files are read
+    from ksql_lake.store.remote.places import Places
 
     found = {}
     for record in records:
         if record.state is None:
             continue
         chosen = [p.path for p in partitions if p.feed == record.name and (record.type == "stream" or p.current)]
-        found[record.name] = column_stats(lake / f"{record.type}s" / record.name, record.state, chosen)
+        dataset = metadata.Dataset(lake, record.name, record.type)
+        found[record.name] = column_stats(dataset.directory, record.state, chosen, Places(dataset))
     return found
 
 

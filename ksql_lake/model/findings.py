@@ -29,6 +29,7 @@ KINDS = {
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
     "link": "warning",  # a symbolic link that stands in the way
     "clock": "warning",  # events in the future, or a clock that is wrong
+    "remote": "warning",  # files that are not in the lake's remote home yet
     "busy": "warning",  # the last run found the feed locked by another run
     "quarantine": "note",  # rows in quarantine that nobody has looked at
     "retention": "note",  # data that are due to be removed; as a warning: removing them was refused

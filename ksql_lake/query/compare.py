@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ksql_lake.base.arrays import Array, pylist, texts
 from ksql_lake.base.errors import SourceError
@@ -21,6 +20,7 @@ from ksql_lake.model.columns import schema_of
 from ksql_lake.model.state import FeedState
 from ksql_lake.query.arrays_differ import codes, differ
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote.places import Places
 
 SLICE = 500_000  # rows of a version that are matched at a time
 Row = dict[str, Any]
@@ -70,7 +70,7 @@ class _Version:
 
     def __init__(self, dataset: Dataset, state: FeedState, name: str) -> None:
         files = state.files.of(f"version={name}")
-        self.paths = [dataset.directory / file.path for file in files]
+        self.files, self.places = files, Places(dataset)
         self.rows = sum(file.rows for file in files)
 
     def rows_of(self, field: pa.Field, chosen: Array) -> pa.Array:
@@ -83,8 +83,8 @@ class _Version:
     def column(self, field: pa.Field, chosen: Array | None = None) -> pa.Array:
         """A column of all files, or of the chosen rows, which ascend; null where a file is older than it."""
         parts, first = [], 0
-        for path in self.paths:
-            with pq.ParquetFile(path) as parquet:
+        for file in self.files:
+            with self.places.open(file) as parquet:
                 there = field.name in parquet.schema_arrow.names
                 for batch in parquet.iter_batches(columns=[field.name] if there else []):
                     part = batch.column(0) if there else pa.nulls(batch.num_rows, field.type)

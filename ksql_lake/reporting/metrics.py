@@ -79,6 +79,15 @@ def _of_run(key: str) -> Value:
     return value
 
 
+def _of_remote(key: str) -> Value:
+    return lambda summary: None if summary.remote is None else float(getattr(summary.remote, key))
+
+
+def _oldest_unpushed(summary: FeedSummary) -> float | None:
+    oldest = summary.remote.oldest_unpushed if summary.remote else None
+    return _seconds(oldest) if oldest else None
+
+
 def _last_success(summary: FeedSummary) -> float | None:
     """0 where there was none, so that an alert on its age fires."""
     if not _expected(summary):
@@ -114,6 +123,10 @@ _PER_FEED: tuple[tuple[str, str, Value], ...] = (
     ("ksql_lake_last_run_rows", "Rows that the feed's last run brought.", _of_run("rows")),
     ("ksql_lake_last_run_bytes", "Bytes that the feed's last run wrote.", _of_run("bytes")),
     ("ksql_lake_last_run_retries", "How often the feed's last run had to ask again.", _of_run("retries")),
+    ("ksql_lake_local_bytes", "Size of the files on this disk, of a lake with a remote.", _of_remote("local_bytes")),
+    ("ksql_lake_remote_bytes", "Size of the files in the lake's remote.", _of_remote("remote_bytes")),
+    ("ksql_lake_unpushed_files", "Files that are not in the remote yet.", _of_remote("unpushed_files")),
+    ("ksql_lake_oldest_unpushed_timestamp_seconds", "When the oldest of them was exported.", _oldest_unpushed),
     ("ksql_lake_quarantined_rows", "Rows that the feed's last run set aside.", _of_run("quarantined")),
 )
 

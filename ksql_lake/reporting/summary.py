@@ -18,9 +18,13 @@ from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
+from ksql_lake.remote.plans import Policy
+from ksql_lake.remote.standing import Standing, standing
+from ksql_lake.remote.standing import findings as findings_of_remote
 from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
 from ksql_lake.store import history, metadata, running
 from ksql_lake.store.history import Run
+from ksql_lake.store.remote import binding
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -37,6 +41,7 @@ class FeedRecord:
     runs: tuple[Run, ...] = ()  # oldest first
     metadata_problem: str | None = None
     feed_problem: str | None = None
+    has_remote: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class FeedSummary:
     findings: tuple[Finding, ...] = ()  # the worst first
     quarantined: int = 0  # rows that checks set aside and that are still there
     checks: tuple[dict[str, Any], ...] = ()  # what the checks of the last export found
+    remote: Standing | None = None  # of a lake that has a remote home
 
 
 def summarise(lake: Path, now: dt.datetime, feed: str | None = None, max_share: float = 0.3) -> list[FeedSummary]:
@@ -105,7 +111,8 @@ def _record(lake: Path, name: str, kind: str | None, runs: list[Run]) -> FeedRec
         kind = feed.type  # the name may have been another kind of feed before
     state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
     known = kind or (feed.type if feed else runs[-1].type if runs else "-")
-    return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem)
+    return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem,
+                      binding.is_bound(lake))
 
 
 def _feed(lake: Path, name: str) -> tuple[Feed | None, str | None, str]:
@@ -153,8 +160,15 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
         last_run=record.runs[-1] if record.runs else None,
         quarantined=sum(entry.rows for entry in state.quarantined) if state else 0,
         checks=(state.checks or ()) if state else (),
-        findings=_findings(record, now, newest_event, age, limit, max_share),
+        findings=_findings(record, now, newest_event, age, limit, max_share), remote=_remote(record, now),
     )
+
+
+def _remote(record: FeedRecord, now: dt.datetime) -> Standing | None:
+    if record.state is None or not record.has_remote:
+        return None
+    policy = Policy(record.feed.local_days) if record.feed else Policy()
+    return standing(record.name, record.state, policy, now)
 
 
 def _newest(state: FeedState) -> str:
@@ -200,6 +214,9 @@ def _findings(
     if record.state is not None:
         rule = record.feed if record.status in ("active", "disabled") else None
         found += findings_of_state(record.name, record.state, rule, now, max_share)
+    stands = _remote(record, now)
+    if stands is not None:
+        found += findings_of_remote(record.name, stands, now)
     return tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.rank))
 
 
@@ -288,6 +305,9 @@ def named(feeds: Sequence[str], most: int = 3) -> str:
 def as_json(summary: FeedSummary) -> dict[str, Any]:
     """The stable form for machines: the fields of `FeedSummary`, size in MB, result, findings as objects."""
     shown = {**vars(summary), "size_mb": round(summary.bytes / 1e6, 6), "result": result_of(summary)}
+    stands = shown.pop("remote")
+    if stands is not None:
+        shown["remote"] = dict(vars(stands))
     shown["last_run"] = None if summary.last_run is None else summary.last_run.told()
     shown["findings"] = [
         {

@@ -124,6 +124,11 @@ def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> lis
     parts = sum(summary.partitions for summary in summaries)
     feeds = f"{len(summaries):,} feed{'' if len(summaries) == 1 else 's'}"
     lines = [ink("head", f"{feeds:<{NAME}} {'':<8} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
+    stands = [summary.remote for summary in summaries if summary.remote is not None]
+    if stands:
+        here, there = sum(one.local_bytes for one in stands), sum(one.remote_bytes for one in stands)
+        lines.append(ink("quiet", f"{size(here)} here, {size(there)} in the remote, "
+                                  f"{size(sum(one.due_bytes for one in stands))} due to leave this disk"))
     ended = max((summary.last_run.ended for summary in summaries if summary.last_run), default=None)
     ago = since(ended, now)
     if ended is not None and ago is not None:

@@ -27,6 +27,8 @@ def feed_details(record: FeedRecord, summary: FeedSummary, now: dt.datetime, *, 
     state = record.state
     about = record.feed.description if record.feed else ""
     rows = f"{summary.rows:,} rows, {size(summary.bytes)}"
+    if summary.remote is not None:
+        rows += f" ({size(summary.remote.local_bytes)} here, {size(summary.remote.remote_bytes)} in the remote)"
     parts = [f'<p class="soft">{markup(about)}</p>'] if about else []
     parts.append(f'<p class="soft">{_about(record, summary)}</p>')
     parts.append(_versions(partitions) if record.type == "table" else _days(record.name, partitions, now))
