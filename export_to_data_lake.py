@@ -413,7 +413,6 @@ def _log_to(lake: Path, level: str = data_lake_config.LOG_LEVEL, form: str = dat
     file.setFormatter(LogFormatter(form))
     root.addHandler(file)
     root.setLevel(level)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 def _near(path: Path) -> Path:

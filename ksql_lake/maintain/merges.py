@@ -51,6 +51,21 @@ def plan(state: FeedState, older_than: int, today: dt.datetime, target: int = TA
     return merges
 
 
+def small_files(state: FeedState, older_than: int, today: dt.datetime, target: int = TARGET) -> tuple[int, int]:
+    """About how many files could be merged, and on how many days: from partitions alone, also of a very large lake.
+
+    Args:
+        older_than, today, target: as for `plan`.
+    """
+    last = today.astimezone(ZoneInfo(state.timezone)).date() - dt.timedelta(days=older_than)
+    many = [
+        one.files for one in state.partitions
+        if (day := parse_day(one.path)) is not None and day <= last and one.files > 1
+        and one.bytes < one.files * target // 2
+    ]
+    return sum(many), len(many)
+
+
 def _up_to(files: Sequence[FileEntry], target: int) -> list[list[FileEntry]]:
     bins: list[list[FileEntry]] = [[]]
     for file in files:

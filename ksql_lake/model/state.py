@@ -255,7 +255,19 @@ class FileSet:
     @property
     def partitions(self) -> list[Partition]:
         """Days in order, versions by number."""
-        return sorted(self._partitions.values(), key=lambda partition: _partition_order(partition.path))
+        return sorted(self.unordered, key=lambda partition: _partition_order(partition.path))
+
+    @property
+    def unordered(self) -> Collection[Partition]:
+        return self._partitions.values()
+
+    @property
+    def rows(self) -> int:
+        return sum(partition.records for partition in self.unordered)
+
+    @property
+    def bytes(self) -> int:
+        return sum(partition.bytes for partition in self.unordered)
 
     def of(self, partition: str) -> list[FileEntry]:
         return [file for file in self if file.partition == partition]
@@ -440,7 +452,7 @@ class FeedState:
     schema_history: tuple[SchemaVersion, ...] = ()
     quarantine: tuple[FileEntry, ...] | None = None
     changes: tuple[Amendment, ...] = ()
-    removed: Removed = field(default_factory=dict)
+    removed: Removed | None = None
     erasures: tuple[Erasure, ...] = ()
     extra: Json = field(default_factory=dict)
 
@@ -454,21 +466,26 @@ class FeedState:
         return self.quarantine or ()
 
     @property
+    def rows_removed(self) -> Removed:
+        """Partition -> why -> rows that were taken out of it here."""
+        return self.removed or {}
+
+    @property
     def partitions(self) -> list[Partition]:
         return self.files.partitions
 
     @property
     def total_records(self) -> int:
-        return sum(partition.records for partition in self.files.partitions)
+        return self.files.rows
 
     @property
     def total_bytes(self) -> int:
-        return sum(partition.bytes for partition in self.files.partitions)
+        return self.files.bytes
 
     @property
     def newest_rowtime(self) -> int | None:
         """Epoch ms of the newest row in the lake; None for a table."""
-        times = [partition.rowtime_max for partition in self.files.partitions]
+        times = [partition.rowtime_max for partition in self.files.unordered]
         return max((time for time in times if time is not None), default=None)
 
     @property
@@ -520,7 +537,7 @@ class FeedState:
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
             "changes": [dict(vars(change)) for change in self.changes] or None,
-            "removed": self.removed if self.removed or self.changes else None,
+            "removed": self.removed,
             "erasures": [erasure.to_json() for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
         }
@@ -557,7 +574,7 @@ class FeedState:
             tuple(SchemaVersion(v["version"], v["at"], tuple(v["added"])) for v in value.get("schema_history", ())),
             None if quarantine is None else tuple(map(FileEntry.from_json, quarantine)),
             tuple(Amendment(c["at"], c["by"], c["what"]) for c in value.get("changes", ())),
-            {partition: dict(whys) for partition, whys in value.get("removed", {}).items()},
+            None if "removed" not in value else {path: dict(whys) for path, whys in value["removed"].items()},
             tuple(map(Erasure.from_json, value.get("erasures", ()))),
             {key: item for key, item in value.items() if key not in _STATE_KEYS},
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import statistics
 from collections.abc import Iterator, Sequence
-from zoneinfo import ZoneInfo
 
 from ksql_lake.base.figures import duration
 from ksql_lake.maintain import retention
-from ksql_lake.maintain.merges import TARGET
+from ksql_lake.maintain.merges import small_files
 from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, read_findings
@@ -72,7 +71,7 @@ def findings_of_state(
 
 def _missing_days(name: str, state: FeedState) -> Iterator[Finding]:
     """Days between the first and the last one that have no row, unless their rows were taken out here."""
-    taken = [path for path, whys in state.removed.items() if whys.keys() - {QUARANTINE}]
+    taken = [path for path, whys in state.rows_removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
@@ -102,19 +101,13 @@ def missed(feed: str, runs: Sequence[Run], now: dt.datetime) -> Iterator[Finding
 
 
 def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
-    """Told from the figures of the days: to read every file's entry would cost a large lake its report."""
     if state.is_table:
         return
-    last = now.astimezone(ZoneInfo(state.timezone)).date() - dt.timedelta(days=CLOSED)
-    days = [
-        one for one in state.partitions
-        if one.files > 1 and one.bytes < one.files * TARGET // 2 and (day := parse_day(one.path)) and day <= last
-    ]
-    if sum(one.files - one.bytes // TARGET - 1 for one in days) >= MANY:
-        files = sum(one.files for one in days)
+    files, days = small_files(state, CLOSED, now)
+    if files - days >= MANY:
         yield Finding(
             "small files",
-            f"{files:,} small files on {_number(len(days), 'day')}; merge: python manage_feeds.py compact {name}",
+            f"{files:,} small files on {_number(days, 'day')}; merge: python manage_feeds.py compact {name}",
             feed=name,
         )
 

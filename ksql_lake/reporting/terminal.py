@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from ksql_lake.reporting.summary import (
     FeedSummary,
     PartitionSummary,
     findings_by_rank,
-    named,
     result_of,
     worst_first,
 )
@@ -78,16 +76,15 @@ def _findings(summaries: Sequence[FeedSummary], ink: Ink, width: int) -> list[st
     if not found:
         return [ink("good", "nothing needs attention"), ""]
     lines = []
-    for feeds, finding in found[:SHOWN]:
-        lines += _finding(feeds, finding, ink, width)
+    for finding in found[:SHOWN]:
+        lines += _finding(finding, ink, width)
     if len(found) > SHOWN:
         lines.append(ink("quiet", f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json"))
     return [*lines, ""]
 
 
-def _finding(feeds: Sequence[str], finding: Finding, ink: Ink, width: int) -> list[str]:
-    line = replace(finding, feed=named(feeds)).line
-    wrapped = textwrap.wrap(line, width - 14, break_on_hyphens=False) or [""]
+def _finding(finding: Finding, ink: Ink, width: int) -> list[str]:
+    wrapped = textwrap.wrap(finding.line, width - 14, break_on_hyphens=False) or [""]
     head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
     return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
 
@@ -107,8 +104,8 @@ def _line(summary: FeedSummary, now: dt.datetime, ink: Ink, name: int) -> str:
     parts = f"{_few(summary.partitions)}{'v' if summary.type == 'table' else 'd'}"
     return (
         f"{_clip(summary.feed, name):<{name}} {ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} "
-        f"{count(summary.rows):>5} {size(summary.bytes):>6} {parts:>5} {ink('error' if stale else 'plain', f'{newest:>8}')} "
-        f"{_exported(summary, now):>12}"
+        f"{count(summary.rows):>5} {size(summary.bytes):>6} {parts:>5} "
+        f"{ink('error' if stale else 'plain', f'{newest:>8}')} {_exported(summary, now):>12}"
     )
 
 

@@ -141,7 +141,7 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
 
 def count_removed(state: FeedState, files: Iterable[FileEntry], why: str, sign: int = 1) -> None:
     """Keep in mind how many rows of each partition went, so that a reconciliation can explain them."""
-    removed = {partition: dict(whys) for partition, whys in state.removed.items()}
+    removed = {partition: dict(whys) for partition, whys in state.rows_removed.items()}
     for file in files:
         whys = removed.setdefault(file.partition, {})
         whys[why] = whys.get(why, 0) + sign * file.rows
