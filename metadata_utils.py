@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -180,7 +181,12 @@ def _report(args: argparse.Namespace, lake: Path, records: Sequence[FeedRecord],
     elif args.json:
         print(json.dumps([as_json(summary) for summary in summaries], indent=2))
     else:
-        print(report.report(lake, summaries, now, _colour()), end="")
+        print(report.report(lake, summaries, now, _colour(), _width() or report.WIDTH), end="")
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _colour() -> bool:
@@ -235,7 +241,8 @@ def _history(lake: Path, args: argparse.Namespace) -> int:
         run for run in history.read(lake, start, unreadable)
         if args.feed in (None, run.feed) and run.ended[:10] >= str(args.since or "")
     )
-    sys.stdout.writelines(report.json_list(run.line for run in runs) if args.json else report.history(runs, _colour()))
+    shown = report.json_list(run.line for run in runs) if args.json else report.history(runs, _colour(), _width())
+    sys.stdout.writelines(shown)
     if unreadable.lines:
         print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK

@@ -16,7 +16,7 @@ from ksql_lake.model import feeds
 from ksql_lake.model.findings import KINDS, LEVELS, Finding
 from ksql_lake.model.state import FeedState, SchemaVersion
 from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
-from ksql_lake.reporting.summary import FeedSummary, as_json, findings_by_rank, named, summarise
+from ksql_lake.reporting.summary import FeedSummary, as_json, summarise
 from ksql_lake.store.history import Run
 from tests.lakes import a_run
 
@@ -186,16 +186,6 @@ def test_a_night_that_did_not_happen(days: tuple[float, ...], hours: float, foun
     assert not list(missed("s", nights(*days, days=["2025-01-15"]), now)), "runs of some days say nothing"
     if found:
         assert f"no run since {last}" in told[0].line
-
-
-def test_what_is_said_of_several_feeds_in_the_same_words_is_one_finding(lake: Path) -> None:
-    found = Finding("failed", "no connection"), Finding("failed", "no such stream", partition=1)
-    summaries = [replace(one(lake, "transaction_stream"), feed=name, findings=found[: 1 + (name == "b")])
-                 for name in ("c", "a", "b")]
-    summaries = [replace(s, findings=tuple(replace(f, feed=s.feed) for f in s.findings)) for s in summaries]
-    assert [(feeds, finding.line) for feeds, finding in findings_by_rank(summaries)] == [
-        (("a", "b", "c"), "no connection"), (("b",), "partition 1: no such stream")]
-    assert named(("a", "b", "c")) == "a, b, c" and named(tuple("abcdefgh")) == "a, b and 6 more"
 
 
 def test_a_line_begins_with_the_feed_and_names_the_row() -> None:

@@ -71,7 +71,12 @@ class Finding:
     @property
     def line(self) -> str:
         """The finding as a person reads it: the feed, the place, the message."""
-        return "".join((f"{self.feed}: " if self.feed else "", self._place(), self.message))
+        return f"{self.feed}: {self.said}" if self.feed else self.said
+
+    @property
+    def said(self) -> str:
+        """The place and the message."""
+        return self._place() + self.message
 
     def _place(self) -> str:
         """Partition and offset, where the message does not name them itself."""

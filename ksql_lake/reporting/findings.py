@@ -101,7 +101,6 @@ def missed(feed: str, runs: Sequence[Run], now: dt.datetime) -> Iterator[Finding
 
 
 def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
-    """Told from the figures of the days: to read every file's entry would cost a large lake its report."""
     if state.is_table:
         return
     files, days = small_files(state, CLOSED, now)

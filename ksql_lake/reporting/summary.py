@@ -285,21 +285,10 @@ def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
     return sorted(summaries, key=urgency)
 
 
-def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[tuple[tuple[str, ...], Finding]]:
-    """All findings, the worst first, each with its feeds: what is said of several in the same words is one."""
-    groups: dict[Finding, list[str]] = {}
-    for summary in summaries:
-        for finding in summary.findings:
-            groups.setdefault(replace(finding, feed=""), []).append(summary.feed)
-    found = [(tuple(sorted(feeds)), finding) for finding, feeds in groups.items()]
-    return sorted(found, key=lambda pair: (pair[1].rank, pair[0]))
-
-
-def named(feeds: Sequence[str], most: int = 3) -> str:
-    """The names of feeds in a few words: "a, b and 6 more"."""
-    if len(feeds) <= most:
-        return ", ".join(feeds)
-    return f"{', '.join(feeds[: most - 1])} and {len(feeds) - most + 1} more"
+def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[Finding]:
+    """All findings with their feeds, the worst first."""
+    found = [replace(finding, feed=summary.feed) for summary in summaries for finding in summary.findings]
+    return sorted(found, key=lambda finding: (finding.rank, finding.feed))
 
 
 def as_json(summary: FeedSummary) -> dict[str, Any]:

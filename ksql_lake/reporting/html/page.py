@@ -31,7 +31,6 @@ from ksql_lake.reporting.summary import FeedRecord, FeedSummary, findings_by_ran
 from ksql_lake.store.history import Run
 
 FINDINGS = 100  # shown; the others are counted
-LINKED = 8  # feeds that a finding names
 DETAILED = 60  # feeds with a section of their own
 SIZES = 24  # feeds in the chart of sizes
 RUNS = 60  # nights in the chart of runs
@@ -92,17 +91,12 @@ def _findings(summaries: Sequence[FeedSummary]) -> str:
     if not found:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
-        f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_links(feeds)} '
-        f'<span class="said">{markup(finding.line)}</span></span></li>'
-        for feeds, finding in found[:FINDINGS]
+        f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_link(finding.feed)} '
+        f'<span class="said">{markup(finding.said)}</span></span></li>'
+        for finding in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
     return f'<section><h2>Needs attention</h2><ul class="findings">{items}</ul>{more}</section>'
-
-
-def _links(feeds: Sequence[str]) -> str:
-    shown = ", ".join(_link(feed) for feed in feeds[:LINKED])
-    return shown if len(feeds) <= LINKED else f"{shown} and {len(feeds) - LINKED:,} more"
 
 
 def _link(feed: str) -> str:
