@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import manage_feeds
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.model.findings import Finding
+from ksql_lake.remote.standing import Standing
 from ksql_lake.reporting.metrics import ExportRun, text
 from ksql_lake.reporting.summary import FeedSummary
 from tests.conftest import ROOT
@@ -161,7 +162,8 @@ def test_readme_names_metrics_that_exist() -> None:
     """And the other way round: each metric stands in README."""
     run = a_run(ended="2025-01-20T02:00:00Z", result="ok", seconds=1.0, rows=1, bytes=1, retries=0,
                 quarantined=0, checks=[{"check": "c", "column": "", "level": "warn", "failed": 0}])
-    whole = summary(last_run=run, freshness_seconds=1.0, freshness_limit=1.0)
+    stands = Standing(1, 1, 1, "2025-01-20T02:00:00Z", 0, 0, 0)
+    whole = summary(last_run=run, freshness_seconds=1.0, freshness_limit=1.0, remote=stands)
     there = {key[0] for key in read(text([whole], RUN, "1.0"))}
     readme = "".join(path.read_text("utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
     assert set(re.findall(r"\bksql_lake_\w+", readme)) == there
