@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -508,3 +509,13 @@ def test_compaction_leaves_days_that_are_away_alone(lake: Path, memory: MemorySt
     assert manage_feeds.main(["compact", "s"]) == 0
     assert "4 files became 2" in capsys.readouterr().out and rows(lake) == before
     assert remote("push") == 0 and remote("verify") == 0
+
+
+def test_the_directory_says_what_is_missing_from_it(lake: Path, memory: MemoryStore) -> None:
+    notice = lake / "streams" / "s" / "_REMOTE.txt"
+    assert remote("push") == 0 and not notice.exists()
+    assert remote("drop", "s", "--days", "2025-01-15..2025-01-16") == 0
+    told = notice.read_text()
+    assert "2025-01-15, 2025-01-16" in told and "s3://memory/lake/streams/s" in told
+    assert len(pd.read_parquet(lake / "streams" / "s")) == 8, "a plain reader sees what is here, and no more"
+    assert remote("pull", "s") == 0 and not notice.exists()
