@@ -117,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--since", type=_day, metavar="YYYY-MM-DD", help="with --stats, --csv, --history: this day and later ones"
     )
+    parser.add_argument("--open", action="store_true", help="with --html: show the page in the browser")
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     return parser
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 BELONG = {  # an option that goes with some only is no silent nothing with the others
     "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
-    "deep": ("verify", "stats"), "remote": ("verify",), "since": ("stats", "csv", "history"),
+    "deep": ("verify", "stats"), "remote": ("verify",), "since": ("stats", "csv", "history"), "open": ("html",),
 }
 
 
@@ -178,10 +179,19 @@ def _report(args: argparse.Namespace, lake: Path, records: Sequence[FeedRecord],
 
         atomic_write(args.html.resolve(), page(lake.name, records, summaries, now).encode())
         print(f"wrote {args.html}")
+        if args.open:
+            _open(args.html.resolve())
     elif args.json:
         print(json.dumps([as_json(summary) for summary in summaries], indent=2))
     else:
         print(report.report(lake, summaries, now, _colour(), _width() or report.WIDTH), end="")
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        print(f"note: no browser was found to show it; open {page} yourself", file=sys.stderr)
 
 
 def _width() -> int | None:

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -290,3 +291,25 @@ def test_the_history_on_a_terminal_wraps_below_its_run(width: int) -> None:
 def test_the_history_of_a_pipe_is_one_line_a_run(demo: Path, capsys: Any) -> None:
     lines = shown(demo, capsys, "--history").splitlines()
     assert len(lines) == 9 and all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\dZ ", line) for line in lines[1:])
+
+
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    python metadata_utils\.py (.*?)(?:  +#.*)?$", MONITORING, re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_monitoring_page(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("DATA_LAKE_DIR", str(demo))
+    monkeypatch.setenv("BROWSER", "true")
+    monkeypatch.chdir(tmp_path)
+    assert metadata_utils.main(shlex.split(command)) == 0
+
+
+def test_the_monitoring_page_knows_every_kind_key_and_column(demo: Path, capsys: Any) -> None:
+    keys = json.loads(shown(demo, capsys, "--json"))[0]
+    run = keys["last_run"]
+    for word in (*KINDS, *keys, *run, *metadata_utils.CSV_COLUMNS):
+        assert f"`{word}`" in MONITORING, word
+    assert len(COMMANDS) >= 8

@@ -13,8 +13,9 @@ from ksql_lake.model.state import RecordedColumn, SchemaVersion
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummary, partitions_of, result_of
 
+CALENDAR = 21  # days of which a calendar tells more than columns do
 DAYS = 90  # of the columns of a growth chart
-FEW = 8  # columns of the narrowest chart
+FEW = 20  # columns of the narrowest chart with a label at each end
 RESULTS = {
     "ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "stopped": "error", "broken": "error"
 }
@@ -108,13 +109,13 @@ def version_bars(partitions: Sequence[PartitionSummary], most: int = DAYS) -> li
 def figure(bars: Sequence[charts.Bar], label: str, first: str, last: str, unit: str, height: int = 72) -> str:
     """Columns with what they are, their greatest value, and where they begin and end."""
     most = f"{label.rpartition(': ')[2]}; at most {count(max((bar.value for bar in bars), default=0))} {unit}"
-    # a few bars fill a part only, and so does what is below them
-    width = f"{min(max(len(bars), FEW) / charts.LEAST, 1):.0%}"
-    narrow = ' class="narrow"' if len(bars) < charts.LEAST * 2 // 3 else ""
+    drawn = charts.columns(bars, label, height)
+    if len(bars) < FEW:  # too narrow for a label at each end
+        ends = first if first == last else f"{first} to {last}"
+        return f"<figure>{drawn}<figcaption><span>{markup(ends)}: {markup(most)}</span></figcaption></figure>"
     return (
-        f'<figure{narrow} style="max-width:max(280px,{width})">{charts.columns(bars, label, height, FEW)}<figcaption>'
-        f'<span>{markup(first)}</span><span class="what">{markup(most)}</span><span>{markup(last)}</span>'
-        "</figcaption></figure>"
+        f'<figure style="max-width:{len(bars) * charts.WIDEST}px">{drawn}<figcaption><span>{markup(first)}</span>'
+        f'<span class="what">{markup(most)}</span><span>{markup(last)}</span></figcaption></figure>'
     )
 
 
@@ -124,18 +125,19 @@ def _days(feed: str, partitions: Sequence[PartitionSummary], now: dt.datetime) -
     if not bars:
         return ""
     ends = bars[0].title[:10], bars[-1].title[:10]
-    return (
-        f"<h3>Rows per day</h3>{figure(bars, f'{feed}: rows per day', *ends, 'rows')}"
-        f"<h3>Days of the last year</h3>{heat_map(days, now, f'{feed}: days', 1)}"
-    )
+    calendar = heat_map(days, now, f"{feed}: days", 4)
+    title = "<h3>Days of the last year</h3>" if calendar else ""
+    return f"<h3>Rows per day</h3>{figure(bars, f'{feed}: rows per day', *ends, 'rows')}{title}{calendar}"
 
 
-def heat_map(days: DayCounts, now: dt.datetime, label: str, years: int = charts.STRIPS) -> str:
-    """A calendar of so many years with its legend."""
+def heat_map(days: DayCounts, now: dt.datetime, label: str, most: int = charts.STRIPS) -> str:
+    """A calendar of so many strips of 13 weeks with its legend."""
     last = max((day for day in days if day <= now.date() + dt.timedelta(days=1)), default=now.date())
     values: dict[dt.date, float] = {day: rows for day, (rows, _) in days.items()}
-    strips = charts.calendar(values, {day: day_title(day, days) for day in days}, last, label, years)
+    strips = charts.calendar(values, {day: day_title(day, days) for day in days}, last, label, most)
     known = [value for day, value in values.items() if day <= last]
+    if (last - min(days, default=last)).days < CALENDAR:
+        return ""
     none, *shades = (
         f'<svg width="11" height="11" aria-hidden="true"><rect class="s{step}" width="11" height="11" rx="2"/></svg>'
         for step in range(charts.STEPS + 1)
@@ -144,7 +146,7 @@ def heat_map(days: DayCounts, now: dt.datetime, label: str, years: int = charts.
         f'<div class="legend"><span>{none} no rows</span><span>{count(min(known, default=0))} {"".join(shades)} '
         f"{count(max(known, default=0))} rows a day, a quarter of the days in each shade</span></div>"
     )
-    return f'<div class="scroll">{"".join(strips)}</div>{legend}'
+    return f'<div class="strips">{"".join(strips)}</div>{legend}'
 
 
 def _versions(partitions: Sequence[PartitionSummary]) -> str:

@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Sequence
 
-from ksql_lake.base.figures import count, duration, since, size
+from ksql_lake.base.figures import count, duration, short_time, since, size
 from ksql_lake.base.text import markup
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.html.feed_page import (
@@ -36,6 +36,7 @@ SIZES = 24  # feeds in the chart of sizes
 RUNS = 60  # nights in the chart of runs
 RUN_LINES = 40  # runs in the table
 SPARK = 30  # days in a feed's line of the table
+SPARKS = 120  # pixels of them
 
 
 def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
@@ -130,7 +131,7 @@ def _feed_row(summary: FeedSummary, record: FeedRecord, now: dt.datetime) -> str
         f'<span class="under">{markup(summary.newest)}</span></td>{_freshness(summary)}'
         f'<td class="n opt" data-v="{-1 if ago is None else ago:.0f}">{"-" if ago is None else f"{duration(ago)} ago"}'
         f'<span class="under">{brought}</span></td>'
-        f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30, SPARK)}</td></tr>'
+        f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30, SPARKS / SPARK)}</td></tr>'
     )
 
 
@@ -150,11 +151,11 @@ def _growth(days: DayCounts, now: dt.datetime) -> str:
     bars = day_bars(days, now)
     if not bars:
         return ""
-    ends = bars[0].title[:10], bars[-1].title[:10]
+    ends, calendar = (bars[0].title[:10], bars[-1].title[:10]), heat_map(days, now, "rows per day, all streams")
     return (
         '<section><h2>Growth</h2><p class="lead">Rows of all streams, by the day they happened.</p>'
-        f"{figure(bars, 'rows per day, all streams', *ends, 'rows', 120)}<h3>Calendar</h3>"
-        f"{heat_map(days, now, 'rows per day, all streams')}</section>"
+        f"{figure(bars, 'rows per day, all streams', *ends, 'rows', 120)}"
+        f"{f'<h3>Calendar</h3>{calendar}' if calendar else ''}</section>"
     )
 
 
@@ -190,9 +191,9 @@ def _runs(runs: Sequence[Run]) -> str:
     for run in runs:
         nights.setdefault(run.run, []).append(run)
     bars = [_night(night) for night in list(nights.values())[-RUNS:]]
-    ends = bars[0].title[:16], bars[-1].title[:16]
+    ends = bars[0].title[:17], bars[-1].title[:17]
     rows = "".join(_run_row(run) for run in reversed(runs[-RUN_LINES:]))
-    heads = (("Ended", ""), ("Feed", ""), ("Result", ""), ("Rows", "n"), ("Size", "n opt"), ("Took", "n"),
+    heads = (("Ended", "opt"), ("Feed", ""), ("Result", ""), ("Rows", "n"), ("Size", "n opt"), ("Took", "n"),
              ("Retries", "n opt"), ("Findings", "opt"))
     head = "".join(f'<th class="{style}" scope="col"><button type="button">{word}</button></th>'
                    for word, style in heads)
@@ -211,21 +212,22 @@ def _night(runs: Sequence[Run]) -> charts.Bar:
     styles = {RESULTS.get(word) for word in results}
     style = "error" if "error" in styles else "warning" if "warning" in styles else ""
     words = ", ".join(f"{results.count(word)} {word}" for word in dict.fromkeys(results))
-    ended = runs[-1].ended[:16].replace("T", " ")
+    ended = short_time(runs[-1].ended)
     rows = sum(run.rows for run in runs)
     return charts.Bar(seconds, f"{ended}: {seconds:.1f} s, {rows:,} rows, {words}", style)
 
 
 def _run_row(run: Run) -> str:
-    findings = "; ".join(finding.message for finding in run.findings)
+    findings = "<br>".join(markup(finding.message) for finding in run.findings)
+    below = "".join(f'<span class="under phone">{text}</span>' for text in (short_time(run.ended), findings) if text)
     return (
-        f'<tr><td class="w">{markup(run.ended[:16].replace("T", " "))}</td><td>{name(run.feed)}</td>'
+        f'<tr><td class="w opt">{short_time(run.ended)}</td><td>{name(run.feed)}{below}</td>'
         f'<td class="w"><span class="dot {RESULTS.get(run.result, "soft")}">{markup(run.result)}</span></td>'
         f'<td class="n" data-v="{run.rows}">{run.rows:,}</td>'
         f'<td class="n opt" data-v="{run.bytes}">{size(run.bytes)}</td>'
         f'<td class="n" data-v="{run.seconds}">{duration(run.seconds)}</td>'
         f'<td class="n opt" data-v="{run.retries}">{run.retries}</td>'
-        f'<td class="opt">{markup(findings)}</td></tr>'
+        f'<td class="opt findings">{findings}</td></tr>'
     )
 
 
