@@ -41,7 +41,7 @@ from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import history
+from ksql_lake.store import cluster, history
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -165,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
+        "--accept-cluster", action="store_true",
+        help="fill the lake from another Kafka cluster than so far; its streams count as recreated",
+    )
+    how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
@@ -248,11 +252,15 @@ def _turns(args: argparse.Namespace, tasks: Sequence[FeedTask], record: RunRecor
     try:
         server = tasks[0].server
         with Client(server) as client:
-            until_answered(client.server_info, server.timeout, lambda note: None if args.quiet else _tell(note))
+            info = until_answered(client.server_info, server.timeout, lambda note: None if args.quiet else _tell(note))
+        moved = cluster.admit(record.lake, info.kafka_cluster_id, server.url, now(), accept=args.accept_cluster)
     except LakeError as error:
         for result in record.rest("failed", str(error), error.exit_code):
             _say(result, args)
         return
+    if moved:
+        log.warning("%s", moved)
+        _tell(moved)
     for result in _results(args, tasks):
         _say(record.add(result), args)
 
