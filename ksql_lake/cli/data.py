@@ -56,7 +56,7 @@ def retention(config: Config, args: argparse.Namespace) -> int:
 
 def undo(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.store import metadata, trash
-    from ksql_lake.store.trash import COMPACTED
+    from ksql_lake.store.trash import IN_THE_LAKE
 
     if not args.list and _finish_interrupted(config, args.name):
         return ExitCode.OK
@@ -65,7 +65,7 @@ def undo(config: Config, args: argparse.Namespace) -> int:
         for bundle in held:
             print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.every)} files  {bundle.why}")
         return ExitCode.OK
-    held = [bundle for bundle in held if bundle.why != COMPACTED]  # the merged files have these rows
+    held = [bundle for bundle in held if bundle.why not in IN_THE_LAKE]
     if not held:
         raise StateError(f"{config.lake_dir / metadata.TRASH}: nothing of {args.name or 'any feed'} to bring back")
     last = held[-1].at if args.name else held[-1].at[:10]

@@ -206,7 +206,7 @@ class Import:
             schema = pa.schema([*pseudo, *schema_of(state.columns)])
             checker = Checker(dataset.feed, self.checks, schema, {c.name: c.disk_name for c in state.columns})
             directory_ = dataset.staging / self.run
-            footer = self._footer(entry)
+            footer = self._footer(entry, Footer.read(parquet.metadata.metadata or {}))
             like = options_like(parquet, entry, dataset.file_mode)
             aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", like, footer)
             with PartitionWriter(directory_ / unique, schema, unique, "data", self.options, footer) as writer:
@@ -250,9 +250,9 @@ class Import:
             for one in left
         ]
 
-    def _footer(self, entry: FileEntry) -> dict[str, str]:
+    def _footer(self, entry: FileEntry, before: Footer | None) -> dict[str, str]:
         made = Footer.of(
             self.state, self.dataset.feed, tool=self.tool, run=self.run, origin="quarantine",
-            generation=entry.generation,
+            generation=entry.generation, reading=before.reading if before else None,
         )
         return made.pairs()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
 
 MANIFEST = "manifest.json"
 COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
+REPEATED = "repeated"  # why: other files hold all rows of these
+IN_THE_LAKE = (COMPACTED, REPEATED)  # bundles whose rows are in the lake all the same: an undo would double them
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,18 @@ def stage(
         Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory),
         *(Move.of(dataset, dataset.lake / entry.path, directory / entry.path) for entry in aside),
     ]
+
+
+def discard(dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str) -> Path:
+    """Move files into the trash at once, without a change of the feed: no metadata will name them."""
+    moves = stage(dataset, files, run, now=now, by=by, why=why)
+    for move in moves:
+        target = dataset.lake / move.target
+        make_dirs(target.parent, dataset.dir_mode)
+        os.rename(dataset.lake / move.source, target)
+        fsync_dir(target.parent)
+    remove_tree(dataset.staging / run)
+    return dataset.lake / TRASH / now[:10] / dataset.feed / run
 
 
 def _moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:

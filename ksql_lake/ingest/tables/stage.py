@@ -27,7 +27,7 @@ from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
-from ksql_lake.model.state import Change, Current, FeedState, FileEntry, Footer, LastRun, Told
+from ksql_lake.model.state import Change, Current, FeedState, FileEntry, Footer, LastRun, Told, taken_pair
 from ksql_lake.model.types import Column
 from ksql_lake.quality.bad_values import BadValues, told
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
@@ -81,7 +81,7 @@ class Sink:
     """
 
     def __init__(self, job: TableJob, state: FeedState, columns: list[Column]) -> None:
-        self.job, self.state, self.rows = job, state, 0
+        self.job, self.state, self.rows, self._taken = job, state, 0, 0
         self.erased = lasting(job.dataset, state)
         state.columns, state.schema_version = evolve(
             job.dataset.feed, state.columns, columns, RESERVED, state.schema_version
@@ -90,7 +90,7 @@ class Sink:
         positions = {column.name: i for i, column in enumerate(columns)}
         self._positions = [positions[column.name] for column in recorded]
         self._schema = schema_of(recorded)
-        self._partition = version_path(state.last_version + 1)
+        self._partition = version_path(metadata.next_version(job.dataset, state))
         names = {column.name: column.disk_name for column in recorded}
         self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
         directory, footer = job.dataset.staging / job.run, _footer(job, state)
@@ -104,6 +104,7 @@ class Sink:
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         erased = later(self.erased, made, self.state.columns)
         keep = np.ones(len(made), bool) if erased is None else ~erased
+        self._taken += int(keep.sum())
         day = self.job.run[:8]
         unfit = self._bad.look(made, keep, flaws)
         if unfit is not None:
@@ -120,8 +121,9 @@ class Sink:
 
     def close(self) -> Snapshot:
         """All rows came."""
-        self._aside.close()
-        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside, self._bad)
+        taken = taken_pair({None: self._taken})
+        self._aside.close(taken)
+        return Snapshot(self._writer.close(taken), self.rows, self._checker, self._aside, self._bad)
 
 
 def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[], str]) -> Staged:
@@ -263,8 +265,9 @@ def _with_keys(flawed: Flawed, columns: Sequence[Column], job: TableJob) -> pa.R
 
 
 def _footer(job: TableJob, state: FeedState) -> dict[str, str]:
+    version = f"v{metadata.next_version(job.dataset, state)}"
     made = Footer.of(
-        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=f"v{state.last_version + 1}"
+        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=version, reading=job.run
     )
     return made.pairs()
 
@@ -290,7 +293,7 @@ def _staged(
     job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
-    number = state.last_version + 1
+    number = metadata.next_version(job.dataset, state)
     path = version_path(number)
     directory = job.dataset.staging / job.run / "files" / path
     make_dirs(directory)
