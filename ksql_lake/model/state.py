@@ -24,8 +24,10 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
+    """The last row read of one partition: offset, ROWTIME in epoch ms, and a salted hash over the named columns.
 
+    `salt`: one for each feed, so that a table of hashes made beforehand tells no values; "" in a lake of an earlier
+    version, until the row is seen again.
     `missing`: it did not come again when it was last asked for, so no run waits for it any more.
     """
 
@@ -34,15 +36,16 @@ class Anchor:
     hash: str
     columns: tuple[str, ...]
     missing: bool = False
+    salt: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        missing = bool(value.get("missing", False))
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
+        missing, salt = bool(value.get("missing", False)), value.get("salt", "")
+        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing, salt)
 
     def to_json(self) -> Json:
         made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
-        return {**made, "missing": True} if self.missing else made
+        return made | ({"missing": True} if self.missing else {}) | ({"salt": self.salt} if self.salt else {})
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
