@@ -16,7 +16,7 @@ from typing import Any
 
 import data_lake_config
 from ksql_lake.base.errors import ExitCode, LakeError
-from ksql_lake.cli import data, erasure, feed_files, server
+from ksql_lake.cli import data, erasure, feed_files, remote, server
 from ksql_lake.cli.feed_files import sync
 
 __all__ = ["main", "sync"]
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--online", action="store_true", help="also ask the server")
         command.set_defaults(run=getattr(feed_files, name))
     _lake_commands(commands)
+    remote.add_to(commands)
     return parser
 
 

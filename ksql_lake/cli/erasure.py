@@ -16,6 +16,7 @@ from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context, data
 
 if TYPE_CHECKING:
+    from ksql_lake.cli.remote import Erasing
     from ksql_lake.model.state import FeedState
     from ksql_lake.model.target import Target
     from ksql_lake.store.metadata import Dataset
@@ -79,19 +80,22 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
 
 def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any]) -> int:
     """Feed by feed; one that is at work or damaged is told, and does not hold the others up."""
+    from ksql_lake.cli.remote import Erasing
+
     closed: dict[str, str] = {}
     rows = 0
+    there = Erasing(config, args.dry_run)
     for dataset in _asked(config, args.feeds):
         try:
             with _opened(dataset, args) as (state, run):
-                rows += _erase_one(config, args, dataset, state, run, meant, receipt)
+                rows += _erase_one(config, args, dataset, state, run, meant, receipt, there)
         except LakeError as error:
             closed[dataset.feed] = str(error)
             print(f"{dataset.feed}: {error}", file=sys.stderr)
     if args.dry_run:
         print(f"{rows:,} rows would go; nothing was changed")
         return ExitCode.OK
-    return _finish_erasure(config, args, meant, receipt, closed)
+    return _finish_erasure(config, args, meant, receipt, closed, there.told)
 
 
 def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
@@ -127,7 +131,7 @@ def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[FeedSt
 
 def _erase_one(
     config: Config, args: argparse.Namespace, dataset: Dataset, state: FeedState | None, run: str, meant: Target,
-    receipt: dict[str, Any],
+    receipt: dict[str, Any], there: Erasing,
 ) -> int:
     from ksql_lake.maintain import erase, receipts
     from ksql_lake.store import trash
@@ -137,6 +141,7 @@ def _erase_one(
                  for file in erase.find_in_bundle(bundle, meant)]
     else:
         target = erase.aimed(state, meant.column, meant.value)
+        there.begin(dataset, state, run, target)
         found = list(erase.find(dataset, state, target))
     for file in found:
         print(f"{dataset.feed}  {file.rows:,} rows in {file.path.relative_to(config.lake_dir)}")
@@ -149,11 +154,13 @@ def _erase_one(
         told = any(e.receipt == number for e in state.erasures)
         if found or (args.later == "drop" and not told and erase.declared(state, target)):
             erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
-    return sum(file.rows for file in found)
+        there.settle()
+    return sum(file.rows for file in found) + (there.rows if state is not None and args.dry_run else 0)
 
 
 def _finish_erasure(
-    config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any], closed: dict[str, str]
+    config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any], closed: dict[str, str],
+    remote: Sequence[str],
 ) -> int:
     """Look again everywhere, and write down what was done and what could not be looked at."""
     from ksql_lake.maintain import leftovers, receipts
@@ -161,6 +168,8 @@ def _finish_erasure(
     from ksql_lake.store.lake import datasets
 
     look = leftovers.look(config.lake_dir, meant, args.feeds, closed)
+    look.remote += remote
+    receipt.pop("remote", None)  # of an earlier try
     lines = list(receipt.get("trash_without_metadata", []))
     for dataset in datasets(config.lake_dir):
         if dataset.feed not in closed and (state := metadata.load(dataset)) is not None:
@@ -172,9 +181,9 @@ def _finish_erasure(
         "rows": rows, "rows_left": look.rows, **look.to_json(),
     }
     path = receipts.write(config.lake_dir, done)
-    for problem in (*look.left, *look.unseen):
+    for problem in (*look.left, *look.unseen, *look.remote):
         print(problem, file=sys.stderr)
     print(f"{rows:,} rows erased in {len(lines)} feeds, {look.rows} left; receipt {path}")
-    if look.unseen or look.left:
+    if not look.clean:
         print("this erasure is not complete: see above, then run the same command again", file=sys.stderr)
     return ExitCode.OK if look.clean else ExitCode.FINDINGS

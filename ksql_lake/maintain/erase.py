@@ -26,6 +26,7 @@ from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.lake import leads_out
 from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store.remote.binding import purged_now
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
@@ -161,6 +162,7 @@ def _take_out(
         kept += _replace(dataset, file, meant, run, dataset.lake, moves) if file else [entry]
     state.quarantine = None if state.quarantine is None else tuple(kept)
     trash.count_removed(state, [replace(file.entry, rows=file.rows) for file in found if file.bundle is None], "erase")
+    state.remote_gone = purged_now(state.remote_gone, {file.entry.path for file in found if file.bundle})
     for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
         _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], meant, run, moves)
     return sum(file.rows for file in found), moves
@@ -219,7 +221,9 @@ def _entry(dataset: Dataset, file: Found, new: StagedFile, unique: str) -> FileE
     if file.quarantined:
         name = quarantine.file_name(unique, new.partition, 1)
         path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
-    entry = replace(file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32)
+    entry = replace(
+        file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32, remote=None, local=True
+    )
     if entry.offsets is not None:
         entry = replace(entry, rowtime_min=new.rowtime_min, rowtime_max=new.rowtime_max, offsets=new.offsets)
     if file.quarantined:
@@ -257,6 +261,8 @@ def _replace_bundle(
         for entry in entries:
             if replaced := holding.get(entry.path):
                 kept[key] += _replace(dataset, replaced, meant, run, directory, moves)
+            elif not entry.local:
+                kept[key].append(entry)
             elif (bundle.directory / entry.path).exists():
                 moves.append(Move.of(dataset, bundle.directory / entry.path, directory / entry.path))
                 kept[key].append(entry)

@@ -53,12 +53,16 @@ class Unseen:
 
 @dataclass
 class Look:
-    """The result of looking at all files: how many of which kind, and what is to be told."""
+    """The result of looking at all files: how many of which kind, and what is to be told.
+
+    `remote`: a line for each thing in the lake's remote that could not be looked at, or stays there in part.
+    """
 
     parquet_files: int = 0
     text_files: int = 0
     left: list[Left] = field(default_factory=list)
     unseen: list[Unseen] = field(default_factory=list)
+    remote: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -67,12 +71,13 @@ class Look:
     @property
     def clean(self) -> bool:
         """Whether nothing is left, and nothing was passed over."""
-        return not self.left and not self.unseen
+        return not self.left and not self.unseen and not self.remote
 
     def to_json(self) -> dict[str, Any]:
         return {
             "looked_at": {"parquet_files": self.parquet_files, "text_files": self.text_files},
             "left": [asdict(one) for one in self.left], "not_looked_at": [asdict(one) for one in self.unseen],
+            **({"remote": self.remote} if self.remote else {}),
         }
 
 

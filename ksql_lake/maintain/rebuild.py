@@ -97,9 +97,11 @@ def _gone(dataset: Dataset, found: Sequence[Found], log: Sequence[Logged]) -> li
         return []
     known: dict[str, None] = {}
     for _, _, added, removed in state_log.changes(dataset.log, -1):
-        for path in removed:
+        for path in removed or ():
             known.pop(path, None)
-        known |= dict.fromkeys(added)
+        known |= dict.fromkeys(added or ())
+        if removed is None:  # too many to list: what is gone since cannot be named
+            known = {}
     there = {file.entry.path for file in found}
     gone = [path for path in known if path not in there]
     lines = [f"{dataset.directory / path}: is gone, and the state log knows it" for path in gone]
