@@ -24,6 +24,7 @@ import data_lake_config
 from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
 from ksql_lake.model import feeds
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
@@ -380,16 +381,16 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
     from ksql_lake.maintain.permissions import drift
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
-    findings = []
+    findings: list[Finding] = []
     for name, state in states.items():
         try:
             metadata.current(metadata.Dataset(lake, name, state.type))
         except StateError as error:
-            findings.append(str(error))
-        findings += [str(one) for one in drift(_dataset_of(lake, name, state.type))]
+            findings.append(Finding("metadata", str(error), feed=name))
+        findings += [Finding("access", str(one), feed=name) for one in drift(_dataset_of(lake, name, state.type))]
         findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
     for finding in findings:
-        print(finding)
+        print(finding.line)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")
     return ExitCode.FINDINGS if findings else ExitCode.OK
 

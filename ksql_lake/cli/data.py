@@ -184,18 +184,19 @@ def quarantine(config: Config, args: argparse.Namespace) -> int:
     for entry in entries:
         reasons = ", ".join(f"{label} {rows:,}" for label, rows in (entry.reasons or {}).items())
         print(f"{entry.run}  {entry.partition}  {entry.rows:,} rows  {reasons}")
-    print(f"{sum(entry.rows for entry in entries):,} rows set aside")
+    print(f"{sum(entry.rows for entry in entries):,} rows in quarantine")
     return ExitCode.OK
 
 
 def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
-    """Rows that were set aside back into their partitions, as one commit."""
+    """Rows from quarantine back into their partitions, as one commit."""
     from ksql_lake import __version__
     from ksql_lake.quality.quarantine import Import, held
     from ksql_lake.store.writer import WriterOptions
 
     if dataset.kind != "stream":
-        raise FeedError(f"{args.name}: is a table, and a version is never changed; mend its checks and export it again")
+        hint = "change its checks and export it again"
+        raise FeedError(f"{args.name}: is a table, and a version is never changed; {hint}")
     feed = context.feed_of(config, args.name)
     options = WriterOptions(
         compression=feed.compression or config.compression,
@@ -207,7 +208,7 @@ def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, **context.signed()) if entries else None
     rows, left = (done.rows, done.left) if done else (0, 0)
-    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay set aside")
+    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay in quarantine")
     return ExitCode.FINDINGS if left else ExitCode.OK
 
 
@@ -262,7 +263,7 @@ def permissions(config: Config, args: argparse.Namespace) -> int:
         print(f"{one.path}  {one.found:o} -> {one.wanted:o}")
     if args.apply:
         apply(found)
-    print(f"{len(found)} {'mended' if args.apply else 'are not as they should be'}")
+    print(f"{len(found)} {'fixed' if args.apply else 'are not as they should be'}")
     return ExitCode.OK if args.apply or not found else ExitCode.FINDINGS
 
 

@@ -1,7 +1,7 @@
 """What is too old to stay, decided first and told with reasons, then moved into the trash.
 
 `plan` is a pure function of what the metadata says, the feed's rule and the time. Nothing else in the lake
-decides: a file that no metadata owns is never touched. Rows that checks set aside belong to their day of a stream.
+decides: a file that no metadata owns is never touched. Quarantined rows belong to their day of a stream.
 """
 
 from __future__ import annotations

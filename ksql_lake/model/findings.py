@@ -21,8 +21,10 @@ KINDS = {
     "quality": "error",  # checks of the data that failed
     "stale": "error",  # the newest data are older than freshness_hours
     "files": "error",  # files that no metadata knows
+    "damaged": "error",  # files that are gone, torn or not as they were written
     "run": "warning",  # anything else the last run reported
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
+    "access": "warning",  # modes that are not what the feed's access says
     "link": "warning",  # a symbolic link that stands in the way
     "clock": "warning",  # events in the future, or a clock that is wrong
     "busy": "warning",  # the last run found the feed locked by another run

@@ -1,6 +1,6 @@
 """The checks of a feed, run on its batches before anything is published; counts, bad rows, and a verdict at the end.
 
-A null passes every check but `not_null`. All checks see all new rows, set aside or not. Messages carry counts and the
+A null passes every check but `not_null`. All checks see all new rows, quarantined or not. Messages carry counts and the
 feed's own settings, and of the rows the newest time only: they end up in metadata and logs, where an erasure does
 not look.
 """
@@ -33,7 +33,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 @dataclass(frozen=True)
 class BadRows:
-    """Rows of one batch that are set aside: which, with why each, and how many by check."""
+    """Rows of one batch that go into quarantine: which, with why each, and how many by check."""
 
     mask: np.ndarray
     rows: pa.RecordBatch
@@ -96,7 +96,7 @@ class Checker:
         )
 
     def look(self, batch: pa.RecordBatch) -> BadRows | None:
-        """Count what fails in rows that would be published, and return those to be set aside instead."""
+        """Count what fails in rows that would be published, and return those that go into quarantine instead."""
         if not self.rules:
             return None
         self.rows += len(batch)
@@ -202,10 +202,11 @@ def judge(feed: str, found: Sequence[Result]) -> list[Finding]:
     """
     bad = [result for result in found if result.failed]
     if any(result.level == "fail" for result in bad):
-        after = {"fail": "nothing was published", "warn": "a warning only", "quarantine": "would be set aside"}
+        after = {"fail": "nothing was published", "warn": "a warning only", "quarantine": "would be quarantined"}
         lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
         raise QualityError("\n".join(lines), found)
-    after = {"warn": "published all the same", "quarantine": f"set aside: python manage_feeds.py quarantine {feed}"}
+    look = f"see: python manage_feeds.py quarantine {feed}"
+    after = {"warn": "published all the same", "quarantine": f"quarantined; {look}"}
     return [Finding("quality", f"{result}; {after[result.level]}", "warning", feed) for result in bad]
 
 

@@ -1,7 +1,7 @@
 """The trash: what retention took out of the lake, for some days, with all that is needed to bring it back.
 
     <lake>/.trash/<YYYY-MM-DD>/<feed>/<run>/manifest.json, year=.../...parquet | version=vN/...
-                                            quarantine/<feed>/...parquet      rows of these days that were set aside
+                                            quarantine/<feed>/...parquet      rows of these days from quarantine
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Bundle:
 
     @property
     def every(self) -> tuple[FileEntry, ...]:
-        """The entries of files of the lake, and of those set aside."""
+        """The entries of files of the lake, and of those from quarantine."""
         return (*self.files, *self.aside)
 
     @property
@@ -52,7 +52,7 @@ def put(
 ) -> None:
     """Move all files of some partitions into the trash, as one change of the feed. Call with its lock held.
 
-    What was set aside of a stream's days goes with them; that of a table's version goes with the next export.
+    Quarantined rows of a stream's days go with them; those of a table's version go with the next export.
     """
     files = [file for file in state.files if file.partition in partitions]
     held = state.quarantined if dataset.kind == "stream" else ()
