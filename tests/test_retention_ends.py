@@ -99,8 +99,14 @@ def test_one_absurd_time(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> Non
     """Microseconds taken for milliseconds: the far day stays, and the others go as they should."""
     stream(ksqldb, "s", [12, *range(10)])
     ksqldb.append("S", 0, int(time.time() * 1_000_000), [-1])
+    path = lake / "feeds" / "active" / "s.json"
+    checks = [{"check": "freshness", "hours": 26}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "checks": checks, "freshness_hours": 26}))
     nights(lake, "streams/s", ["--all", "--quiet"], "is this machine's clock right?", capsys)
     assert ages(lake, "s") == [-1, *range(10)]
+    capsys.readouterr()
+    assert metadata_utils.main(["--report"]) == 0
+    assert "2.9 million" not in capsys.readouterr().out
     assert export_to_data_lake.main(["--all", "--quiet"]) == 0
 
 

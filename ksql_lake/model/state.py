@@ -20,6 +20,7 @@ FOOTER = "ksql_lake"  # the key of a footer among the key-value metadata of a Pa
 RESUME = "ksql_lake.resume"
 TAKEN = "ksql_lake.taken"
 QUARANTINE = "quarantine"
+AHEAD = 86_400  # seconds that an event may be ahead of the clock of the machine
 
 
 @dataclass(frozen=True)
@@ -536,8 +537,12 @@ class FeedState:
     @property
     def newest_rowtime(self) -> int | None:
         """Epoch ms of the newest row in the lake; None for a table."""
-        times = [partition.rowtime_max for partition in self.files.unordered]
-        return max((time for time in times if time is not None), default=None)
+        return self.newest_until(None)
+
+    def newest_until(self, latest: float | None) -> int | None:
+        """The same of rows up to a time in epoch ms: what lies in the future says nothing of how fresh the others are."""
+        times = [partition.rowtime_max for partition in self.files.unordered if partition.rowtime_max is not None]
+        return max((time for time in times if latest is None or time <= latest), default=None)
 
     @property
     def covered(self) -> dict[int, Covered]:
