@@ -20,7 +20,6 @@ from typing import Any
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.partitions import version_path
 from ksql_lake.model.state import (
     QUARANTINE,
     Amendment,
@@ -133,14 +132,6 @@ def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
             f"{dataset.metadata}: missing, though the feed was exported before; restore it with: {_rebuild(dataset)}"
         )
     return None
-
-
-def next_version(dataset: Dataset, state: FeedState) -> int:
-    """The number of a table's next version: a directory that is there already is nobody's to write into."""
-    number = state.last_version + 1
-    while (dataset.directory / version_path(number)).exists():
-        number += 1
-    return number
 
 
 def parquet_files(directory: Path) -> Iterator[Path]:
