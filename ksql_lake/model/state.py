@@ -540,7 +540,7 @@ class FeedState:
         return self.newest_until(None)
 
     def newest_until(self, latest: float | None) -> int | None:
-        """The same of rows up to a time in epoch ms: what lies in the future says nothing of how fresh the others are."""
+        """The same of rows up to a time in epoch ms: what lies in the future says nothing of the others."""
         times = [partition.rowtime_max for partition in self.files.unordered if partition.rowtime_max is not None]
         return max((time for time in times if latest is None or time <= latest), default=None)
 
