@@ -20,6 +20,7 @@ from ksql_lake.store.metadata import QUARANTINE, Dataset
 GUARDS = ("clock", "stale", "amount")
 NIGHTS = 3  # days on which a plan is refused and told; after that it is what the rule would have taken by now
 REFUSED = "retention_refused"  # in the metadata: {"rule": ..., "days": [...]}
+CONFIRMED = "future_days"  # in the metadata: partitions in the future with which a plan was carried out all the same
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,8 @@ def _behind(feed: str, state: FeedState, now: dt.datetime) -> str | None:
 
 def _in_the_future(feed: str, state: FeedState, now: dt.datetime) -> str | None:
     # Days of the lake only: a time that cannot be is a good reason to quarantine a row.
-    days = [day for path in _partitions(state) if (day := parse_day(path)) is not None]
+    known = state.extra.get(CONFIRMED) or ()
+    days = [day for path in _partitions(state) if path not in known and (day := parse_day(path)) is not None]
     if state.is_table or not days:
         return None
     today = now.astimezone(ZoneInfo(state.timezone)).date()
@@ -261,10 +263,18 @@ def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: s
     linked = {path for path in wanted if _leads_out(dataset.directory, path) or (closed and path in held)}
     wanted -= linked
     if wanted:
-        state.extra = {key: value for key, value in state.extra.items() if key != REFUSED}
+        _confirm(state, now)
         what = f"retention: {len(wanted)} partitions into the trash"
         trash.put(dataset, state, wanted, run, now=now, by=by, what=what, why="retention")
     return [dataset.directory / partition for partition in sorted(linked)]
+
+
+def _confirm(state: FeedState, now: str) -> None:
+    """A plan is carried out: no refusal is remembered, and its days in the future are no reason for another one."""
+    today = _moment(now).astimezone(ZoneInfo(state.timezone)).date()
+    future = [path for path in _partitions(state) if (day := parse_day(path)) is not None and day > today]
+    kept = {key: value for key, value in state.extra.items() if key not in (REFUSED, CONFIRMED)}
+    state.extra = kept | ({CONFIRMED: future} if future and not state.is_table else {})
 
 
 def _leads_out(top: Path, partition: str) -> bool:
