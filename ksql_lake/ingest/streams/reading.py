@@ -17,7 +17,7 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import KsqlUnavailable, RowNotSent, SourceError
 from ksql_lake.base.retry import delay
-from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
+from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.exported_days import ExportedDays
@@ -57,7 +57,8 @@ class StreamExport:
         self.exported_days = ExportedDays.of(state.covered)
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
-        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
+        salt = salt_of([*self.base.values(), *self.base_heads.values()])
+        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
         self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}
