@@ -123,3 +123,6 @@ class KsqlUnavailable(KsqlError):
 
 class AnswerCut(KsqlUnavailable):
     """The connection ended before the answer did; rows already received are whole."""
+
+
+MAY_PASS = (KsqlUnavailable, BrokerUnavailable)  # failures of a source that another try may not meet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,13 @@ from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.coverage import ranges
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import day_path
 from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
-from ksql_lake.sources.row_source import Flaw
+from ksql_lake.sources.row_source import Flaw, PassedOver, Reading
 from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 
@@ -37,6 +38,7 @@ class Attempt:
         ranges: partition -> offsets that were taken, of a run of some days.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
+        positions, passed, remarks: what the reading told of itself, once it is closed.
     """
 
     def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
@@ -60,6 +62,9 @@ class Attempt:
         self.ranges: dict[int, list[tuple[int, int]]] = {}
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
+        self.positions: dict[int, int] = {}
+        self.passed: Mapping[int, PassedOver] = {}
+        self.remarks: tuple[Finding, ...] = ()
 
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
@@ -83,8 +88,10 @@ class Attempt:
             taken = ranges(np.sort(offsets[partitions == partition]))
             self.ranges.setdefault(partition, []).extend(taken)
 
-    def close(self, sieve: Sieve) -> None:
-        """Finish the files, and remember what the sieve knows now."""
+    def close(self, sieve: Sieve, reading: Reading) -> None:
+        """Finish the files, and remember what the sieve and the source know now."""
+        self.positions = {p: at for p, at in reading.positions().items() if p not in sieve.pending}
+        self.passed, self.remarks = reading.passed_over(), tuple(reading.remarks())
         self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
         resume = resume_pair(self.anchors)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
-from ksql_lake.base.errors import KsqlUnavailable
+from ksql_lake.base.errors import MAY_PASS, LakeError
 from ksql_lake.base.retry import delay
 from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
 from ksql_lake.ingest.streams.attempt import Attempt
@@ -26,7 +26,7 @@ from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
 from ksql_lake.model.state import Anchor, FeedState
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, RowSource, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, Replaced, RowSource, Wanted
 
 
 class StreamExport:
@@ -60,11 +60,12 @@ class StreamExport:
         try:
             self._refuse_gone_partitions()
             self._read_through_cuts()
-        except TopicRecreated as evidence:
-            self._discard(evidence.partition)
+        except (TopicRecreated, Replaced) as evidence:
+            self._discard(evidence)
             next_one = f"generation {self.state.generation + 1} starts, older data stay"
             message = f"the topic was recreated ({evidence}); {next_one}"
-            self._found("drift", message, evidence.partition, evidence.offset)
+            offset = evidence.offset if isinstance(evidence, TopicRecreated) else None
+            self._found("drift", message, evidence.partition, offset)
             return True
         return False
 
@@ -107,7 +108,7 @@ class StreamExport:
             try:
                 self.notes.append(f"ended: {self._attempt()}")
                 return
-            except KsqlUnavailable as error:
+            except MAY_PASS as error:
                 now = time.monotonic()
                 if self._taken > before or failing_since is None:
                     failing_since, tries = now, 0
@@ -120,7 +121,7 @@ class StreamExport:
                 self.retries += 1
                 time.sleep(pause)
 
-    def _give_up(self, error: KsqlUnavailable) -> None:
+    def _give_up(self, error: LakeError) -> None:
         """The server cannot be read any more: what was read until then counts, but for what may be another topic's."""
         while self.attempts and self.attempts[-1].doubtful:
             self.attempts.pop()
@@ -131,22 +132,26 @@ class StreamExport:
     def _found(self, kind: str, message: str, partition: int | None = None, offset: int | None = None) -> None:
         self.findings.append(Finding(kind, message, feed=self.job.dataset.feed, partition=partition, offset=offset))
 
-    def _discard(self, partition: int) -> None:
+    def _discard(self, evidence: TopicRecreated | Replaced) -> None:
         """Forget the attempts that may hold rows of the new topic.
 
         An attempt that saw a known row of the partition that gave it away, or brought the one that was contradicted,
-        read the old topic, and so did all before it.
+        read the old topic, and so did all before it. A source that tells topics apart itself has taken back what
+        it read of the new one.
         """
-        while self.attempts and partition not in self.attempts[-1].evidence:
+        if isinstance(evidence, Replaced):
+            return
+        while self.attempts and evidence.partition not in self.attempts[-1].evidence:
             self.attempts.pop()
 
     def _attempt(self) -> str:
         """One reading: stage its new rows until the end rule holds. Leaves an Attempt behind, also after a cut."""
         job, state = self.job, self.state
-        wanted = Wanted({p: anchor.offset for p, anchor in self.sieve.anchors.items()}, job.window)
+        after = {p: anchor.offset for p, anchor in self.sieve.anchors.items()}
+        wanted = Wanted(after, job.window, state.mark.next)
         with self.source.open(wanted) as reading:
             self.sieve.start_query(proven=reading.proven, samples=reading.samples)
-            self.sieve.log_starts(reading.starts())
+            self.sieve.log_starts(reading.starts(), wanted.next)
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
             state.columns, state.schema_version = evolve(
                 job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
@@ -155,17 +160,17 @@ class StreamExport:
             attempt = Attempt(job, state, len(self.attempts), before)
             try:
                 reason = self._drain(reading, attempt)
-            except KsqlUnavailable:
-                self._keep(attempt)
+            except MAY_PASS:
+                self._keep(attempt, reading)
                 raise
             except BaseException:
                 attempt.abort()
                 raise
-            self._keep(attempt)
+            self._keep(attempt, reading)
             return reason
 
-    def _keep(self, attempt: Attempt) -> None:
-        attempt.close(self.sieve)
+    def _keep(self, attempt: Attempt, reading: Reading) -> None:
+        attempt.close(self.sieve, reading)
         self.attempts.append(attempt)
         self.given_up &= self.sieve.pending
 

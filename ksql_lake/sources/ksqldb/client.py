@@ -131,6 +131,15 @@ class Client:
             raise SourceError(f"{match} is a {listed[match]} on {self.url}, not a {kind}; change feed_type of the feed")
         return _source(self._ksql(f"DESCRIBE {quote(match)};")[0]["sourceDescription"])
 
+    def description(self, name: str) -> dict[str, Any]:
+        """`sourceDescription` of DESCRIBE name EXTENDED; `name` as the server spells it."""
+        return dict(self._ksql(f"DESCRIBE {quote(name)} EXTENDED;")[0]["sourceDescription"])
+
+    def settings(self) -> dict[str, str]:
+        """The server's own settings, as far as it shows them."""
+        [entity, *_] = self._ksql("LIST PROPERTIES;")
+        return {str(one["name"]): str(one.get("value")) for one in entity.get("properties", ())}
+
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.
 

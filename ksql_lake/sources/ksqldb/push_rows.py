@@ -12,11 +12,12 @@ from types import TracebackType
 import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column
 from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
 from ksql_lake.sources.pace import Limits, Pace
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, PassedOver, Rows, Wanted
 
 
 def push_query(source: str, wanted: Wanted) -> str:
@@ -85,6 +86,15 @@ class PushRows:
         return self._pace.waiting(now)
 
     def starts(self) -> Mapping[int, int]:
+        return {}
+
+    def positions(self) -> Mapping[int, int]:
+        return {}
+
+    def remarks(self) -> Sequence[Finding]:
+        return ()
+
+    def passed_over(self) -> Mapping[int, PassedOver]:
         return {}
 
     def __enter__(self) -> PushRows:
