@@ -37,6 +37,7 @@ from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import Finding, findings_of
 from ksql_lake.reporting import alerts
+from ksql_lake.sources.kafka.connection import connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import history
@@ -165,6 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
+    how.add_argument(
+        "--source", choices=("auto", "rest", "kafka"),
+        help="where streams are read: kafka reads their topics, rest asks ksqlDB, auto takes Kafka where it can "
+        "(default: read_from of each feed, else auto)",
+    )
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
     how.add_argument("--json", action="store_true", help="results as JSON on stdout")
     how.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
@@ -286,6 +292,7 @@ def _task(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
+        connection(config.kafka_servers, config.kafka_config_file, config.timeout), args.source,
     )
 
 
@@ -348,11 +355,21 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
         version = f" as {result.version}" if result.version else ""
         size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
         aside = f"  {result.quarantined:,} set aside" if result.quarantined else ""
-        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {result.seconds:.1f} s", flush=True)
+        took = f"{result.seconds:.1f} s{_road(result, args)}"
+        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {took}", flush=True)
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
     for line in _complaints(result):
         print(line, file=sys.stderr, flush=True)
+
+
+def _road(result: FeedResult, args: argparse.Namespace) -> str:
+    """Which road the rows took and why, where there is more than one."""
+    configured = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ.get("KAFKA_CONFIG_FILE") or args.source
+    if not result.road or not (configured or result.road == "kafka"):
+        return ""
+    passed = f", {result.passed_over:,} records passed over" if result.passed_over else ""
+    return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 
 def _complaints(result: FeedResult) -> list[str]:
@@ -369,7 +386,7 @@ def _recorded(
         "run": run, "feed": result.feed, "type": result.type, "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
         "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
         "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
-        "retries": result.retries,
+        "retries": result.retries, "road": result.road, "passed_over": result.passed_over,
         "findings": [finding.as_json() for finding in result.findings],
         "checks": [asdict(check) for check in result.checks],
         "quarantined": result.quarantined, "days": [str(day) for day in _days(args)], "tool": __version__,

@@ -136,7 +136,7 @@ class TopicReading:
         ]
         for partition, (end, following) in self._spans.cut_off.items():
             message = (
-                f"partition {partition} ends at offset {end} now, and was read up to {following} before: the same topic "
+                f"partition {partition} ends at offset {end} now and was read up to {following} before: the same topic "
                 "lost records (an unclean leader election?); nothing of it is read until it has passed that offset"
             )
             found.append(Finding("gap", message, feed=feed, partition=partition, offset=end))
