@@ -109,7 +109,7 @@ def check(
     if isinstance(plan, Refusal):
         raise NotThisRoad(f"{plan.source}: {plan.reason}")
     broker = held.enter_context(Broker(kafka))
-    shown = proof.fingerprint(plan, settings, str(client.server_info().get("version")))
+    shown = proof.fingerprint(plan, settings, client.server_info().version)
     if mark.proof == shown:
         return Checked(plan, broker, shown, 0)
     state = broker.describe(plan.topic)

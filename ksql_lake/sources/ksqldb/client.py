@@ -18,7 +18,16 @@ from ksql_lake.base import limits
 from ksql_lake.base.errors import ConfigError, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.sources.ksqldb.answer import Answer
 from ksql_lake.sources.ksqldb.body import Cut, TooLong
-from ksql_lake.sources.ksqldb.described import ServerInfo, Source, Unexpected, listed, server_info, source
+from ksql_lake.sources.ksqldb.described import (
+    ServerInfo,
+    Source,
+    Unexpected,
+    description,
+    listed,
+    server_info,
+    settings,
+    source,
+)
 from ksql_lake.sources.ksqldb.http import Connection, Malformed, NoAnswer, Response, address, basic, excerpt
 
 ACCEPT = "application/vnd.ksql.v1+json"  # `*/*`, what libraries send, gets a format without end marks
@@ -123,12 +132,11 @@ class Client:
 
     def description(self, name: str) -> dict[str, Any]:
         """`sourceDescription` of DESCRIBE name EXTENDED; `name` as the server spells it."""
-        return dict(self._ksql(f"DESCRIBE {quote(name)} EXTENDED;")[0]["sourceDescription"])
+        return self._told(description, f"DESCRIBE {quote(name)} EXTENDED;")
 
     def settings(self) -> dict[str, str]:
         """The server's own settings, as far as it shows them."""
-        [entity, *_] = self._ksql("LIST PROPERTIES;")
-        return {str(one["name"]): str(one.get("value")) for one in entity.get("properties", ())}
+        return self._told(settings, "LIST PROPERTIES;")
 
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.
