@@ -39,6 +39,7 @@ class Attempt:
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
         positions, passed, remarks: what the reading told of itself, once it is closed.
+        findings: what is to be told of it, if it counts.
     """
 
     def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
@@ -65,6 +66,7 @@ class Attempt:
         self.positions: dict[int, int] = {}
         self.passed: Mapping[int, PassedOver] = {}
         self.remarks: tuple[Finding, ...] = ()
+        self.findings: list[Finding] = []
 
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""

@@ -51,7 +51,7 @@ def spans_of(goals: Mapping[int, Bounds], bounds: Mapping[int, Bounds], wanted: 
         if proven and goal.end < following:
             cut_off[partition] = goal.end, following
             continue
-        if not proven and after is not None and goal.end <= after:
+        if not proven and after is not None and (goal.end <= after or partition in wanted.whole):
             first = low
         if low > (following if proven or after is None else after):
             starts[partition] = low
