@@ -100,7 +100,8 @@ def test_scripts_do_not_read_the_config_package_wide() -> None:
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
     users = {name for name, path in MODULES.items() if "ctypes" in imports(path)}
-    reading = {"ksql_lake.sources.ksqldb.native_rows", "ksql_lake.sources.ksqldb.body", "ksql_lake.sources.kafka.native_values"}
+    rooms = ("ksqldb.native_rows", "ksqldb.body", "kafka.native_values")
+    reading = {f"ksql_lake.sources.{name}" for name in rooms}
     assert users == {"ksql_lake.base.native"} | reading, users
     starters = {name for name, path in MODULES.items() if "subprocess" in imports(path)}
     expected = {"ksql_lake.base.native", "ksql_lake.reporting.alerts"}
