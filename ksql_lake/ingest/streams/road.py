@@ -88,7 +88,7 @@ def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, star
         return Road(rest, "rest", why, finding=finding)
     state = checked.broker.describe(checked.plan.topic)
     rows = TopicRows(
-        checked.broker, checked.plan, state, mark, job.dataset.feed, job.batch_size,
+        checked.broker, checked.plan, state, mark, rest, job.dataset.feed, job.batch_size,
         lenient=job.on_bad_value != "fail", exact=job.exact_values,
     )
     compared = f", {checked.rows} rows compared with ksqlDB's" if checked.rows else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+
+import pyarrow as pa
 
 from ksql_lake.base.errors import BrokerUnavailable
 from ksql_lake.model.findings import Finding
@@ -15,7 +17,7 @@ from ksql_lake.sources.kafka.formats import Plan
 from ksql_lake.sources.kafka.messages import MessageDecoder
 from ksql_lake.sources.kafka.records import Passed
 from ksql_lake.sources.kafka.topic import Bounds, Broker, TopicState
-from ksql_lake.sources.row_source import PassedOver, Replaced, Rows, Wanted
+from ksql_lake.sources.row_source import PassedOver, Replaced, Rows, RowSource, Wanted
 
 
 @dataclass(frozen=True)
@@ -157,16 +159,17 @@ class TopicRows:
     Args:
         state: the topic when the run begins; its ends are the goals.
         mark: how an earlier run left the topic.
+        rest: the same stream over REST, for what Kafka cannot answer.
         lenient, exact: see `RecordDecoder`.
     """
 
     def __init__(
-        self, broker: Broker, plan: Plan, state: TopicState, mark: TopicMark, feed: str, batch_size: int = 10_000,
-        *, lenient: bool = False, exact: bool = False,
+        self, broker: Broker, plan: Plan, state: TopicState, mark: TopicMark, rest: RowSource, feed: str,
+        batch_size: int = 10_000, *, lenient: bool = False, exact: bool = False,
     ) -> None:
         self.broker, self.plan, self.feed, self.batch_size = broker, plan, feed, batch_size
         self.decoder = MessageDecoder(plan, exact=exact, lenient=lenient)
-        self._state, self._mark, self._opened = state, mark, False
+        self._state, self._mark, self._rest, self._opened = state, mark, rest, False
 
     @property
     def name(self) -> str:
@@ -183,6 +186,13 @@ class TopicRows:
     @property
     def identity(self) -> str | None:
         return self._state.id
+
+    @property
+    def compacted(self) -> bool:
+        return self._rest.compacted
+
+    def at(self, rowtimes: Collection[int]) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
+        return self._rest.at(rowtimes)
 
     def is_empty(self) -> bool | None:
         if self._state.leaderless:
