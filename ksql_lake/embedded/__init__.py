@@ -17,9 +17,9 @@ and never compacted. No heartbeat lines, no rate limits of its own (queue a Faul
 
 from __future__ import annotations
 
-from .demo import fill_demo
+from .demo import fill_demo, live_demo
 from .engine import Engine, Record, Source
 from .faults import Fault, Faults
 from .server import EmbeddedKsqlDB
 
-__all__ = ["EmbeddedKsqlDB", "Engine", "Fault", "Faults", "Record", "Source", "fill_demo"]
+__all__ = ["EmbeddedKsqlDB", "Engine", "Fault", "Faults", "Record", "Source", "fill_demo", "live_demo"]

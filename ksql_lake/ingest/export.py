@@ -32,6 +32,7 @@ from ksql_lake.model.findings import Finding, findings_of
 from ksql_lake.model.state import FeedState, new_stream, new_table
 from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.ksqldb.client import Client, Server
+from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset
@@ -44,7 +45,8 @@ log = logging.getLogger("export_to_data_lake")
 class FeedTask:
     """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs.
 
-    `kafka` is how to reach Kafka, and `read_from` (auto, rest or kafka) goes before what the feed says.
+    `kafka` is how to reach Kafka, and `read_from` (auto, rest or kafka) goes before what the feed says. `push` is the
+    query that goes on between the commits of a follower.
     """
 
     feed: Feed
@@ -64,6 +66,7 @@ class FeedTask:
     usual_rows: tuple[int, ...] = ()
     kafka: Connection | None = None
     read_from: str | None = None
+    push: LongPush | None = None
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,7 @@ def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = la
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
             on_bad_value=feed.on_bad_value, kafka=task.kafka, read_from=task.read_from or feed.read_from,
-            exact_values=feed.exact_values,
+            exact_values=feed.exact_values, push=task.push,
         )
         return stage_stream(client, stream, state, now)
 

@@ -71,7 +71,8 @@ def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, star
     Raises:
         LakeError: the feed asks for Kafka, which cannot be had.
     """
-    rest = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
+    query = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
+    rest: RowSource = job.push.over(query) if job.push else query
     must = job.read_from == "kafka" or job.exact_values
     if job.read_from == "rest" and not job.exact_values:
         return Road(rest, "rest", "read_from is rest")
