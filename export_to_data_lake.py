@@ -43,7 +43,7 @@ from ksql_lake.reporting import alerts
 from ksql_lake.sources.kafka.connection import connection, library
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import history
+from ksql_lake.store import cluster, history
 from ksql_lake.store.writer import WriterOptions
 
 if TYPE_CHECKING:
@@ -171,6 +171,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
+        "--accept-cluster", action="store_true",
+        help="fill the lake from another Kafka cluster than so far; its streams count as recreated",
+    )
+    how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
     how.add_argument(
@@ -245,7 +249,13 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
         return _follow(args, config, tasks)
     if tasks:
         with Client(tasks[0].server) as client:
-            until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
+            info = until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
+        moved = cluster.admit(
+            config.lake_dir, info.kafka_cluster_id, config.url, now(), accept=args.accept_cluster
+        )
+        if moved:
+            log.warning("%s", moved)
+            _tell(moved)
     for result in _results(args, tasks):
         results.append(_recorded(config, args, run, result))
         _say(results[-1], args)
