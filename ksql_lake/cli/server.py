@@ -68,7 +68,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
                 fits(feed.name, feed.checks, columns, feed.type)
                 road = _road(config, client, source, feed, kafka)
             except LakeError as error:
-                print(f"error: {feed.path}: {error}", file=sys.stderr)
+                print(f"error: {feed.path.stem}: {error}", file=sys.stderr)
                 wrong += 1
                 continue
             names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
