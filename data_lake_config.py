@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ksql_lake.base.errors import ConfigError
+from ksql_lake.base.text import guards_output
 
 KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
@@ -256,6 +257,7 @@ def create(config: Config) -> list[Path]:
     return made
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
