@@ -131,4 +131,4 @@ def test_many_partitions_are_added_a_hundred_at_a_time() -> None:
         "partitions": [{"path": path} for path in paths],
     }
     text = script("athena", {"s": state}, Path("/lake"), "s3://b/l")
-    assert text.count("ALTER TABLE `s` ADD IF NOT EXISTS\n") == 3 and text.count("  PARTITION (year = 2024") == 240
+    assert text.count("ALTER TABLE `s` ADD IF NOT EXISTS\n") == 3 and text.count("  PARTITION (year = '2024'") == 240

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ConfigError, SchemaError
-from ksql_lake.model.partitions import disk_names, parse_day, parse_version
+from ksql_lake.model.partitions import disk_names
 from ksql_lake.model.types import SqlType, parse_type
 
 State = Mapping[str, Any]
@@ -79,13 +79,19 @@ def _name(name: str) -> str:
 
 DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
 PSEUDO = {"ROWTIME": "TIMESTAMP", "ROWPARTITION": "INTEGER", "ROWOFFSET": "BIGINT"}
-KEYS = {"stream": ("year", "month", "day"), "table": ("version",)}
+# A version is text (`v3`), as its directory says: a repair of a table whose key is a number would break it.
+KEYS = {"stream": (("year", "int"), ("month", "int"), ("day", "int")), "table": (("version", "string"),)}
 AT_ONCE = 100  # partitions in one statement: Athena takes 262,144 characters
 _CLOUDS = {"athena": "s3://", "bigquery": "gs://"}
-_NEWER = "A column that came since: drop the table (an external table's files stay) and run this again."
+_NEWER = (
+    "A column that came since: drop the table (an external table's files stay) and run this again.\n"
+    "-- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS\n"
+    "-- says month=1 instead of month=01, and it takes no new versions where version is an int."
+)
+_KEEP_ZEROS = "SET spark.sql.legacy.skipTypeValidationOnAlterPartition = true"
 _HEAD = {
     "duckdb": "Views follow the lake (new files, a table's current version); run again for columns that came since.",
-    "hive": f"Hive 4 or later (timestamps of Parquet). Run again after each export for new partitions. {_NEWER}",
+    "hive": f"Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. {_NEWER}",
     "athena": f"One statement at a time. Run again after each export for new partitions. {_NEWER}",
     "spark": f"Run again after each export for new partitions. {_NEWER}",
     "bigquery": "Give a dataset: bq query --dataset_id=... Run again after each export of a table.",
@@ -111,6 +117,8 @@ def script(dialect: str, states: Mapping[str, State], lake: Path, location: str 
     root = (location or (str(lake) if dialect == "duckdb" else f"file://{lake}")).rstrip("/")
     names = _names(dialect, states)
     parts = [f"-- {_HEAD[dialect]}"]
+    if dialect == "spark":  # else it writes 01 as 1, and a repair of the table finds every partition a second time
+        parts.append(f"{_KEEP_ZEROS};")
     for feed, state in sorted(states.items()):
         if not _readable(state):
             parts.append(f"-- {feed}: no file yet")
@@ -123,12 +131,17 @@ def _readable(state: State) -> bool:
     return bool(state["files"]) and (state["type"] == "stream" or bool(state["current"]))
 
 
+def table_name(feed: str) -> str:
+    """The name of a feed's table in SQL and in catalogs, which take letters, digits and underscores."""
+    return re.sub(r"\W", "_", feed, flags=re.ASCII)
+
+
 def _names(dialect: str, states: Mapping[str, State]) -> dict[str, str]:
-    """Feeds by the name of their table; other systems than DuckDB take letters, digits and underscores."""
+    """Feeds by the name of their table; DuckDB takes any name."""
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for feed, state in states.items():
-        names[feed] = feed if dialect == "duckdb" else re.sub(r"\W", "_", feed, flags=re.ASCII)
+        names[feed] = feed if dialect == "duckdb" else table_name(feed)
         makes = [names[feed]]
         if state["type"] == "table" and dialect in ("hive", "athena", "spark"):
             makes.append(_versions(names[feed]))
@@ -161,7 +174,7 @@ def _duckdb(name: str, state: State, directory: str) -> str:
         metadata = f"read_text({_duck_text(glob + '/_metadata.json')})"
         where = f"\nWHERE version = (SELECT json_extract_string(content, '$.current.version') FROM {metadata})"
     else:
-        columns += KEYS["stream"]
+        columns += [key for key, _ in KEYS["stream"]]
         types, pattern = "year: INTEGER, month: INTEGER, day: INTEGER", f"{glob}/year=*/month=*/day=*/*.parquet"
         where = ""
     return (
@@ -183,13 +196,25 @@ def _duck_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def holds_time(kind: SqlType) -> bool:
+    """Whether there is a TIME in the type, at any depth: Trino and Athena cannot read such a column."""
+    inner = [kind for kind in (kind.key, kind.element, *(field for _, field in kind.fields)) if kind]
+    return kind.base == "TIME" or any(map(holds_time, inner))
+
+
 def _hive(name: str, state: State, directory: str) -> str:
     return _external(name, state, directory, _stored_as_parquet, _tick)
 
 
 def _athena(name: str, state: State, directory: str) -> str:
-    """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does."""
-    return _external(name, state, directory, _stored_as_parquet, _duck_name)
+    """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does. Without columns of type TIME."""
+    left_out = [column for column, kind in _columns(state).items() if holds_time(kind)]
+    said = f"-- left out, since Athena cannot read a TIME: {', '.join(map(_one_line, left_out))}\n" if left_out else ""
+    return said + _external(name, state, directory, _stored_as_parquet, _duck_name, left_out)
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _spark(name: str, state: State, directory: str) -> str:
@@ -198,35 +223,38 @@ def _spark(name: str, state: State, directory: str) -> str:
 
 def _external(
     name: str, state: State, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
-    quote: Callable[[str], str],
+    quote: Callable[[str], str], left_out: Sequence[str] = (),
 ) -> str:
     """The table with its partitions; of a table of ksqlDB all versions, and a view of the current one."""
     table = name if state["type"] == "stream" else _versions(name)
-    columns = [f"{_tick(column)} {hive_type(kind)}" for column, kind in _columns(state).items()]
-    made = [f"{create(table, columns, KEYS[state['type']])}\nLOCATION {_text(directory + '/')};"]
+    columns = [
+        f"{_tick(column)} {hive_type(kind)}" for column, kind in _columns(state).items() if column not in left_out
+    ]
+    keys = [f"{_tick(key)} {type_}" for key, type_ in KEYS[state["type"]]]
+    made = [f"{create(table, columns, keys)}\nLOCATION {_text(directory + '/')};"]
     made += _partitions(table, state, directory)
     if state["type"] == "table":
-        number = parse_version(state["current"]["path"])
+        _, current = partition_values(state["current"]["path"])[0]
         made.append(
-            f"CREATE OR REPLACE VIEW {quote(name)} AS\nSELECT * FROM {quote(table)} WHERE version = {number};"
+            f"CREATE OR REPLACE VIEW {quote(name)} AS\nSELECT * FROM {quote(table)} WHERE version = {_text(current)};"
         )
     return "\n".join(made)
 
 
 def _stored_as_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> str:
-    inside, typed = ",\n  ".join(columns), ", ".join(f"{_tick(key)} int" for key in keys)
+    inside = ",\n  ".join(columns)
     return (
-        f"CREATE EXTERNAL TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nPARTITIONED BY ({typed})\n"
+        f"CREATE EXTERNAL TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nPARTITIONED BY ({', '.join(keys)})\n"
         "STORED AS PARQUET"
     )
 
 
 def _using_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> str:
     """Spark's own table, which needs no Hive; with a location it is external."""
-    inside = ",\n  ".join([*columns, *(f"{_tick(key)} int" for key in keys)])
+    inside, named = ",\n  ".join([*columns, *keys]), ", ".join(key.partition(" ")[0] for key in keys)
     return (
         f"CREATE TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nUSING PARQUET\n"
-        f"PARTITIONED BY ({', '.join(map(_tick, keys))})"
+        f"PARTITIONED BY ({named})"
     )
 
 
@@ -241,11 +269,16 @@ def _partitions(table: str, state: State, directory: str) -> list[str]:
 
 
 def _values(path: str) -> str:
-    """`year=2025/month=01/day=15` as the partition of a statement."""
-    day = parse_day(path)
-    if day is None:
-        return f"version = {parse_version(path)}"
-    return f"year = {day.year}, month = {day.month}, day = {day.day}"
+    return ", ".join(f"{key} = {_text(value)}" for key, value in partition_values(path))
+
+
+def partition_values(path: str) -> tuple[tuple[str, str], ...]:
+    """Keys and values as they stand in the path: `year=2025/month=01` -> (("year", "2025"), ("month", "01")).
+
+    Catalogs get them so, with their zeros: a repair, which reads paths, then finds each partition where it is.
+    """
+    parts = (part.partition("=") for part in path.split("/"))
+    return tuple((key, value) for key, _, value in parts)
 
 
 def _bigquery(name: str, state: State, directory: str) -> str:

@@ -18,13 +18,12 @@ from typing import Any
 
 from ksql_lake.base.errors import CatalogError, LakeError, SchemaError
 from ksql_lake.base.files import atomic_write, make_dirs
-from ksql_lake.catalogs.ddl import PSEUDO, hive_type
+from ksql_lake.catalogs.ddl import KEYS, PSEUDO, hive_type, holds_time, partition_values, table_name
 from ksql_lake.model.types import SqlType, parse_type
 
 RECORD = ".state/glue.json"
 LOCK = ".state/.glue.lock"
 CREATE, DELETE = 100, 25  # partitions that one request of Glue takes
-KEYS = {"stream": (("year", "int"), ("month", "int"), ("day", "int")), "table": (("version", "string"),)}
 FORMAT = {
     "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
     "OutputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
@@ -33,8 +32,8 @@ FORMAT = {
         "Parameters": {"serialization.format": "1"},
     },
 }
-DIGITS = {"year": 4, "month": 2, "day": 2}  # in the paths; a catalog holds the numbers, as engines write them
 OURS = "ksql_lake.feed"  # the parameter that marks a table as made by this tool
+LEFT_OUT = "ksql_lake.left_out"  # the parameter that names the columns of type TIME, which Athena and Trino cannot read
 _UNSPEAKABLE = re.compile(r"[,:;<>`\s]")  # a type's text has no way to quote these in a name
 Columns = tuple[tuple[str, str], ...]
 Values = tuple[str, ...]
@@ -42,7 +41,7 @@ Values = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is to be: names in lower case, Hive types, partition values as `--sql` writes them (1, not 01)."""
+    """A table as it is to be: names in lower case, Hive types, partition values as they stand in the path (01)."""
 
     name: str
     keys: Columns
@@ -54,8 +53,7 @@ class Table:
 
     def where(self, values: Values) -> str:
         """The directory of a partition."""
-        pairs = ((key, value.zfill(DIGITS.get(key, 0))) for (key, _), value in zip(self.keys, values, strict=True))
-        path = "/".join(f"{key}={value}" for key, value in pairs)
+        path = "/".join(f"{key}={value}" for (key, _), value in zip(self.keys, values, strict=True))
         return f"{self.location}{path}/"
 
     def descriptor(self, location: str) -> dict[str, Any]:
@@ -110,28 +108,38 @@ def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
         SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
     """
     kind = state["type"]
-    pseudo = [(name, hive_type(SqlType(base))) for name, base in PSEUDO.items()] if kind == "stream" else []
-    columns = tuple((name.lower(), type_) for name, type_ in (*pseudo, *map(_column, state["columns"])))
-    location = f"{root.rstrip('/')}/{kind}s/{feed}/"
+    pseudo = {name: SqlType(base) for name, base in PSEUDO.items()} if kind == "stream" else {}
+    typed = pseudo | {column["disk_name"]: parse_type(column["ksql_type"]) for column in state["columns"]}
+    left_out = [name for name, type_ in typed.items() if holds_time(type_)]
+    columns = tuple(_column(name, type_) for name, type_ in typed.items() if name not in left_out)
     parameters = {"EXTERNAL": "TRUE", "classification": "parquet", OURS: feed}
     if current := state.get("current"):
         parameters["current_version"] = current["version"]
-    plain = Table(feed.lower(), KEYS[kind], columns, location, parameters, state["sequence"], {})
+    if left_out:
+        parameters[LEFT_OUT] = ", ".join(left_out)
+    location = place(f"{root.rstrip('/')}/{kind}s/{feed}")
+    plain = Table(table_name(feed).lower(), KEYS[kind], columns, location, parameters, state["sequence"], {})
     partitions = {}
     for path in (entry["path"] for entry in state["partitions"]):
-        values = tuple(part.partition("=")[2] for part in path.split("/"))
-        values = tuple(str(int(value)) if value.isdigit() else value for value in values)
+        values = tuple(value for _, value in partition_values(path))
         partitions[values] = fingerprint(columns, plain.where(values))
     return Table(plain.name, plain.keys, columns, location, parameters, plain.sequence, partitions)
 
 
-def _column(column: Mapping[str, Any]) -> tuple[str, str]:
-    name, kind = column["disk_name"], parse_type(column["ksql_type"])
+def place(location: str) -> str:
+    """A location as it is compared: one slash at the end, and `file:///` however many slashes were written."""
+    scheme, colon, path = location.rstrip("/").partition(":")
+    if scheme == "file" and colon:
+        return f"file:///{path.lstrip('/')}/"
+    return location.rstrip("/") + "/"
+
+
+def _column(name: str, kind: SqlType) -> tuple[str, str]:
     for inner in ([name] if "," in name else []) + [inner for inner in _fields(kind) if _UNSPEAKABLE.search(inner)]:
         raise SchemaError(
             f"column {name}: a Hive catalog cannot hold the name {inner!r}; rename it in a stream of your own"
         )
-    return name, hive_type(kind, quoted=False).lower()
+    return name.lower(), hive_type(kind, quoted=False).lower()
 
 
 def _fields(kind: SqlType) -> Iterator[str]:
@@ -145,7 +153,7 @@ def _fields(kind: SqlType) -> Iterator[str]:
 
 def fingerprint(columns: Columns, location: str) -> str:
     """What a partition says, as a short text to compare."""
-    return hashlib.sha256(json.dumps([columns, location]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([columns, place(location) if location else ""]).encode()).hexdigest()[:16]
 
 
 def plan(table: Table, found: Found | None) -> Plan:
@@ -183,7 +191,7 @@ def _reasons(table: Table, found: Found) -> Iterator[str]:
             yield f"column {name} {type_} is new"
     for name in before:
         yield f"column {name} is none of the feed's"
-    if table.location != found.location:
+    if table.location != place(found.location):
         yield f"location is {table.location}"
     for name, value in table.parameters.items():
         if found.parameters.get(name) != value:
@@ -256,18 +264,28 @@ class Registry:
         table = todo.table
         if todo.reasons:
             self._put(table, todo.found)
-        self._add(table, todo.new)
-        self._update(table, todo.changed)
-        for some in _chunks(todo.gone, DELETE):
+        for some in _chunks(todo.gone, DELETE):  # first: the same files may come again under other values
             answer = self.client.batch_delete_partition(
                 DatabaseName=self.database, TableName=table.name, PartitionsToDelete=[{"Values": [*v]} for v in some]
             )
             _refused(table, answer, "PartitionValues", "EntityNotFoundException")
+        self._add(table, todo.new)
+        self._update(table, todo.changed)
         self._remember(todo)
+
+    def drop(self, name: str) -> None:
+        """Drop a table; an external one's files stay."""
+        try:
+            self.client.delete_table(DatabaseName=self.database, Name=name)
+        except self.client.exceptions.EntityNotFoundException:
+            pass
+        if self.record.pop(self._key(name), None):
+            self._write_record()
 
     def _put(self, table: Table, found: Found | None) -> None:
         kept = {**found.parameters} if found else {}  # somebody else's parameters stay
-        kept.pop("current_version", None)
+        for own in ("current_version", LEFT_OUT):
+            kept.pop(own, None)
         content = {
             "Name": table.name,
             "Description": f"ksqlDB {'stream' if len(table.keys) > 1 else 'table'}, kept by the data lake exporter",
@@ -318,6 +336,9 @@ class Registry:
         created = todo.found.created if todo.found else self._created(todo.table.name)
         partitions = {"/".join(values): mark for values, mark in todo.table.partitions.items()}
         self.record[self._key(todo.table.name)] = {"created": created, "partitions": partitions}
+        self._write_record()
+
+    def _write_record(self) -> None:
         make_dirs((self.lake / RECORD).parent)
         atomic_write(self.lake / RECORD, json.dumps(self.record, indent=1).encode())
 
@@ -354,15 +375,29 @@ def register(registry: Registry, tables: Sequence[Table], say: Callable[[str], N
         name = f"{registry.database}.{table.name}"
         try:
             todo = plan(table, registry.found((described or {}).get(table.name)))
-            if todo and not dry_run:
-                registry.send(todo)
+            former = _former(table, described or {})
+            if not dry_run:
+                if todo:
+                    registry.send(todo)
+                if former:
+                    registry.drop(former)
         except (LakeError, registry.client.exceptions.ClientError) as error:
             failures.append(f"{name}: {error}")
             continue
-        changed += bool(todo)
+        changed += bool(todo or former)
         for line in todo.lines():
             say(f"{name}: {line}")
+        if former:
+            say(f"{registry.database}.{former}: drop table: its name is {table.name} now, the files stay")
     return Outcome(changed, tuple(failures))
+
+
+def _former(table: Table, described: Mapping[str, Any]) -> str | None:
+    """The feed's table under the name that earlier versions gave it (`t.totals`, now `t_totals`)."""
+    feed = table.parameters[OURS]
+    former = feed.lower()
+    ours = described.get(former, {}).get("Parameters", {}).get(OURS) == feed
+    return former if ours and former != table.name else None
 
 
 def _refused(table: Table, answer: Mapping[str, Any], key: str, passing: str) -> list[Values]:
