@@ -15,7 +15,8 @@ import manage_feeds
 import metadata_utils
 from ksql_lake import read
 from ksql_lake.base.errors import SchemaError
-from ksql_lake.catalogs.ddl import hive_type, script
+from ksql_lake.catalogs.ddl import script
+from ksql_lake.catalogs.hive import hive_type
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.model.types import parse_type
 from tests.conftest import ROOT

@@ -5,82 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ksql_lake.base.errors import ConfigError, SchemaError
-from ksql_lake.model.partitions import disk_names
-from ksql_lake.model.types import SqlType, parse_type
-
-State = Mapping[str, Any]
-
-_HIVE = {
-    "BOOLEAN": "boolean",
-    "INTEGER": "int",
-    "BIGINT": "bigint",
-    "DOUBLE": "double",
-    "STRING": "string",
-    "BYTES": "binary",
-    "DATE": "date",
-    "TIME": "int",
-    "TIMESTAMP": "timestamp",
-}
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-# Words that Hive, Athena or Spark take as a name only between backticks.
-_RESERVED = frozenset(
-    """all alter and anti array as authorization between bigint binary boolean both by cache case cast char column
-    commit conf constraint create cross cube current current_date current_timestamp cursor database date dayofweek
-    decimal delete describe distinct double drop else end escape except exchange exists extended external extract
-    false fetch first float floor following for foreign from full function global grant group grouping having if
-    import in inner insert int integer intersect interval into is join last lateral left less like local macro map
-    minus more natural next none not null nulls numeric of offset on only or order out outer over partialscan
-    partition percent preceding precision preserve primary procedure range reads real reduce references regexp
-    revoke right rlike rollback rollup row rows select semi session session_user set smallint some start struct sync
-    table tablesample then time timestamp to trailing transform trigger true truncate unbounded union unique
-    uniquejoin unknown update user using utc_timestamp values varchar views when where window with""".split()
+from ksql_lake.base.errors import ConfigError
+from ksql_lake.catalogs.hive import (
+    KEYS,
+    columns_of,
+    hive_type,
+    holds_time,
+    partition_values,
+    table_name,
+    tick,
+    versions_name,
 )
-
-
-def hive_type(kind: SqlType, *, quoted: bool = True) -> str:
-    """The Hive type that reads what the exporter writes for a ksqlDB type, nested to any depth.
-
-    A TIME is `int`, milliseconds since midnight: Hive has no time of day, and that is what the Parquet file
-    holds. A TIMESTAMP is `timestamp`, which Hive and Athena show in UTC and Spark in the session's time zone.
-
-    Args:
-        quoted: put backticks around field names of a STRUCT that DDL would not take without. A catalog's
-            API (Glue, the Hive metastore) wants them bare.
-
-    Raises:
-        SchemaError: no Parquet file can hold the type (an empty STRUCT).
-    """
-    if kind.base in _HIVE:
-        return _HIVE[kind.base]
-    if kind.base == "DECIMAL":
-        return f"decimal({kind.precision},{kind.scale})"
-    if kind.base == "ARRAY" and kind.element:
-        return f"array<{hive_type(kind.element, quoted=quoted)}>"
-    if kind.base == "MAP" and kind.key and kind.element:
-        return f"map<{hive_type(kind.key, quoted=quoted)},{hive_type(kind.element, quoted=quoted)}>"
-    if kind.base == "STRUCT" and kind.fields:
-        names = disk_names([name for name, _ in kind.fields], (), {})  # as in the files
-        fields = [
-            f"{_name(names[name]) if quoted else names[name]}:{hive_type(inner, quoted=quoted)}"
-            for name, inner in kind.fields
-        ]
-        return f"struct<{','.join(fields)}>"
-    raise SchemaError(f"type {kind} cannot be stored in Parquet")
-
-
-def _name(name: str) -> str:
-    """A name as DDL takes it: bare where that is safe."""
-    bare = _PLAIN.fullmatch(name) and name.casefold() not in _RESERVED
-    return name if bare else "`" + name.replace("`", "``") + "`"
-
+from ksql_lake.model.state import FeedState
 
 DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
-PSEUDO = {"ROWTIME": "TIMESTAMP", "ROWPARTITION": "INTEGER", "ROWOFFSET": "BIGINT"}
-# A version is text (`v3`), as its directory says: a repair of a table whose key is a number would break it.
-KEYS = {"stream": (("year", "int"), ("month", "int"), ("day", "int")), "table": (("version", "string"),)}
 AT_ONCE = 100  # partitions in one statement: Athena takes 262,144 characters
 _CLOUDS = {"athena": "s3://", "bigquery": "gs://"}
 _NEWER = (
@@ -98,7 +37,7 @@ _HEAD = {
 }
 
 
-def script(dialect: str, states: Mapping[str, State], lake: Path, location: str | None = None) -> str:
+def script(dialect: str, states: Mapping[str, FeedState], lake: Path, location: str | None = None) -> str:
     """The SQL that makes every feed readable by its name; a statement ends with a semicolon at the end of a line.
 
     Args:
@@ -123,28 +62,23 @@ def script(dialect: str, states: Mapping[str, State], lake: Path, location: str 
         if not _readable(state):
             parts.append(f"-- {feed}: no file yet")
             continue
-        parts.append(_WRITERS[dialect](names[feed], state, f"{root}/{state['type']}s/{feed}"))
+        parts.append(_WRITERS[dialect](names[feed], state, f"{root}/{state.type}s/{feed}"))
     return "\n\n".join(parts) + "\n"
 
 
-def _readable(state: State) -> bool:
-    return bool(state["files"]) and (state["type"] == "stream" or bool(state["current"]))
+def _readable(state: FeedState) -> bool:
+    return len(state.files) > 0 and (not state.is_table or state.current is not None)
 
 
-def table_name(feed: str) -> str:
-    """The name of a feed's table in SQL and in catalogs, which take letters, digits and underscores."""
-    return re.sub(r"\W", "_", feed, flags=re.ASCII)
-
-
-def _names(dialect: str, states: Mapping[str, State]) -> dict[str, str]:
+def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
     """Feeds by the name of their table; DuckDB takes any name."""
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for feed, state in states.items():
         names[feed] = feed if dialect == "duckdb" else table_name(feed)
         makes = [names[feed]]
-        if state["type"] == "table" and dialect in ("hive", "athena", "spark"):
-            makes.append(_versions(names[feed]))
+        if state.is_table and dialect in ("hive", "athena", "spark"):
+            makes.append(versions_name(names[feed]))
         for name in makes:
             other = taken.setdefault(name.casefold(), feed)
             if other != feed:
@@ -152,23 +86,13 @@ def _names(dialect: str, states: Mapping[str, State]) -> dict[str, str]:
     return names
 
 
-def _versions(name: str) -> str:
-    return f"{name}_versions"
-
-
-def _columns(state: State) -> dict[str, SqlType]:
-    """Columns by name on disk, without partition keys."""
-    pseudo = {name: parse_type(text) for name, text in PSEUDO.items()} if state["type"] == "stream" else {}
-    return pseudo | {c["disk_name"]: parse_type(c["ksql_type"]) for c in state["columns"]}
-
-
-def _duckdb(name: str, state: State, directory: str) -> str:
+def _duckdb(name: str, state: FeedState, directory: str) -> str:
     """A view of the columns that some file has: one that no file has yet would not bind."""
-    newest = max(_version_order(file["schema_version"]) for file in state["files"])
-    late = {c["disk_name"] for c in state["columns"] if _version_order(c["since"]) > newest}
-    columns = [_duck_name(column) for column in _columns(state) if column not in late]
+    newest = max(_version_order(file.schema_version) for file in state.files)
+    late = {c.disk_name for c in state.columns if _version_order(c.since) > newest}
+    columns = [_duck_name(column) for column in columns_of(state) if column not in late]
     glob = re.sub(r"([*?[])", r"[\1]", directory)
-    if state["type"] == "table":
+    if state.is_table:
         columns.append("CAST(substr(version, 2) AS INTEGER) AS version")
         types, pattern = "version: VARCHAR", f"{glob}/version=*/*.parquet"
         metadata = f"read_text({_duck_text(glob + '/_metadata.json')})"
@@ -196,19 +120,13 @@ def _duck_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def holds_time(kind: SqlType) -> bool:
-    """Whether there is a TIME in the type, at any depth: Trino and Athena cannot read such a column."""
-    inner = [kind for kind in (kind.key, kind.element, *(field for _, field in kind.fields)) if kind]
-    return kind.base == "TIME" or any(map(holds_time, inner))
+def _hive(name: str, state: FeedState, directory: str) -> str:
+    return _external(name, state, directory, _stored_as_parquet, tick)
 
 
-def _hive(name: str, state: State, directory: str) -> str:
-    return _external(name, state, directory, _stored_as_parquet, _tick)
-
-
-def _athena(name: str, state: State, directory: str) -> str:
+def _athena(name: str, state: FeedState, directory: str) -> str:
     """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does. Without columns of type TIME."""
-    left_out = [column for column, kind in _columns(state).items() if holds_time(kind)]
+    left_out = [column for column, kind in columns_of(state).items() if holds_time(kind)]
     said = f"-- left out, since Athena cannot read a TIME: {', '.join(map(_one_line, left_out))}\n" if left_out else ""
     return said + _external(name, state, directory, _stored_as_parquet, _duck_name, left_out)
 
@@ -217,24 +135,24 @@ def _one_line(name: str) -> str:
     return " ".join(name.split())
 
 
-def _spark(name: str, state: State, directory: str) -> str:
-    return _external(name, state, directory, _using_parquet, _tick)
+def _spark(name: str, state: FeedState, directory: str) -> str:
+    return _external(name, state, directory, _using_parquet, tick)
 
 
 def _external(
-    name: str, state: State, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
+    name: str, state: FeedState, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
     quote: Callable[[str], str], left_out: Sequence[str] = (),
 ) -> str:
     """The table with its partitions; of a table of ksqlDB all versions, and a view of the current one."""
-    table = name if state["type"] == "stream" else _versions(name)
+    table = name if not state.is_table else versions_name(name)
     columns = [
-        f"{_tick(column)} {hive_type(kind)}" for column, kind in _columns(state).items() if column not in left_out
+        f"{tick(column)} {hive_type(kind)}" for column, kind in columns_of(state).items() if column not in left_out
     ]
-    keys = [f"{_tick(key)} {type_}" for key, type_ in KEYS[state["type"]]]
+    keys = [f"{tick(key)} {type_}" for key, type_ in KEYS[state.type]]
     made = [f"{create(table, columns, keys)}\nLOCATION {_text(directory + '/')};"]
     made += _partitions(table, state, directory)
-    if state["type"] == "table":
-        _, current = partition_values(state["current"]["path"])[0]
+    if state.current:
+        _, current = partition_values(state.current.path)[0]
         made.append(
             f"CREATE OR REPLACE VIEW {quote(name)} AS\nSELECT * FROM {quote(table)} WHERE version = {_text(current)};"
         )
@@ -244,7 +162,7 @@ def _external(
 def _stored_as_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> str:
     inside = ",\n  ".join(columns)
     return (
-        f"CREATE EXTERNAL TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nPARTITIONED BY ({', '.join(keys)})\n"
+        f"CREATE EXTERNAL TABLE IF NOT EXISTS {tick(table)} (\n  {inside}\n)\nPARTITIONED BY ({', '.join(keys)})\n"
         "STORED AS PARQUET"
     )
 
@@ -253,18 +171,18 @@ def _using_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> s
     """Spark's own table, which needs no Hive; with a location it is external."""
     inside, named = ",\n  ".join([*columns, *keys]), ", ".join(key.partition(" ")[0] for key in keys)
     return (
-        f"CREATE TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nUSING PARQUET\n"
+        f"CREATE TABLE IF NOT EXISTS {tick(table)} (\n  {inside}\n)\nUSING PARQUET\n"
         f"PARTITIONED BY ({named})"
     )
 
 
-def _partitions(table: str, state: State, directory: str) -> list[str]:
-    paths = [partition["path"] for partition in state["partitions"]]
+def _partitions(table: str, state: FeedState, directory: str) -> list[str]:
+    paths = [partition.path for partition in state.partitions]
     made = []
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
         lines = [f"  PARTITION ({_values(path)}) LOCATION {_text(f'{directory}/{path}/')}" for path in some]
-        made.append("\n".join([f"ALTER TABLE {_tick(table)} ADD IF NOT EXISTS", *lines]) + ";")
+        made.append("\n".join([f"ALTER TABLE {tick(table)} ADD IF NOT EXISTS", *lines]) + ";")
     return made
 
 
@@ -272,19 +190,10 @@ def _values(path: str) -> str:
     return ", ".join(f"{key} = {_text(value)}" for key, value in partition_values(path))
 
 
-def partition_values(path: str) -> tuple[tuple[str, str], ...]:
-    """Keys and values as they stand in the path: `year=2025/month=01` -> (("year", "2025"), ("month", "01")).
-
-    Catalogs get them so, with their zeros: a repair, which reads paths, then finds each partition where it is.
-    """
-    parts = (part.partition("=") for part in path.split("/"))
-    return tuple((key, value) for key, _, value in parts)
-
-
-def _bigquery(name: str, state: State, directory: str) -> str:
+def _bigquery(name: str, state: FeedState, directory: str) -> str:
     """Columns are what BigQuery finds in the last file by name, of a stream the newest day's."""
-    table, options = state["type"] == "table", ["format = 'PARQUET'"]
-    path = f"{directory}/{state['current']['path']}" if table else directory
+    table, options = state.is_table, ["format = 'PARQUET'"]
+    path = f"{directory}/{state.current.path}" if state.current else directory
     options.append(f"uris = [{_text(path + '/*.parquet')}]")
     if not table:
         options.append(f"hive_partition_uri_prefix = {_text(directory)}")
@@ -292,17 +201,13 @@ def _bigquery(name: str, state: State, directory: str) -> str:
     options.append("enable_list_inference = true")
     keys = "" if table else "\nWITH PARTITION COLUMNS (year INT64, month INT64, day INT64)"
     inside = ",\n  ".join(options)
-    return f"CREATE OR REPLACE EXTERNAL TABLE {_tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
-
-
-def _tick(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
+    return f"CREATE OR REPLACE EXTERNAL TABLE {tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
 
 
 def _text(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_WRITERS: dict[str, Callable[[str, State, str], str]] = {
+_WRITERS: dict[str, Callable[[str, FeedState, str], str]] = {
     "duckdb": _duckdb, "hive": _hive, "athena": _athena, "spark": _spark, "bigquery": _bigquery,
 }

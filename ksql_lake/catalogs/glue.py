@@ -18,8 +18,9 @@ from typing import Any
 
 from ksql_lake.base.errors import CatalogError, LakeError, SchemaError
 from ksql_lake.base.files import atomic_write, make_dirs
-from ksql_lake.catalogs.ddl import KEYS, PSEUDO, hive_type, holds_time, partition_values, table_name
-from ksql_lake.model.types import SqlType, parse_type
+from ksql_lake.catalogs.hive import KEYS, columns_of, hive_type, holds_time, partition_values, table_name
+from ksql_lake.model.state import FeedState
+from ksql_lake.model.types import SqlType
 
 RECORD = ".state/glue.json"
 LOCK = ".state/.glue.lock"
@@ -97,7 +98,7 @@ class Plan:
         return said
 
 
-def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
+def wanted(feed: str, state: FeedState, root: str) -> Table:
     """The table of one feed.
 
     Args:
@@ -107,21 +108,19 @@ def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
     Raises:
         SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
     """
-    kind = state["type"]
-    pseudo = {name: SqlType(base) for name, base in PSEUDO.items()} if kind == "stream" else {}
-    typed = pseudo | {column["disk_name"]: parse_type(column["ksql_type"]) for column in state["columns"]}
+    typed = columns_of(state)
     left_out = [name for name, type_ in typed.items() if holds_time(type_)]
     columns = tuple(_column(name, type_) for name, type_ in typed.items() if name not in left_out)
     parameters = {"EXTERNAL": "TRUE", "classification": "parquet", OURS: feed}
-    if current := state.get("current"):
-        parameters["current_version"] = current["version"]
+    if state.current:
+        parameters["current_version"] = state.current.version
     if left_out:
         parameters[LEFT_OUT] = ", ".join(left_out)
-    location = place(f"{root.rstrip('/')}/{kind}s/{feed}")
-    plain = Table(table_name(feed).lower(), KEYS[kind], columns, location, parameters, state["sequence"], {})
+    location = place(f"{root.rstrip('/')}/{state.type}s/{feed}")
+    plain = Table(table_name(feed).lower(), KEYS[state.type], columns, location, parameters, state.sequence, {})
     partitions = {}
-    for path in (entry["path"] for entry in state["partitions"]):
-        values = tuple(value for _, value in partition_values(path))
+    for partition in state.partitions:
+        values = tuple(value for _, value in partition_values(partition.path))
         partitions[values] = fingerprint(columns, plain.where(values))
     return Table(plain.name, plain.keys, columns, location, parameters, plain.sequence, partitions)
 
