@@ -29,6 +29,8 @@ RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
+DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
+
 METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
 PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
 ON_FAILURE = ""  # a command for the shell, run after an export that ended with another exit code than 0
@@ -95,6 +97,7 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    delta: bool
     alerts: Alerts
     log_format: str
     log_level: str
@@ -127,6 +130,7 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        delta=read.choice("DELTA", DELTA, ("on", "off")) == "on",
         alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
@@ -277,7 +281,8 @@ def _show(config: Config) -> None:
         "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
-        "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
+        "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent,
+        "DELTA": "on" if config.delta else "off", "LOG_LEVEL": config.log_level,
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
         "ON_FAILURE": config.alerts.on_failure,
     }

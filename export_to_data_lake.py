@@ -31,6 +31,7 @@ from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
+from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.maintain.retention import Rule
 from ksql_lake.model import feeds
@@ -284,6 +285,7 @@ def _task(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
+        observers(config),
     )
 
 

@@ -1,5 +1,7 @@
 """Report on the data lake, count what is in it, and verify it against its metadata.
 
+`delta sync|verify|rebuild|checkpoint [NAME ...]` is for the Delta Lake logs of feeds that have one: see `delta --help`.
+
 exit codes: 0 done, and for --verify and --reconcile all well; 1 a finding of these, or metadata that cannot be used;
 2 usage or configuration; 3 another run holds the lock (--rebuild).
 """
@@ -39,8 +41,13 @@ LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register") 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["delta"]:
+        from ksql_lake.cli import delta
+
+        return delta.main(given[1:])
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(given)
     try:
         config = data_lake_config.load(os.environ)
         lake = args.lake.resolve() if args.lake else config.lake_dir

@@ -23,6 +23,7 @@ import metadata_utils
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.catalogs import glue
 from ksql_lake.embedded import EmbeddedKsqlDB
+from tests.states import made_state
 from tests.test_export import DAY, JAN15, add_feed, export, make_stream, produce, state
 
 
@@ -268,9 +269,8 @@ def test_a_registration_that_broke_off_is_finished(
 
 def test_many_partitions_go_by_the_hundred_and_out_by_twenty_five(catalog: Glue, tmp_path: Path) -> None:
     def made(days: int) -> glue.Table:
-        paths = [{"path": f"year=2025/month={1 + i // 28:02d}/day={1 + i % 28:02d}"} for i in range(days)]
-        metadata = {"type": "stream", "columns": [], "partitions": paths, "sequence": 1}
-        return glue.wanted("many", metadata, "s3://b")
+        paths = [f"year=2025/month={1 + i // 28:02d}/day={1 + i % 28:02d}" for i in range(days)]
+        return glue.wanted("many", made_state("stream", paths=paths), "s3://b")
 
     created = {"CreateDatabase": 1, "CreateTable": 1, "BatchCreatePartition": 3}
     changes(catalog)
@@ -324,11 +324,8 @@ def test_a_catalog_of_an_earlier_version_is_put_right(
 
 def test_columns_of_time_are_left_out_and_named(catalog: Glue, tmp_path: Path) -> None:
     """At any depth: Athena and Trino cannot read such a column, and `select *` of its table fails."""
-    columns = [
-        {"disk_name": name, "ksql_type": type_} for name, type_ in
-        [("At", "TIME"), ("S", "STRUCT<`x` ARRAY<TIME>>"), ("M", "MAP<STRING, TIME>"), ("D", "DATE")]
-    ]
-    made = glue.wanted("f", {"type": "table", "columns": columns, "partitions": [], "sequence": 1}, "s3://b")
+    columns = {"At": "TIME", "S": "STRUCT<`x` ARRAY<TIME>>", "M": "MAP<STRING, TIME>", "D": "DATE"}
+    made = glue.wanted("f", made_state("table", columns), "s3://b")
     assert made.columns == (("d", "date"),) and made.parameters["ksql_lake.left_out"] == "At, S, M"
 
 
@@ -410,9 +407,8 @@ def test_without_a_location_it_is_the_file_system(
     ("M", "MAP<STRING, STRUCT<`x:y` DATE>>", "'x:y'"),
 ])
 def test_names_that_a_hive_catalog_cannot_say(name: str, type_: str, word: str) -> None:
-    column = {"disk_name": name, "ksql_type": type_}
     with pytest.raises(SchemaError, match=f"column {name}: .* the name {word}"):
-        glue.wanted("f", {"type": "table", "columns": [column], "partitions": [], "sequence": 1}, "s3://b")
+        glue.wanted("f", made_state("table", {name: type_}), "s3://b")
 
 
 def test_the_record_says_what_was_registered_where(ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, StateError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context
+from ksql_lake.cli.observing import observed
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
 
@@ -250,7 +251,7 @@ def datasets(config: Config, names: Sequence[str]) -> list[Any]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(known) or 'none'}")
-    return [dataset for dataset in there if not names or dataset.feed in names]
+    return [observed(config, dataset) for dataset in there if not names or dataset.feed in names]
 
 
 def _table(config: Config, name: str) -> Any:
@@ -263,7 +264,7 @@ def _table(config: Config, name: str) -> Any:
 def _dataset(config: Config, name: str) -> Any:
     from ksql_lake.store.lake import find
 
-    return find(config.lake_dir, name)
+    return observed(config, find(config.lake_dir, name))
 
 
 @contextlib.contextmanager
@@ -277,4 +278,7 @@ def changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
         return
     with exclusive_lock(dataset.lock, dataset.feed):
         metadata.recover(dataset)
-        yield metadata.current(dataset), run
+        state = metadata.current(dataset)
+        for problem in metadata.catch_up(dataset, state) if state else ():
+            print(f"warning: {problem}", file=sys.stderr)
+        yield state, run

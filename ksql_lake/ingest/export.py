@@ -30,6 +30,7 @@ from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.observers import Observer
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -54,6 +55,7 @@ class FeedTask:
     trash_days: int = 7
     by: str = ""
     usual_rows: tuple[int, ...] = ()
+    observers: tuple[Observer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def file_error(error: OSError) -> str:
 
 def dataset_of(task: FeedTask) -> Dataset:
     """Where the feed of a task lives in the lake."""
-    return Dataset(task.lake, task.feed.name, task.feed.type, task.feed.access == "restricted")
+    feed = task.feed
+    return Dataset(task.lake, feed.name, feed.type, feed.access == "restricted", task.observers)
 
 
 def _export(
@@ -194,6 +197,7 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    outcome.findings += metadata.catch_up(dataset, state)
     if (last := state.last_export) and last > now():
         outcome.findings.append(
             f"{task.feed.name}: the last export was at {last}, which this machine's clock has not reached yet; set it"

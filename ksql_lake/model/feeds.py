@@ -61,6 +61,7 @@ KEYS: dict[str, Key] = {
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "delta": Key((bool,), "Keep a Delta Lake log beside the files (default: the setting DELTA)"),
     "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
 }
 
@@ -87,6 +88,7 @@ class Feed:
     compression: str | None
     compression_level: int | None
     bloom_filter_columns: tuple[str, ...]
+    delta: bool | None
     checks: tuple[checks.Check, ...]
     path: Path
     raw: Mapping[str, Any]
@@ -150,6 +152,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
+        delta=raw.get("delta"),
         checks=checks.parse(raw.get("checks", ())),
         path=path,
         raw=raw,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from ksql_lake.model.state import (
 from ksql_lake.store import state_log
 from ksql_lake.store.observers import Observer, tell
 
+log = logging.getLogger("ksql_lake")
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
 LEASE = ".lease"
@@ -328,7 +330,15 @@ def amend(
     base = state.sequence
     state.sequence, state.run = base + 1, run
     state.changes = (*state.changes[-HISTORY + 1 :], Amendment(now, by, what))
-    return commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
+    problems = commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
+    for problem in problems:
+        log.warning("%s", problem)
+    return problems
+
+
+def catch_up(dataset: Dataset, state: FeedState) -> list[str]:
+    """Let observers learn what they missed, as after a crash; a line for each that could not. With the lock held."""
+    return tell(dataset.observers, dataset, state, None) if state.sequence else []
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:

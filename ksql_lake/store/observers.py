@@ -21,7 +21,9 @@ log = logging.getLogger("ksql_lake")
 class Observer(Protocol):
     """Somebody who wants to know what changed in a feed."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What messages call it."""
 
     def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
         """A change was committed. Called with the feed's lock held; may be called again for the same change."""

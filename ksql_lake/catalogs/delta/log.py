@@ -16,6 +16,11 @@ DIRECTORY = "_delta_log"
 _VERSION = re.compile(r"(\d{20})\.json", re.ASCII)
 
 
+def is_kept(table: Path) -> bool:
+    """Whether a table has a log: then it is kept right, whatever the settings say."""
+    return (table / DIRECTORY).is_dir()
+
+
 class DamagedLog(StateError):
     """The log cannot be followed: a version is missing or is not JSON."""
 

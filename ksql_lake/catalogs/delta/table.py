@@ -36,11 +36,6 @@ def log_of(dataset: Dataset) -> Log:
     return Log(dataset.directory / DIRECTORY, dataset.dir_mode, dataset.file_mode)
 
 
-def is_kept(dataset: Dataset) -> bool:
-    """Whether there is a log: then it is kept right, whatever the settings say."""
-    return (dataset.directory / DIRECTORY).is_dir()
-
-
 def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Synced:
     """Bring the log to the state of the metadata: one version, or none when it is there.
 
