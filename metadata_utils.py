@@ -395,10 +395,21 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
             findings.append(str(error))
         findings += [str(one) for one in drift(_dataset_of(lake, name, state.type))]
         findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
+        findings += _verify_delta(_dataset_of(lake, name, state.type), state)
     for finding in findings:
         print(finding)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")
     return ExitCode.FINDINGS if findings else ExitCode.OK
+
+
+def _verify_delta(dataset: metadata.Dataset, state: FeedState) -> list[str]:
+    from ksql_lake.catalogs.delta.log import is_kept
+
+    if not is_kept(dataset.directory):
+        return []
+    from ksql_lake.catalogs.delta.table import verify
+
+    return verify(dataset, state)
 
 
 if __name__ == "__main__":

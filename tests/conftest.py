@@ -33,7 +33,7 @@ sys.addaudithook(_refuse_own_lake)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No setting of the developer's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith("KSQLDB_") or name in ("METRICS_FILE", "PING_URL", "ON_FAILURE"):
+        if name.startswith("KSQLDB_") or name in ("METRICS_FILE", "PING_URL", "ON_FAILURE", "DELTA", "REGISTER"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "lake"))
     yield

@@ -111,7 +111,7 @@ def _verify(dataset: Dataset, state: FeedState) -> int:
 def _rebuild(dataset: Dataset, state: FeedState) -> int:
     from ksql_lake.catalogs.delta.table import rebuild
 
-    kept = rebuild(dataset, state, milliseconds(), f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}")
+    kept = rebuild(dataset, state, milliseconds(), f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S_%f}")
     said = f"; the old log is now {kept}. Earlier versions and streaming readers begin anew" if kept else ""
     print(f"{dataset.feed}: written as version 0{said}")
     return ExitCode.OK

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import fsync_dir, make_dirs
+from ksql_lake.base.files import fsync_dir, make_dirs, remove_tree
 from ksql_lake.catalogs.delta.actions import APP, Commit, Protocol, Snapshot
 from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log
 from ksql_lake.catalogs.delta.plan import Wanted, next_version, wanted
@@ -125,11 +125,12 @@ def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> Path | N
     """
     log, kept = log_of(dataset), dataset.lake / KEPT
     old = kept / f"{dataset.feed}.{stamp}"
-    fresh = Log(kept / f"{dataset.feed}.{stamp}.new", dataset.dir_mode, dataset.file_mode)
+    fresh = Log(kept / f"{dataset.feed}.new", dataset.dir_mode, dataset.file_mode)
     table = wanted(dataset.feed, state)
     version = next_version(table, Snapshot(), commit(table, at, "rebuild"))
     assert version is not None, "an empty log is never up to date"
     make_dirs(kept)
+    remove_tree(fresh.directory)  # of a rebuild that was killed
     fresh.put(0, version)
     there = log.directory.is_dir()
     if there:
