@@ -30,6 +30,7 @@ TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
 DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
+REGISTER = ""  # catalogs to tell after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
 
 METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
 PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
@@ -98,6 +99,7 @@ class Config:
     trash_days: int
     max_delete_percent: float
     delta: bool
+    register: str | None
     alerts: Alerts
     log_format: str
     log_level: str
@@ -131,6 +133,7 @@ def load(env: Mapping[str, str]) -> Config:
         trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
         delta=read.choice("DELTA", DELTA, ("on", "off")) == "on",
+        register=read.optional("REGISTER", REGISTER),
         alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
@@ -282,7 +285,7 @@ def _show(config: Config) -> None:
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent,
-        "DELTA": "on" if config.delta else "off", "LOG_LEVEL": config.log_level,
+        "DELTA": "on" if config.delta else "off", "REGISTER": config.register, "LOG_LEVEL": config.log_level,
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
         "ON_FAILURE": config.alerts.on_failure,
     }

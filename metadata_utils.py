@@ -15,7 +15,6 @@ import datetime as dt
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import data_lake_config
-from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
+from ksql_lake.base.errors import ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
 from ksql_lake.model import feeds
 from ksql_lake.model.state import FeedState
@@ -107,9 +106,15 @@ def _parser() -> argparse.ArgumentParser:
         "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
     what.add_argument(
-        "--register", choices=("glue",), help="create or update tables and partitions of a catalog: only what changed"
+        "--register", choices=("glue", "hive"),
+        help="create or update tables and partitions of a catalog: only what changed",
     )
     parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
+    parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore")
+    parser.add_argument(
+        "--without-time", action="store_true",
+        help="with --register hive: leave out columns of type TIME, which Trino cannot read",
+    )
     parser.add_argument("--dry-run", action="store_true", help="with --register: say what would be sent, and why")
     parser.add_argument(
         "--deep", action="store_true",
@@ -124,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 BELONG = {  # an option that goes with some only is no silent nothing with the others
-    "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
+    "dry_run": ("register",), "database": ("register",), "uri": ("register",), "without_time": ("register",),
+    "location": ("sql", "register"), "date": ("reconcile",),
     "deep": ("verify", "stats"), "since": ("stats", "csv", "history"),
 }
 
@@ -156,7 +162,9 @@ def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path)
     if args.sql:
         return max(_sql(args.sql, states, lake, args.location), code)
     if args.register:
-        return max(_register(args, lake, states), code)
+        from ksql_lake.cli.register import register
+
+        return max(register(args, lake, states), code)
     if args.csv:
         _csv(args.csv, exported, args.since)
     elif args.stats:
@@ -274,50 +282,6 @@ def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Seq
     unexplained = sum(not count.explained for count in counts)
     print(f"{name}: {len(counts)} days, {unexplained} differ without an explanation")
     return ExitCode.FINDINGS if unexplained else ExitCode.OK
-
-
-def _register(args: argparse.Namespace, lake: Path, states: dict[str, FeedState]) -> int:
-    """The lake's feeds as tables of a Glue database; one that cannot be is said and does not stop the others."""
-    if not args.database:
-        raise ConfigError("--register needs --database NAME")
-    if args.location and not re.match(r"[a-z][a-z0-9]*://", args.location):
-        raise ConfigError(f"--location is {args.location!r}; expected a URI such as s3://bucket/lake")
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise ConfigError("--register glue needs boto3: pip install -r requirements-glue.txt") from None
-    from ksql_lake.catalogs import glue
-
-    location = args.location or lake.as_uri()
-    if not args.location:
-        print(f"note: tables will point at {location}; Athena needs --location s3://...", file=sys.stderr)
-    tables, failures = [], []
-    for name, state in states.items():
-        try:
-            tables.append(glue.wanted(name, state, location))
-        except LakeError as error:
-            failures.append(f"{args.database}.{name}: {error}")
-    try:
-        client = boto3.client("glue")
-    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, an endpoint that is no URL
-        raise ConfigError(f"Glue: {_one_line(error)}") from None
-    try:
-        with exclusive_lock(lake / glue.LOCK, "the Glue catalog"):
-            registry = glue.Registry(client, lake, args.database.lower())
-            done = glue.register(registry, tables, print, args.dry_run)
-    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no way there
-        raise CatalogError(f"Glue: {_one_line(error)}") from None
-    failures += done.failures
-    for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
-    would = "would change" if args.dry_run else "changed"
-    print(f"{len(states)} tables, {done.changed} {would}, {len(failures)} failed")
-    return ExitCode.FINDINGS if failures else ExitCode.OK
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _compare(lake: Path, what: Sequence[str], form: str) -> int:

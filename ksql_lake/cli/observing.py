@@ -6,13 +6,18 @@ from dataclasses import replace
 
 from data_lake_config import Config
 from ksql_lake.catalogs.delta.observer import DeltaLog
+from ksql_lake.catalogs.targets import Registered, parse
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.observers import Observer
 
 
 def observers(config: Config) -> tuple[Observer, ...]:
-    """Those that the settings ask for."""
-    return (DeltaLog(config.delta),)
+    """Those that the settings ask for.
+
+    Raises:
+        ConfigError: REGISTER is wrong.
+    """
+    return (DeltaLog(config.delta), *map(Registered, parse(config.register or "")))
 
 
 def observed(config: Config, dataset: Dataset) -> Dataset:
