@@ -36,6 +36,7 @@ from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_erro
 from ksql_lake.maintain.retention import Rule
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed, FeedProblem
+from ksql_lake.model.findings import Finding, findings_of
 from ksql_lake.reporting import alerts
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
@@ -212,7 +213,8 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
         chosen = [feed for feed in chosen if feed.type == "stream"]
     _log_to(config)
     for p in problems:
-        broken = FeedResult(p.path.stem, "?", "failed", messages=tuple(p.message.splitlines()), exit_code=1)
+        found = tuple(findings_of(p.path.stem, "feed file", p.message))
+        broken = FeedResult(p.path.stem, "?", "failed", findings=found, exit_code=1)
         results.append(_recorded(config, args, "", broken))
         _say(results[-1], args)
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
@@ -225,7 +227,7 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
         results.append(_recorded(config, args, run, result))
         _say(results[-1], args)
     if args.json:
-        print(json.dumps([asdict(result) for result in results], indent=2))
+        print(json.dumps([result.as_json() for result in results], indent=2))
     return _exit_code(results)
 
 
@@ -370,15 +372,17 @@ def _recorded(
         "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
         "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
         "retries": result.retries,
-        "findings": list(result.messages), "checks": [asdict(check) for check in result.checks],
+        "findings": [finding.as_json() for finding in result.findings],
+        "checks": [asdict(check) for check in result.checks],
         "quarantined": result.quarantined, "days": [str(day) for day in _days(args)], "tool": __version__,
     }
     try:
         history.append(config.lake_dir, line)
     except OSError as error:
         message = f"{config.lake_dir / history.RUNS}: {error.strerror}; this run is not in the history, its rows are"
+        lost = Finding("run", message, feed=result.feed)
         code, word = result.exit_code or ExitCode.FINDINGS, "findings" if result.result == "ok" else result.result
-        return replace(result, result=word, exit_code=code, messages=(*result.messages, message))
+        return replace(result, result=word, exit_code=code, findings=(*result.findings, lost))
     return result
 
 

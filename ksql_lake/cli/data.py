@@ -280,5 +280,5 @@ def changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
         metadata.recover(dataset)
         state = metadata.current(dataset)
         for problem in metadata.catch_up(dataset, state) if state else ():
-            print(f"warning: {problem}", file=sys.stderr)
+            print(f"warning: {problem.line}", file=sys.stderr)
         yield state, run

@@ -7,8 +7,8 @@ from dataclasses import replace
 from data_lake_config import Config
 from ksql_lake.catalogs.delta.observer import DeltaLog
 from ksql_lake.catalogs.targets import Registered, parse
+from ksql_lake.store.dataset import Observer
 from ksql_lake.store.metadata import Dataset
-from ksql_lake.store.observers import Observer
 
 
 def observers(config: Config) -> tuple[Observer, ...]:

@@ -62,6 +62,8 @@ KEYS: dict[str, Key] = {
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
     "delta": Key((bool,), "Keep a Delta Lake log beside the files (default: the setting DELTA)"),
+    "on_bad_value": Key((str,), "A value that its type cannot hold: fail stops the feed (default), null stores null, "
+                        "quarantine keeps the row where bad rows are kept", ("fail", "null", "quarantine")),
     "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
 }
 
@@ -90,6 +92,7 @@ class Feed:
     bloom_filter_columns: tuple[str, ...]
     delta: bool | None
     checks: tuple[checks.Check, ...]
+    on_bad_value: str
     path: Path
     raw: Mapping[str, Any]
 
@@ -154,6 +157,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
         delta=raw.get("delta"),
         checks=checks.parse(raw.get("checks", ())),
+        on_bad_value=raw.get("on_bad_value", "fail"),
         path=path,
         raw=raw,
     )
