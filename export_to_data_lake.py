@@ -409,7 +409,6 @@ def _log_to(config: data_lake_config.Config) -> None:
     file.setFormatter(logging.Formatter(config.log_format))
     root.addHandler(file)
     root.setLevel(config.log_level)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 def _near(path: Path) -> Path:
