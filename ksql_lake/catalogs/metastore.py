@@ -5,6 +5,7 @@ Partitions are remembered in `.state/hive.json`, as those of Glue are. Neither S
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ LOCK = ".state/.hive.lock"
 AT_ONCE = 500  # partitions in one call
 TIMEOUT = 60_000  # ms for one answer
 PORT = 9083
+IDENTITY = "ksql_lake.id"  # the parameter that tells a table that was dropped and made again
 FORMAT = "org.apache.hadoop.hive.ql.io.parquet.MapredParquet"
 SERDE = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
 
@@ -93,22 +95,18 @@ class Metastore:
         table = self.tables.get(name)
         if table is None:
             return None
-        created = self._created(table)
+        created = _created(table)
         partitions = self.record.partitions(self._key(name), created) if table.partitionKeys else {}
         return Found(
             created, _pairs(table.sd.cols), table.sd.location or "", table.parameters or {},
             _pairs(table.partitionKeys or ()), self._partitions(name) if partitions is None else partitions,
         )
 
-    def _created(self, table: Any) -> str:
-        return f"{table.createTime} {table.id}"
-
     def _partitions(self, name: str) -> dict[Values, str]:
         names = self.client.get_partition_names(self.database, name, -1)
         found = {}
         for some in _chunks(names):
-            request = self.types.GetPartitionsByNamesRequest(db_name=self.database, tbl_name=name, names=some)
-            for one in self.client.get_partitions_by_names_req(request).partitions:
+            for one in self.client.get_partitions_by_names(self.database, name, some):
                 found[tuple(one.values)] = fingerprint(_pairs(one.sd.cols), one.sd.location or "")
         return found
 
@@ -126,7 +124,7 @@ class Metastore:
             self.client.add_partitions_req(request)
         for some in _chunks(todo.changed):
             self.client.alter_partitions(self.database, table.name, [self._partition(table, one) for one in some])
-        created = todo.found.created if todo.found else self._created(self._described(table.name))
+        created = todo.found.created if todo.found else _created(self._described(table.name))
         self.record.remember(self._key(table.name), created, todo)
 
     def drop(self, name: str) -> None:
@@ -145,13 +143,13 @@ class Metastore:
         content = self.types.Table(
             tableName=table.name, dbName=self.database, owner="ksql_lake", createTime=0, lastAccessTime=0, retention=0,
             sd=self._storage(table, table.location), partitionKeys=self._fields(table.keys),
-            parameters={**todo.parameters, "comment": table.description}, tableType="EXTERNAL_TABLE",
+            parameters={IDENTITY: secrets.token_hex(8), **todo.parameters, "comment": table.description}, tableType="EXTERNAL_TABLE",
         )
         if todo.found is None:
             self.client.create_table(content)
             return
         there = self.tables[table.name]
-        content.createTime, content.id, content.owner = there.createTime, there.id, there.owner
+        content.createTime, content.owner = there.createTime, there.owner
         context = self.types.EnvironmentContext(properties={"DO_NOT_UPDATE_STATS": "true"})
         self.client.alter_table_with_environment_context(self.database, table.name, content, context)
 
@@ -179,6 +177,10 @@ class Metastore:
 
     def _key(self, name: str) -> str:
         return key_of(self.uri, self.database, name)
+
+
+def _created(table: Any) -> str:
+    return str((table.parameters or {}).get(IDENTITY, table.createTime))
 
 
 def address(uri: str) -> tuple[str, int]:
