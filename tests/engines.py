@@ -69,7 +69,9 @@ def java25() -> str:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], directory: Path, ready: Callable[[str], bool], seconds: float = 180) -> Iterator[Path]:
+def running(
+    command: Sequence[str], directory: Path, ready: Callable[[str], bool], seconds: float = 180
+) -> Iterator[Path]:
     """A process in its own directory until the block ends; its output goes to `log` there."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "log"

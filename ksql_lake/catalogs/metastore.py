@@ -143,7 +143,8 @@ class Metastore:
         content = self.types.Table(
             tableName=table.name, dbName=self.database, owner="ksql_lake", createTime=0, lastAccessTime=0, retention=0,
             sd=self._storage(table, table.location), partitionKeys=self._fields(table.keys),
-            parameters={IDENTITY: secrets.token_hex(8), **todo.parameters, "comment": table.description}, tableType="EXTERNAL_TABLE",
+            parameters={IDENTITY: secrets.token_hex(8), **todo.parameters, "comment": table.description},
+            tableType="EXTERNAL_TABLE",
         )
         if todo.found is None:
             self.client.create_table(content)
