@@ -31,6 +31,8 @@ MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
 DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
 REGISTER = ""  # catalogs to tell after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
+REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
+REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
 
 METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
 PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
@@ -100,6 +102,8 @@ class Config:
     max_delete_percent: float
     delta: bool
     register: str | None
+    remote: str | None
+    remote_after_export: bool
     alerts: Alerts
     log_format: str
     log_level: str
@@ -134,6 +138,8 @@ def load(env: Mapping[str, str]) -> Config:
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
         delta=read.choice("DELTA", DELTA, ("on", "off")) == "on",
         register=read.optional("REGISTER", REGISTER),
+        remote=read.optional("REMOTE", REMOTE),
+        remote_after_export=read.choice("REMOTE_AFTER_EXPORT", REMOTE_AFTER_EXPORT, ("on", "off")) == "on",
         alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
@@ -284,8 +290,9 @@ def _show(config: Config) -> None:
         "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
-        "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent,
-        "DELTA": "on" if config.delta else "off", "REGISTER": config.register, "LOG_LEVEL": config.log_level,
+        "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
+        "DELTA": "on" if config.delta else "off", "REGISTER": config.register,
+        "REMOTE": config.remote, "REMOTE_AFTER_EXPORT": "on" if config.remote_after_export else "off",
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
         "ON_FAILURE": config.alerts.on_failure,
     }
