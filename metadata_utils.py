@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.compare:
             return _compare(lake, args.compare, args.format)
         if args.rebuild:
-            return _rebuild(lake, args.feed)
+            return _rebuild(config, lake, args.feed)
         if args.history:
             return _history(lake, args)
         return _look(args, config, lake)
@@ -247,12 +247,13 @@ def _sql(dialect: str, states: dict[str, FeedState], lake: Path, location: str |
     return ExitCode.OK
 
 
-def _rebuild(lake: Path, feed: str | None) -> int:
+def _rebuild(config: data_lake_config.Config, lake: Path, feed: str | None) -> int:
     """Restore one feed's metadata, or that of every feed where it is missing or not readable."""
+    from ksql_lake.cli.observing import observed
     from ksql_lake.maintain.rebuild import rebuild
 
     stamp = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}"
-    chosen = [dataset for dataset in _datasets(lake) if feed in (None, dataset.feed)]
+    chosen = [observed(config, dataset) for dataset in _datasets(lake) if feed in (None, dataset.feed)]
     broken = [dataset for dataset in chosen if feed or not _is_usable(dataset)]
     code = ExitCode.FINDINGS if feed and not chosen else ExitCode.OK
     for dataset in broken:
