@@ -201,12 +201,8 @@ def test_trino(name: str, trino: Any, lake: Path) -> None:
     assert len(found) == len(wanted)
     lower = [{key.lower(): value for key, value in row.items()} for row in wanted]
     simple = {key for row in lower for key, value in row.items() if not isinstance(value, list | dict)}
-    assert by_text([{key: row[key] for key in simple} for row in found]) == by_text(
+    assert ordered([{key: row[key] for key in simple} for row in found]) == ordered(
         [{key: row[key] for key in simple} for row in lower])
-
-
-def by_text(rows: list[Any]) -> list[Any]:
-    return sorted((ordered([row])[0] for row in rows), key=lambda row: sorted(map(str, row.items())))
 
 
 def test_trino_filters(trino: Any) -> None:

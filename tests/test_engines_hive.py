@@ -20,7 +20,7 @@ import metadata_utils
 from ksql_lake import read
 from ksql_lake.embedded import EmbeddedKsqlDB
 from tests import engines, typed_lake
-from tests.test_engines_delta import by_text, ordered, run
+from tests.test_engines_delta import ordered, run
 from tests.typed_lake import BIG, DAY, JAN15
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -197,7 +197,7 @@ def test_trino(where: str, trino: Any, lake: Path) -> None:
     ]
     assert set(names) == set(expected[0])
     simple = [key for key in names if not any(isinstance(row[key], list | dict) for row in expected)]
-    assert by_text([{key: row[key] for key in simple} for row in found]) == by_text(
+    assert ordered([{key: row[key] for key in simple} for row in found]) == ordered(
         [{key: row[key] for key in simple} for row in expected])
     deep = run(trino, f"select a, m['k'], s.x, s.b_c, s.date, s.n.\"in\" from {where}.all_types where id = 'e0'")
     assert deep == [[[BIG, None], 1, 2**53 - 1, Decimal("1.25"), dt.date(2025, 1, 1), ["a", None]]]
