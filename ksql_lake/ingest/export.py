@@ -169,6 +169,7 @@ def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
     if decided.refusal:
         refusal = f"retention: {decided.refusal.removeprefix(f'{dataset.feed}: ')}"
         outcome.findings.append(Finding("retention", refusal, "warning", dataset.feed))
+        retention.remember(dataset, state, decided, task.rule, f"{task.run}n", now=now(), by=task.by)
     if decided.going:
         linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
         outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")

@@ -18,13 +18,17 @@ from ksql_lake.model.findings import Finding
 Json = dict[str, Any]
 FOOTER = "ksql_lake"  # the key of a footer among the key-value metadata of a Parquet file
 RESUME = "ksql_lake.resume"
+TAKEN = "ksql_lake.taken"
 QUARANTINE = "quarantine"
+AHEAD = 86_400  # seconds that an event may be ahead of the clock of the machine
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
+    """The last row read of one partition: offset, ROWTIME in epoch ms, and a salted hash over the named columns.
 
+    `salt`: one for each feed, so that a table of hashes made beforehand tells no values; "" in a lake of an earlier
+    version, until the row is seen again.
     `missing`: "silent" or "expired" where it did not come again, so that no run waits for it any more; else "".
     """
 
@@ -33,15 +37,16 @@ class Anchor:
     hash: str
     columns: tuple[str, ...]
     missing: str = ""
+    salt: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        missing = str(value.get("missing", ""))
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
+        missing, salt = str(value.get("missing", "")), value.get("salt", "")
+        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing, salt)
 
     def to_json(self) -> Json:
         made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
-        return {**made, "missing": self.missing} if self.missing else made
+        return made | ({"missing": self.missing} if self.missing else {}) | ({"salt": self.salt} if self.salt else {})
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
@@ -535,8 +540,12 @@ class FeedState:
     @property
     def newest_rowtime(self) -> int | None:
         """Epoch ms of the newest row in the lake; None for a table."""
-        times = [partition.rowtime_max for partition in self.files.unordered]
-        return max((time for time in times if time is not None), default=None)
+        return self.newest_until(None)
+
+    def newest_until(self, latest: float | None) -> int | None:
+        """The same of rows up to a time in epoch ms: what lies in the future says nothing of the others."""
+        times = [partition.rowtime_max for partition in self.files.unordered if partition.rowtime_max is not None]
+        return max((time for time in times if latest is None or time <= latest), default=None)
 
     @property
     def covered(self) -> dict[int, Covered]:
@@ -679,6 +688,10 @@ class Footer:
         generation, timezone, timestamp_column: of a stream.
         version: of a table, such as "v3".
         resume: Kafka partition -> the last row that the run had read when this file was closed; None when not said.
+        reading: the name of the reading of the source that brought the rows; a run may need several.
+        taken: Kafka partition (None for a table) -> rows that the reading put into files, quarantine included; None
+            when not said. As `resume`, it is in the files that were closed last.
+        merged: of a merged file: reading -> Kafka partition -> rows, of the files it was made of.
     """
 
     tool: str
@@ -695,18 +708,21 @@ class Footer:
     timestamp_column: str | None = None
     version: str | None = None
     resume: Mapping[int, Anchor] | None = None
+    reading: str | None = None
+    taken: Mapping[int | None, int] | None = None
+    merged: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, state: FeedState, feed: str, *, tool: str, run: str, origin: str, generation: int | None = None,
-        version: str | None = None,
+        version: str | None = None, reading: str | None = None,
     ) -> Footer:
         """The footer of files that the next change of a feed publishes."""
         table = state.is_table
         return cls(
             tool, feed, state.source, state.created_at, run, origin, state.sequence + 1, state.schema_version,
             state.columns, None if table else generation or state.generation, None if table else state.timezone,
-            None if table else state.timestamp_column, version,
+            None if table else state.timestamp_column, version, reading=reading,
         )
 
     def pairs(self) -> dict[str, str]:
@@ -722,6 +738,10 @@ class Footer:
             }
         if self.version is not None:
             made["version"] = self.version
+        if self.reading is not None:
+            made["reading"] = self.reading
+        if self.merged:
+            made["merged"] = {reading: _counts_json(counts) for reading, counts in self.merged.items()}
         return {FOOTER: json.dumps(made, ensure_ascii=False), **(resume_pair(self.resume) if self.resume else {})}
 
     @classmethod
@@ -735,14 +755,25 @@ class Footer:
         if text is None:
             return None
         value = json.loads(text)
-        resume = pairs.get(RESUME.encode())
+        resume, taken = pairs.get(RESUME.encode()), pairs.get(TAKEN.encode())
         return cls(
             value.get("tool", ""), value["feed"], value["source"], value["created_at"], value["run"],
             value.get("origin", "export"), value["sequence"], value["schema_version"],
             tuple(map(RecordedColumn.from_json, value["columns"])), value.get("generation"), value.get("timezone"),
             value.get("timestamp_column"), value.get("version"),
-            None if resume is None else anchors_from(json.loads(resume)),
+            None if resume is None else anchors_from(json.loads(resume)), value.get("reading"),
+            None if taken is None else {int(p) if p else None: rows for p, rows in json.loads(taken).items()},
+            {reading: {int(p): n for p, n in counts.items()} for reading, counts in value.get("merged", {}).items()},
         )
+
+
+def _counts_json(counts: Mapping[Any, int]) -> Json:
+    return {"" if partition is None else str(partition): rows for partition, rows in counts.items()}
+
+
+def taken_pair(counts: Mapping[Any, int]) -> dict[str, str]:
+    """What a reading put into files, as one more pair of a footer: a rebuild sees by it that a file is gone."""
+    return {TAKEN: json.dumps(_counts_json(counts))}
 
 
 def resume_pair(anchors: Mapping[int, Anchor]) -> dict[str, str]:

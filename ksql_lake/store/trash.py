@@ -1,13 +1,14 @@
 """The trash: what retention took out of the lake, for some days, with all that is needed to bring it back.
 
     <lake>/.trash/<YYYY-MM-DD>/<feed>/<run>/manifest.json, year=.../...parquet | version=vN/...
-                                            quarantine/<feed>/...parquet      rows of these days that were set aside
+                                            quarantine/<feed>/...parquet      rows of these days from quarantine
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
 
 MANIFEST = "manifest.json"
 COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
+REPEATED = "repeated"  # why: other files hold all rows of these
+IN_THE_LAKE = (COMPACTED, REPEATED)  # bundles whose rows are in the lake all the same: an undo would double them
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Bundle:
 
     @property
     def every(self) -> tuple[FileEntry, ...]:
-        """The entries of files of the lake, and of those set aside."""
+        """The entries of files of the lake, and of those from quarantine."""
         return (*self.files, *self.aside)
 
     @property
@@ -49,7 +52,7 @@ def put(
 ) -> None:
     """Move all files of some partitions into the trash, as one change of the feed. Call with its lock held.
 
-    What was set aside of a stream's days goes with them; that of a table's version goes with the next export.
+    Quarantined rows of a stream's days go with them; those of a table's version go with the next export.
     """
     files = [file for file in state.files if file.partition in partitions]
     held = state.quarantined if dataset.kind == "stream" else ()
@@ -82,6 +85,18 @@ def stage(
         Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *moves(dataset, files, directory),
         *(Move.of(dataset, dataset.lake / entry.path, directory / entry.path) for entry in aside),
     ]
+
+
+def discard(dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str) -> Path:
+    """Move files into the trash at once, without a change of the feed: no metadata will name them."""
+    moves = stage(dataset, files, run, now=now, by=by, why=why)
+    for move in moves:
+        target = dataset.lake / move.target
+        make_dirs(target.parent, dataset.dir_mode)
+        os.rename(dataset.lake / move.source, target)
+        fsync_dir(target.parent)
+    remove_tree(dataset.staging / run)
+    return dataset.lake / TRASH / now[:10] / dataset.feed / run
 
 
 def moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -34,15 +35,20 @@ def _replaced(partition: int, offset: int) -> TopicRecreated:
     return TopicRecreated(partition, f"partition {partition} holds another row at offset {offset}", offset)
 
 
-def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
+def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str], salt: str = "") -> Anchor:
     """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
     rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(PSEUDO_COLUMNS))
     values = [canonical(python(batch.column(PSEUDO_COLUMNS + i)[row])) for i in range(len(names))]
-    return Anchor(offset, rowtime, _digest(values), tuple(names))
+    return Anchor(offset, rowtime, _digest(values, salt), tuple(names), salt=salt)
 
 
-def _digest(values: Sequence[object]) -> str:
-    text = json.dumps(values, ensure_ascii=False, default=str)
+def salt_of(known: Iterable[Anchor]) -> str:
+    """The salt of a feed: that of its anchors, or a new one."""
+    return next((anchor.salt for anchor in known if anchor.salt), None) or secrets.token_hex(8)
+
+
+def _digest(values: Sequence[object], salt: str) -> str:
+    text = salt + json.dumps(values, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -53,7 +59,8 @@ def has_values(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str]
         first: the position in the batch of the first of `names`.
     """
     where = {name: first + i for i, name in enumerate(names)}
-    return _digest([canonical(python(batch.column(where[name])[row])) for name in known.columns]) == known.hash
+    values = [canonical(python(batch.column(where[name])[row])) for name in known.columns]
+    return _digest(values, known.salt) == known.hash
 
 
 def is_row(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str], known: Anchor) -> bool:
@@ -70,9 +77,10 @@ class _Rows:
     positions: np.ndarray
     offsets: np.ndarray
     names: Sequence[str]
+    salt: str
 
     def anchor(self, index: int) -> Anchor:
-        return anchor_of(self.batch, int(self.positions[index]), self.names)
+        return anchor_of(self.batch, int(self.positions[index]), self.names, self.salt)
 
     def rowtime(self, index: int) -> int:
         return int(self.batch.column(0)[int(self.positions[index])].as_py())
@@ -97,6 +105,7 @@ class Sieve:
         before: partitions of which this query brought rows that come before an anchor not yet seen.
         evidence: partitions of which this query brought a row that was known before, or new rows.
         doubts: partitions that look like those of another topic, and why; only a matching anchor clears them.
+        salt: of the hashes of new anchors.
     """
 
     source: str
@@ -111,6 +120,7 @@ class Sieve:
     doubts: dict[int, str] = field(default_factory=dict)
     samples: bool = True
     proven: bool = False
+    salt: str = ""
     _settled: set[int] = field(default_factory=set)
     _resumed: frozenset[int] = frozenset()
 
@@ -138,7 +148,8 @@ class Sieve:
         keep = np.zeros(len(offsets), dtype=bool)
         for partition in np.unique(partitions).tolist():
             positions = np.flatnonzero(partitions == partition)
-            keep[positions] = self._new_in_partition(_Rows(batch, partition, positions, offsets[positions], names))
+            rows = _Rows(batch, partition, positions, offsets[positions], names, self.salt)
+            keep[positions] = self._new_in_partition(rows)
         return keep
 
     def log_starts(self, starts: Mapping[int, int]) -> None:
@@ -234,4 +245,4 @@ class Sieve:
             raise self._redefined(partition, offset)
         self.doubts.pop(partition, None)
         self.evidence.add(partition)
-        self.anchors[partition] = replace(anchor, missing="")
+        self.anchors[partition] = rows.anchor(index)  # not missing any more, and salted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from ksql_lake.model.columns import schema_of
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import day_path
-from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
+from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair, taken_pair
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
@@ -53,12 +54,13 @@ class Attempt:
         ])
         names = {column.name: column.disk_name for column in state.columns}
         self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
-        staging, footer = job.dataset.staging / self.run, _footer(job, state)
+        staging, footer = job.dataset.staging / self.run, _footer(job, state, f"{self.run}{name}")
         self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
         self._writer = PartitionWriter(staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer)
         self.bad = BadValues(job.on_bad_value)
         self.files: list[StagedFile] = []
         self.rows = 0
+        self.taken = Counter[int]()
         self.anchors: dict[int, Anchor] = {}
         self.heads: dict[int, Anchor] = {}
         self.ranges: dict[int, list[tuple[int, int]]] = {}
@@ -71,6 +73,8 @@ class Attempt:
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
         keep = keep.copy()
+        found, counts = np.unique(table.column("ROWPARTITION").filter(mask(keep)).to_numpy(), return_counts=True)
+        self.taken.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         flawed = self.bad.look(table, keep, flaws) if flaws else None
         if flawed is not None:
             self._quarantine(flawed, np.flatnonzero(flawed.mask), keep, days)
@@ -103,7 +107,7 @@ class Attempt:
         """Finish the files, and remember what the sieve knows now."""
         self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
-        resume = resume_pair(self.anchors)
+        resume = resume_pair(self.anchors) | taken_pair(self.taken)
         self.files = self._writer.close(resume)
         self.aside.close(resume)
         self.rows = sum(file.rows for file in self.files)
@@ -126,6 +130,6 @@ def run_name(job: StreamJob, state: FeedState) -> str:
     return f"{job.run}g{state.generation}"
 
 
-def _footer(job: StreamJob, state: FeedState) -> dict[str, str]:
-    made = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin)
+def _footer(job: StreamJob, state: FeedState, reading: str) -> dict[str, str]:
+    made = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin, reading=reading)
     return made.pairs()

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import KsqlUnavailable, RowNotSent, SourceError
 from ksql_lake.base.retry import delay
-from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
+from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
@@ -55,7 +55,8 @@ class StreamExport:
         skip = {partition: covered.beyond for partition, covered in state.covered.items() if covered.beyond}
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
-        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
+        salt = salt_of([*self.base.values(), *self.base_heads.values()])
+        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
         self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}

@@ -17,7 +17,7 @@ from ksql_lake.ingest.streams.reading import StreamExport
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
-from ksql_lake.model.state import Change, Covered, FeedState, FileEntry, LastRun, Told
+from ksql_lake.model.state import AHEAD, Change, Covered, FeedState, FileEntry, LastRun, Told
 from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
@@ -70,9 +70,11 @@ def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) ->
     """What the checks say of the attempts that count."""
     part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
     state = export.state
-    times = [state.newest_rowtime, *(file.rowtime_max for file in state.quarantined)]
-    newest = max((time for time in times if time is not None), default=None)
-    occasion = Occasion(dt.datetime.fromisoformat(now), job.usual_rows, newest, part)
+    moment = dt.datetime.fromisoformat(now)
+    latest = (moment.timestamp() + AHEAD) * 1000
+    times = [state.newest_until(latest), *(file.rowtime_max for file in state.quarantined)]
+    newest = max((time for time in times if time is not None and time <= latest), default=state.newest_rowtime)
+    occasion = Occasion(moment, job.usual_rows, newest, part)
     return results(job.checks, [attempt.checker for attempt in export.attempts], occasion)
 
 
