@@ -563,3 +563,33 @@ def test_a_rebuild_needs_the_remote(lake: Path, memory: MemoryStore, capsys: Any
     assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 1
     assert "some of its days may lie only in the remote" in capsys.readouterr().err
     assert not (lake / "streams" / "s" / "_metadata.json").exists(), "nothing was touched"
+
+
+def test_what_a_night_costs_in_requests(
+    lake: Path, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert remote("push") == 0
+
+    def asked(*command: str) -> dict[str, int]:
+        before = len(memory.calls)
+        assert remote(*command) == 0
+        small = ("logs/", "feeds/", ".state/", "_lake")
+        verbs = [verb for verb, key in memory.calls[before:] if not key.startswith(small)]
+        return {verb: verbs.count(verb) for verb in dict.fromkeys(verbs)}
+
+    assert asked("push") == {"get": 2, "abort_stale": 1}, "nothing new: one GET for each feed"
+    assert asked("drop", "s", "--days", "2025-01-15") == {"stat": 2, "get": 1, "swap": 1}
+    with database() as server:
+        for night in range(3):
+            fill(server, night)
+        for name, value in {**SETTINGS, "KSQLDB_URL": server.url, "REMOTE_AFTER_EXPORT": "off"}.items():
+            monkeypatch.setenv(name, value)
+        assert export_to_data_lake.main(["--stream", "s", "--quiet"]) == 0
+    assert asked("push", "s") == {"create": 3, "get": 1, "swap": 1, "abort_stale": 1}, "n + 1 PUT"
+    assert asked("verify", "s") == {"list": 1, "stat": 9}
+
+
+def test_parts_of_interrupted_uploads_go_with_the_next_push(lake: Path, memory: MemoryStore) -> None:
+    now = dt.datetime.now(dt.UTC)
+    memory.uploads = {"old": now - dt.timedelta(days=2), "at work": now - dt.timedelta(minutes=5)}
+    assert remote("push") == 0 and list(memory.uploads) == ["at work"]
