@@ -183,7 +183,7 @@ def _stream(
         _cover(state, file, stuck)
     for parts in state.coverage.values():
         for partition, covered in parts.items():
-            parts[partition] = Covered(covered.upto, merge(covered.beyond, [], covered.upto))
+            parts[partition] = covered.with_upto(covered.upto, merge(covered.beyond, [], covered.upto))
     if state.sequence > known:
         state.run = f"{state.run}g{state.generation}"  # the name a stream's commits go by
     return state, told
@@ -216,11 +216,14 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
     for partition, anchor in (file.footer.resume or {}).items() if origin in ("export", "compact") else ():
         one = covered.setdefault(partition, Covered())
         if anchor.offset >= one.upto and partition not in stuck:
-            state.resume[partition], covered[partition] = anchor, Covered(anchor.offset, one.beyond)
+            state.resume[partition], covered[partition] = anchor, one.with_upto(anchor.offset, one.beyond)
+    day = str(parse_day(file.entry.partition))
     for partition, spans in file.ranges.items():
-        if origin != "export" or partition in stuck:
-            one = covered.get(partition, Covered())
-            covered[partition] = Covered(one.upto, merge(one.beyond, spans, one.upto))
+        one = covered.get(partition, Covered())
+        if origin.startswith("date:") and partition not in stuck:
+            covered[partition] = one.with_days({day: spans[-1][1]})
+        elif origin != "export" or partition in stuck:
+            covered[partition] = one.with_upto(one.upto, merge(one.beyond, spans, one.upto))
 
 
 def _table(
