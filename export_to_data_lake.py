@@ -478,7 +478,7 @@ def _exit_code(results: Sequence[FeedResult]) -> int:
     codes = {result.exit_code for result in results}
     if ExitCode.FINDINGS in codes:
         return ExitCode.FINDINGS
-    return ExitCode.LOCKED if ExitCode.LOCKED in codes else ExitCode.OK
+    return max(codes, default=ExitCode.OK)
 
 
 def _log_to(lake: Path, level: str = data_lake_config.LOG_LEVEL, form: str = data_lake_config.LOG_FORMAT) -> None:
