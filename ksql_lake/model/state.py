@@ -59,6 +59,35 @@ def anchors_json(anchors: Mapping[int, Anchor]) -> Json:
 
 
 @dataclass(frozen=True)
+class TopicMark:
+    """Where a stream's Kafka topic was left, for runs that read the topic itself.
+
+    Attributes:
+        generation: the one it is about; it says nothing of another.
+        id: of the topic; None where the broker does not tell it.
+        next: Kafka partition -> the offset to read from, also past records that are no rows.
+        proof: a hash of what decides how records are read, once that was compared with real rows.
+        exact: whether values are stored as the topic has them, where ksqlDB's REST API would lose something.
+    """
+
+    generation: int
+    id: str | None = None
+    next: Mapping[int, int] = field(default_factory=dict)
+    proof: str | None = None
+    exact: bool = False
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TopicMark:
+        offsets = {int(partition): int(offset) for partition, offset in value.get("next", {}).items()}
+        return cls(value["generation"], value.get("id"), offsets, value.get("proof"), bool(value.get("exact", False)))
+
+    def to_json(self) -> Json:
+        offsets = {str(partition): self.next[partition] for partition in sorted(self.next)}
+        made: Json = {"generation": self.generation, "id": self.id, "next": offsets, "proof": self.proof}
+        return {**made, "exact": True} if self.exact else made
+
+
+@dataclass(frozen=True)
 class Covered:
     """The offsets of one Kafka partition that are exported: 0 to `upto`, and the ranges `beyond`, ends included."""
 
@@ -496,6 +525,7 @@ class FeedState:
     resume: dict[int, Anchor] = field(default_factory=dict)
     heads: dict[int, Anchor] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=dict)
+    topic: TopicMark | None = None
     not_sent: NotSent = field(default_factory=dict)
     # of a table
     current: Current | None = None
@@ -548,6 +578,13 @@ class FeedState:
         return max((time for time in times if latest is None or time <= latest), default=None)
 
     @property
+    def mark(self) -> TopicMark:
+        """What is known of the present generation's topic."""
+        exact = self.topic is not None and self.topic.exact
+        known = self.topic is not None and self.topic.generation == self.generation
+        return self.topic if known and self.topic is not None else TopicMark(self.generation, exact=exact)
+
+    @property
     def covered(self) -> dict[int, Covered]:
         """What the present generation's coverage holds, by Kafka partition."""
         return self.coverage.get(self.generation, {})
@@ -592,6 +629,7 @@ class FeedState:
         made["last_run"] = None if self.last_run is None else dict(vars(self.last_run))
         made["files"] = []
         optional: Json = {
+            "topic": None if self.topic is None else self.topic.to_json(),
             "checks": None if self.checks is None else list(self.checks),
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
@@ -629,7 +667,9 @@ class FeedState:
             None if last is None else LastRun(last["ended"], last["rows"], last["files"], last["result"]),
             files, value.get("timezone") or "UTC", value.get("timestamp_column"), value.get("generation", 1),
             anchors_from(value.get("resume") or {}), anchors_from(value.get("heads") or {}),
-            _coverage_from(value.get("coverage") or {}), _not_sent_from(value.get("not_sent") or {}),
+            _coverage_from(value.get("coverage") or {}),
+            TopicMark.from_json(value["topic"]) if value.get("topic") else None,
+            _not_sent_from(value.get("not_sent") or {}),
             None if current is None else Current(current["version"], current["path"]), value.get("last_version", 0),
             tuple(value.get("pinned", ())), None if checks is None else tuple(checks),
             tuple(SchemaVersion(v["version"], v["at"], tuple(v["added"])) for v in value.get("schema_history", ())),

@@ -152,14 +152,19 @@ class Sieve:
             keep[positions] = self._new_in_partition(rows)
         return keep
 
-    def log_starts(self, starts: Mapping[int, int]) -> None:
-        """What the source knows of the lowest offsets that exist: an anchor below them is not waited for."""
+    def log_starts(self, starts: Mapping[int, int], following: Mapping[int, int]) -> None:
+        """What the source knows of the lowest offsets that exist: an anchor below them is not waited for.
+
+        Args:
+            following: partition -> the offset to read from, where the source had left one.
+        """
         for partition, start in starts.items():
             anchor = self.anchors.get(partition)
+            wanted = max(following.get(partition, 0), anchor.offset + 1 if anchor else 0)
             if anchor is not None and start > anchor.offset:
                 self.pending.discard(partition)
-                if start > anchor.offset + 1:
-                    self.gaps.append((partition, start - anchor.offset - 1))
+            if start > wanted and (anchor is not None or partition in following):
+                self.gaps.append((partition, start - wanted))
 
     def _new_in_partition(self, rows: _Rows) -> np.ndarray:
         partition, offsets = rows.partition, rows.offsets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair, taken_
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
-from ksql_lake.sources.row_source import Flaw
+from ksql_lake.sources.row_source import Flaw, PassedOver, Reading
 from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 
@@ -40,6 +40,7 @@ class Attempt:
         ranges: partition -> offsets that were taken, of a run of some days.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
+        positions, passed, remarks: what the reading told of itself, once it is closed.
         not_sent: rows that the server cannot send, quarantined without their content.
         findings: what is to be told of it, if it counts.
     """
@@ -66,6 +67,9 @@ class Attempt:
         self.ranges: dict[int, list[tuple[int, int]]] = {}
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
+        self.positions: dict[int, int] = {}
+        self.passed: Mapping[int, PassedOver] = {}
+        self.remarks: tuple[Finding, ...] = ()
         self.findings: list[Finding] = []
         self.not_sent: list[NotSent] = []
         self._feed = job.dataset.feed
@@ -103,8 +107,10 @@ class Attempt:
         message = f"{row.what}; it is quarantined without its content"
         self.findings.append(Finding("quality", message, "warning", self._feed, row.partition, row.offset))
 
-    def close(self, sieve: Sieve) -> None:
-        """Finish the files, and remember what the sieve knows now."""
+    def close(self, sieve: Sieve, reading: Reading) -> None:
+        """Finish the files, and remember what the sieve and the source know now."""
+        self.positions = {p: at for p, at in reading.positions().items() if p not in sieve.pending}
+        self.passed, self.remarks = reading.passed_over(), tuple(reading.remarks())
         self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
         resume = resume_pair(self.anchors) | taken_pair(self.taken)

@@ -18,7 +18,16 @@ from ksql_lake.base import limits
 from ksql_lake.base.errors import ConfigError, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.sources.ksqldb.answer import Answer
 from ksql_lake.sources.ksqldb.body import Cut, TooLong
-from ksql_lake.sources.ksqldb.described import ServerInfo, Source, Unexpected, listed, server_info, source
+from ksql_lake.sources.ksqldb.described import (
+    ServerInfo,
+    Source,
+    Unexpected,
+    description,
+    listed,
+    server_info,
+    settings,
+    source,
+)
 from ksql_lake.sources.ksqldb.http import Connection, Malformed, NoAnswer, Response, address, basic, excerpt, shown
 
 ACCEPT = "application/vnd.ksql.v1+json"  # `*/*`, what libraries send, gets a format without end marks
@@ -120,6 +129,14 @@ class Client:
         if there[match] != kind:
             raise SourceError(f"{match} is a {there[match]} on {self.url}, not a {kind}; change feed_type of the feed")
         return self._told(source, f"DESCRIBE {quote(match)};")
+
+    def description(self, name: str) -> dict[str, Any]:
+        """`sourceDescription` of DESCRIBE name EXTENDED; `name` as the server spells it."""
+        return self._told(description, f"DESCRIBE {quote(name)} EXTENDED;")
+
+    def settings(self) -> dict[str, str]:
+        """The server's own settings, as far as it shows them."""
+        return self._told(settings, "LIST PROPERTIES;")
 
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.

@@ -106,6 +106,15 @@ class Response:
     body: Body
 
 
+def _keep_alive(there: socket.socket) -> None:
+    """A query can be silent for hours; so the system asks whether the other side still lives, and tells when not."""
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            there.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+
 class Connection:
     """One connection to the server, or to the proxy before it.
 
@@ -124,6 +133,7 @@ class Connection:
         self.socket: socket.socket = socket.create_connection(first, timeout)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(self.socket)
             if context is not None:
                 if to.proxy:
                     self._tunnel(to.proxy)
