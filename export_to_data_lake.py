@@ -298,8 +298,10 @@ def _turns(args: argparse.Namespace, tasks: Sequence[FeedTask], record: RunRecor
             info = until_answered(client.server_info, server.timeout, lambda note: None if args.quiet else _tell(note))
         moved = cluster.admit(record.lake, info.kafka_cluster_id, server.url, now(), accept=args.accept_cluster)
     except LakeError as error:
-        for result in record.rest("failed", str(error), error.exit_code):
-            _say(result, args)
+        results = record.rest("failed", str(error), error.exit_code)
+        names = [result.feed for result in results]  # one cause is one line, whatever the number of feeds
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        print(f"error: {', '.join(names[:5])}{more}: {error}", file=sys.stderr, flush=True)
         return
     if moved:
         log.warning("%s", moved)
@@ -476,7 +478,7 @@ def _exit_code(results: Sequence[FeedResult]) -> int:
     codes = {result.exit_code for result in results}
     if ExitCode.FINDINGS in codes:
         return ExitCode.FINDINGS
-    return ExitCode.LOCKED if ExitCode.LOCKED in codes else ExitCode.OK
+    return next((code for code in (ExitCode.USAGE, ExitCode.LOCKED) if code in codes), ExitCode.OK)
 
 
 def _log_to(lake: Path, level: str = data_lake_config.LOG_LEVEL, form: str = data_lake_config.LOG_FORMAT) -> None:
