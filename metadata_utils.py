@@ -27,6 +27,7 @@ from ksql_lake.model import feeds
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
 from ksql_lake.store import history, metadata
+from ksql_lake.store.hold import hold
 
 if TYPE_CHECKING:
     from ksql_lake.query.column_stats import ColumnStats
@@ -240,7 +241,7 @@ def _rebuild(lake: Path, feed: str | None) -> int:
     code = ExitCode.FINDINGS if feed and not chosen else ExitCode.OK
     for dataset in broken:
         try:
-            with exclusive_lock(dataset.lock, dataset.feed):
+            with hold(dataset):
                 print("\n".join(f"{dataset.feed}: {line}" for line in rebuild(dataset, stamp)))
         except LakeError as error:
             print(f"error: {error}", file=sys.stderr)

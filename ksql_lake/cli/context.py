@@ -12,7 +12,7 @@ from pathlib import Path
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import FeedError
-from ksql_lake.model import feeds
+from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
 
@@ -33,8 +33,38 @@ def signed() -> dict[str, str]:
     return {"now": now(), "by": data_lake_config.operator()}
 
 
+def named(name: str) -> str:
+    """The name of a feed as it was given, when it can be one.
+
+    Raises:
+        FeedError: it cannot; so no path is ever made of it.
+    """
+    if wrong := names.problem_of(name):
+        raise FeedError(wrong)
+    return name
+
+
+def free(config: Config, name: str) -> Path:
+    """Where the file of a new active feed goes.
+
+    Raises:
+        FeedError: the name cannot be that of a feed, is taken, or differs only in case from one that is.
+    """
+    path = active(config) / f"{named(name)}.json"
+    known: dict[str, Path] = {}
+    for directory in (active(config), archived(config)):
+        known |= {found.stem: found for found in directory.glob("*.json")}
+    for kind in ("streams", "tables"):
+        known |= {found.name: found for found in (config.lake_dir / kind).glob("*") if found.name not in known}
+    if name in known and known[name].suffix == ".json":
+        raise FeedError(f"{known[name]}: already exists; choose another name, or restore or edit that feed")
+    if other := names.twin(name, known):
+        raise FeedError(f"{path}: {names.twins(name, other)}")
+    return path
+
+
 def existing(config: Config, name: str) -> Path:
-    path = active(config) / f"{name}.json"
+    path = active(config) / f"{named(name)}.json"
     if not path.exists():
         raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list")
     return path
@@ -42,5 +72,5 @@ def existing(config: Config, name: str) -> Path:
 
 def feed_of(config: Config, name: str) -> Feed:
     """A feed that is active or archived."""
-    kept = archived(config) / f"{name}.json"
+    kept = archived(config) / f"{named(name)}.json"
     return feeds.load(kept if kept.exists() else active(config) / f"{name}.json")

@@ -13,7 +13,6 @@ from typing import Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, StateError
-from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
@@ -270,11 +269,12 @@ def _dataset(config: Config, name: str) -> Any:
 def changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
     """(state, run) of a feed with its lock held and interrupted work finished; only a look takes no lock."""
     from ksql_lake.store import metadata
+    from ksql_lake.store.hold import hold
 
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
     if look:
         yield metadata.load(dataset), run
         return
-    with exclusive_lock(dataset.lock, dataset.feed):
+    with hold(dataset):
         metadata.recover(dataset)
         yield metadata.load_or_new(dataset, dict) or None, run

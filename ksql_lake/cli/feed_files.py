@@ -16,7 +16,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.cli import context, server
-from ksql_lake.model import feeds
+from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
 
@@ -38,6 +38,7 @@ def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = Fa
                 plan.append(f"leave   {name} (archived)")
                 continue
             plan.append(f"write   {name}")
+            context.free(config, name)
             if not dry_run:
                 make_dirs(directory)
                 source = settings.get("ksqldb_source", name)
@@ -64,10 +65,7 @@ def sync_command(config: Config, args: argparse.Namespace) -> int:
 
 
 def add(config: Config, args: argparse.Namespace) -> int:
-    path = context.active(config) / f"{args.name}.json"
-    for taken in (path, context.archived(config) / path.name):
-        if taken.exists():
-            raise FeedError(f"{taken}: exists already; choose another name, or restore or edit that feed")
+    path = context.free(config, args.name)
     kind = server.kind_of(config, args.source, args.type)
     raw = feeds.new(
         args.name, kind, args.source, context.now(), description=args.description, retention_days=args.retention_days,
@@ -103,7 +101,7 @@ def list_command(config: Config, args: argparse.Namespace) -> int:
 
 def show(config: Config, args: argparse.Namespace) -> int:
     path = context.existing(config, args.name)
-    print(path.read_text(encoding="utf-8"), end="")
+    print(feeds.text_of(path), end="")
     metadata = config.lake_dir / f"{feeds.load(path).type}s" / args.name / "_metadata.json"
     history = json.loads(metadata.read_bytes()).get("schema_history", []) if metadata.exists() else []
     for entry in history:
@@ -122,7 +120,8 @@ def check(config: Config, args: argparse.Namespace) -> int:
             print(f"error: {line}", file=sys.stderr)
     if args.online:
         return server.check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
-    print(f"{len(loaded) - len(bad)} feeds are right, {len(bad)} are wrong")
+    good = len(loaded) - len(bad)
+    print(f"{good} feed{' is' if good == 1 else 's are'} right, {len(bad)} {'is' if len(bad) == 1 else 'are'} wrong")
     return ExitCode.FINDINGS if bad else ExitCode.OK
 
 
@@ -164,17 +163,17 @@ def _save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> b
 
 
 def remove(config: Config, args: argparse.Namespace) -> int:
-    archived = context.archived(config) / f"{args.name}.json"
+    archived = context.archived(config) / f"{context.named(args.name)}.json"
     path = archived if archived.exists() else context.existing(config, args.name)
     if not args.yes:
         if not sys.stdin.isatty():
-            raise ConfigError("remove: nobody to ask; say --yes")
-        if input(f"remove {path}? Its data stay in the lake. [y/N] ").strip().lower() not in ("y", "yes"):
-            print("left as it is")
+            raise ConfigError("remove: needs a terminal to confirm; add --yes")
+        if input(f"remove {path}? Its data stays in the lake. [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
             return ExitCode.OK
     os.unlink(path)
     fsync_dir(path.parent)
-    print(f"{args.name} is removed; its data stay in the lake")
+    print(f"{args.name} is removed; its data stays in the lake")
     return ExitCode.OK
 
 
@@ -196,12 +195,12 @@ def _switch(config: Config, name: str, enabled: bool) -> int:
 
 
 def archive(config: Config, args: argparse.Namespace) -> int:
-    word = "archived; its data stay in the lake, and retention leaves them alone until it is restored"
+    word = "archived; its data stays in the lake, and retention leaves them alone until it is restored"
     return _move(context.existing(config, args.name), context.archived(config), word)
 
 
 def restore(config: Config, args: argparse.Namespace) -> int:
-    path = context.archived(config) / f"{args.name}.json"
+    path = context.archived(config) / f"{context.named(args.name)}.json"
     if not path.exists():
         raise FeedError(f"{path}: no such archived feed; see: python manage_feeds.py list")
     return _move(path, context.active(config), "active again")
@@ -210,8 +209,10 @@ def restore(config: Config, args: argparse.Namespace) -> int:
 def _move(path: Path, directory: Path, word: str) -> int:
     make_dirs(directory)
     target = directory / path.name
-    if target.exists():
-        raise FeedError(f"{target}: exists already; move it away first")
+    if target.exists() or target.is_symlink():
+        raise FeedError(f"{target}: already exists; move it away first")
+    if other := names.twin(path.stem, (found.stem for found in directory.glob("*.json"))):
+        raise FeedError(f"{target}: {names.twins(path.stem, other)}")
     os.rename(path, target)
     fsync_dir(directory)
     fsync_dir(path.parent)

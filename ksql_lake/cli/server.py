@@ -12,7 +12,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context
-from ksql_lake.model import feeds
+from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
 
@@ -90,18 +90,23 @@ def discover(config: Config, args: argparse.Namespace) -> int:
     wanted = None if args.add is None else {name.upper() for name in args.add} or {name.upper() for name, _ in free}
     missing = (wanted or set()) - {name.upper() for name, _ in free}
     if missing:
-        raise FeedError(f"discover: {', '.join(sorted(missing))}: no source without a feed of that name")
+        raise FeedError(f"discover: {', '.join(sorted(missing))}: not on the server, or it has a feed already")
+    code = ExitCode.OK
     for name, kind in free:
         if wanted is None:
             print(f"{kind:<7} {name}")
         elif name.upper() in wanted:
-            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-") or "feed"
-            path = context.active(config) / f"{feed}.json"
-            if path.exists():
-                raise FeedError(f"{path}: exists already; add {name} under another name")
+            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
+            try:
+                path = context.free(config, feed)
+            except FeedError as error:
+                print(f"error: {name}: {error}; add it with: manage_feeds.py add --source {name} --name ...",
+                      file=sys.stderr)
+                code = ExitCode.FINDINGS
+                continue
             make_dirs(path.parent)
             feeds.save(path, feeds.new(feed, kind, name, context.now()))
             print(f"added {path}")
     if not free:
         print("every source has a feed")
-    return ExitCode.OK
+    return code

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
-from ksql_lake.base.files import exclusive_lock
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams import stage as streams
 from ksql_lake.ingest.streams.reading import StreamJob
@@ -30,6 +29,7 @@ from ksql_lake.model.feeds import Feed
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
+from ksql_lake.store.hold import hold
 from ksql_lake.store.metadata import Dataset, State
 from ksql_lake.store.writer import WriterOptions
 
@@ -92,7 +92,7 @@ def export_feed(
     name = task.feed.name
     try:
         dataset = dataset_of(task)
-        with exclusive_lock(dataset.lock, name, wait=task.wait):
+        with hold(dataset, wait=task.wait):
             outcome = _export(task, dataset, progress, workers)
             _afterwards(task, dataset, outcome)
     except LakeBusyError as error:

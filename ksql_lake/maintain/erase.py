@@ -30,7 +30,8 @@ from ksql_lake.store.metadata import Dataset, Move, State
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 RECEIPTS = "logs/erasures"
-RULES = ".state/erasures.jsonl"
+RULES = ".state/_erasures.jsonl"  # beginning with _, as all files of the lake that belong to no feed
+OLD_RULES = ".state/erasures.jsonl"  # where they were before; a feed called erasures has its state log there
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -310,13 +311,15 @@ def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
 
 
 def _remembered(lake: Path) -> list[dict[str, Any]]:
-    path = lake / RULES
     found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a crash; its erasure was not over and is begun again
+    for path in (lake / OLD_RULES, lake / RULES):
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            try:
+                rule = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash; its erasure was not over and is begun again
+            if isinstance(rule, dict) and {"column", "salt", "hash", "feeds"} <= rule.keys():
+                found.append(rule)
     return found
 
 
