@@ -18,12 +18,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import data_lake_config
 from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
 from ksql_lake.model import feeds
+from ksql_lake.model.state import FeedState
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
 from ksql_lake.store import history, metadata
@@ -36,7 +37,6 @@ CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported
 EVERYTHING = 1 << 40  # bytes of the run history
 OTHERS = ("reconcile", "compare", "rebuild", "history")
 LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register")  # what is answered from metadata
-State = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -198,8 +198,10 @@ def _columns(
 
     found = {}
     for record in records:
+        if record.state is None:
+            continue
         chosen = [p.path for p in partitions if p.feed == record.name and (record.type == "stream" or p.current)]
-        found[record.name] = column_stats(lake / f"{record.type}s" / record.name, record.state or {}, chosen)
+        found[record.name] = column_stats(lake / f"{record.type}s" / record.name, record.state, chosen)
     return found
 
 
@@ -224,7 +226,7 @@ def _history(lake: Path, args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _sql(dialect: str, states: dict[str, State], lake: Path, location: str | None) -> int:
+def _sql(dialect: str, states: dict[str, FeedState], lake: Path, location: str | None) -> int:
     from ksql_lake.catalogs.ddl import script
 
     sys.stdout.write(script(dialect, states, lake, location))
@@ -268,7 +270,7 @@ def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Seq
     return ExitCode.FINDINGS if unexplained else ExitCode.OK
 
 
-def _register(args: argparse.Namespace, lake: Path, states: dict[str, State]) -> int:
+def _register(args: argparse.Namespace, lake: Path, states: dict[str, FeedState]) -> int:
     """The lake's feeds as tables of a Glue database; one that cannot be is said and does not stop the others."""
     if not args.database:
         raise ConfigError("--register needs --database NAME")
@@ -369,27 +371,27 @@ def _dataset_of(lake: Path, name: str, kind: str) -> metadata.Dataset:
 
 def _is_usable(dataset: metadata.Dataset) -> bool:
     try:
-        metadata.load_or_new(dataset, dict)
+        metadata.current(dataset)
     except StateError:
         return False
     return True
 
 
-def _verify(lake: Path, states: dict[str, State], deep: bool) -> int:
+def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
     from ksql_lake.maintain.permissions import drift
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
     findings = []
     for name, state in states.items():
         try:
-            metadata.load_or_new(metadata.Dataset(lake, name, state["type"]), dict)
+            metadata.current(metadata.Dataset(lake, name, state.type))
         except StateError as error:
             findings.append(str(error))
-        findings += [str(one) for one in drift(_dataset_of(lake, name, state["type"]))]
-        findings += verify(lake / f"{state['type']}s" / name, state, deep=deep)
+        findings += [str(one) for one in drift(_dataset_of(lake, name, state.type))]
+        findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
     for finding in findings:
         print(finding)
-    print(f"{len(states)} feeds, {sum(len(s['files']) for s in states.values())} files, {len(findings)} findings")
+    print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")
     return ExitCode.FINDINGS if findings else ExitCode.OK
 
 

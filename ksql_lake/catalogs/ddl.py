@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ksql_lake.base.errors import ConfigError, SchemaError
 from ksql_lake.model.partitions import disk_names, parse_day, parse_version
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import SqlType, parse_type
-
-State = Mapping[str, Any]
 
 _HIVE = {
     "BOOLEAN": "boolean",
@@ -92,7 +90,7 @@ _HEAD = {
 }
 
 
-def script(dialect: str, states: Mapping[str, State], lake: Path, location: str | None = None) -> str:
+def script(dialect: str, states: Mapping[str, FeedState], lake: Path, location: str | None = None) -> str:
     """The SQL that makes every feed readable by its name; a statement ends with a semicolon at the end of a line.
 
     Args:
@@ -115,22 +113,22 @@ def script(dialect: str, states: Mapping[str, State], lake: Path, location: str 
         if not _readable(state):
             parts.append(f"-- {feed}: no file yet")
             continue
-        parts.append(_WRITERS[dialect](names[feed], state, f"{root}/{state['type']}s/{feed}"))
+        parts.append(_WRITERS[dialect](names[feed], state, f"{root}/{state.type}s/{feed}"))
     return "\n\n".join(parts) + "\n"
 
 
-def _readable(state: State) -> bool:
-    return bool(state["files"]) and (state["type"] == "stream" or bool(state["current"]))
+def _readable(state: FeedState) -> bool:
+    return len(state.files) > 0 and (not state.is_table or state.current is not None)
 
 
-def _names(dialect: str, states: Mapping[str, State]) -> dict[str, str]:
+def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
     """Feeds by the name of their table; other systems than DuckDB take letters, digits and underscores."""
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for feed, state in states.items():
         names[feed] = feed if dialect == "duckdb" else re.sub(r"\W", "_", feed, flags=re.ASCII)
         makes = [names[feed]]
-        if state["type"] == "table" and dialect in ("hive", "athena", "spark"):
+        if state.is_table and dialect in ("hive", "athena", "spark"):
             makes.append(_versions(names[feed]))
         for name in makes:
             other = taken.setdefault(name.casefold(), feed)
@@ -143,19 +141,19 @@ def _versions(name: str) -> str:
     return f"{name}_versions"
 
 
-def _columns(state: State) -> dict[str, SqlType]:
+def _columns(state: FeedState) -> dict[str, SqlType]:
     """Columns by name on disk, without partition keys."""
-    pseudo = {name: parse_type(text) for name, text in PSEUDO.items()} if state["type"] == "stream" else {}
-    return pseudo | {c["disk_name"]: parse_type(c["ksql_type"]) for c in state["columns"]}
+    pseudo = {name: parse_type(text) for name, text in PSEUDO.items()} if not state.is_table else {}
+    return pseudo | {c.disk_name: parse_type(c.ksql_type) for c in state.columns}
 
 
-def _duckdb(name: str, state: State, directory: str) -> str:
+def _duckdb(name: str, state: FeedState, directory: str) -> str:
     """A view of the columns that some file has: one that no file has yet would not bind."""
-    newest = max(_version_order(file["schema_version"]) for file in state["files"])
-    late = {c["disk_name"] for c in state["columns"] if _version_order(c["since"]) > newest}
+    newest = max(_version_order(file.schema_version) for file in state.files)
+    late = {c.disk_name for c in state.columns if _version_order(c.since) > newest}
     columns = [_duck_name(column) for column in _columns(state) if column not in late]
     glob = re.sub(r"([*?[])", r"[\1]", directory)
-    if state["type"] == "table":
+    if state.is_table:
         columns.append("CAST(substr(version, 2) AS INTEGER) AS version")
         types, pattern = "version: VARCHAR", f"{glob}/version=*/*.parquet"
         metadata = f"read_text({_duck_text(glob + '/_metadata.json')})"
@@ -183,30 +181,30 @@ def _duck_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _hive(name: str, state: State, directory: str) -> str:
+def _hive(name: str, state: FeedState, directory: str) -> str:
     return _external(name, state, directory, _stored_as_parquet, _tick)
 
 
-def _athena(name: str, state: State, directory: str) -> str:
+def _athena(name: str, state: FeedState, directory: str) -> str:
     """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does."""
     return _external(name, state, directory, _stored_as_parquet, _duck_name)
 
 
-def _spark(name: str, state: State, directory: str) -> str:
+def _spark(name: str, state: FeedState, directory: str) -> str:
     return _external(name, state, directory, _using_parquet, _tick)
 
 
 def _external(
-    name: str, state: State, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
+    name: str, state: FeedState, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
     quote: Callable[[str], str],
 ) -> str:
     """The table with its partitions; of a table of ksqlDB all versions, and a view of the current one."""
-    table = name if state["type"] == "stream" else _versions(name)
+    table = name if not state.is_table else _versions(name)
     columns = [f"{_tick(column)} {hive_type(kind)}" for column, kind in _columns(state).items()]
-    made = [f"{create(table, columns, KEYS[state['type']])}\nLOCATION {_text(directory + '/')};"]
+    made = [f"{create(table, columns, KEYS[state.type])}\nLOCATION {_text(directory + '/')};"]
     made += _partitions(table, state, directory)
-    if state["type"] == "table":
-        number = parse_version(state["current"]["path"])
+    if state.current is not None:
+        number = parse_version(state.current.path)
         made.append(
             f"CREATE OR REPLACE VIEW {quote(name)} AS\nSELECT * FROM {quote(table)} WHERE version = {number};"
         )
@@ -230,8 +228,8 @@ def _using_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> s
     )
 
 
-def _partitions(table: str, state: State, directory: str) -> list[str]:
-    paths = [partition["path"] for partition in state["partitions"]]
+def _partitions(table: str, state: FeedState, directory: str) -> list[str]:
+    paths = [partition.path for partition in state.partitions]
     made = []
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
@@ -248,10 +246,10 @@ def _values(path: str) -> str:
     return f"year = {day.year}, month = {day.month}, day = {day.day}"
 
 
-def _bigquery(name: str, state: State, directory: str) -> str:
+def _bigquery(name: str, state: FeedState, directory: str) -> str:
     """Columns are what BigQuery finds in the last file by name, of a stream the newest day's."""
-    table, options = state["type"] == "table", ["format = 'PARQUET'"]
-    path = f"{directory}/{state['current']['path']}" if table else directory
+    table, options = state.is_table, ["format = 'PARQUET'"]
+    path = f"{directory}/{state.current.path}" if state.current else directory
     options.append(f"uris = [{_text(path + '/*.parquet')}]")
     if not table:
         options.append(f"hive_partition_uri_prefix = {_text(directory)}")
@@ -270,6 +268,6 @@ def _text(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_WRITERS: dict[str, Callable[[str, State, str], str]] = {
+_WRITERS: dict[str, Callable[[str, FeedState, str], str]] = {
     "duckdb": _duckdb, "hive": _hive, "athena": _athena, "spark": _spark, "bigquery": _bigquery,
 }

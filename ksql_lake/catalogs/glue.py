@@ -19,6 +19,7 @@ from typing import Any
 from ksql_lake.base.errors import CatalogError, LakeError, SchemaError
 from ksql_lake.base.files import atomic_write, make_dirs
 from ksql_lake.catalogs.ddl import PSEUDO, hive_type
+from ksql_lake.model.state import FeedState, RecordedColumn
 from ksql_lake.model.types import SqlType, parse_type
 
 RECORD = ".state/glue.json"
@@ -99,7 +100,7 @@ class Plan:
         return said
 
 
-def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
+def wanted(feed: str, state: FeedState, root: str) -> Table:
     """The table of one feed.
 
     Args:
@@ -109,24 +110,24 @@ def wanted(feed: str, state: Mapping[str, Any], root: str) -> Table:
     Raises:
         SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
     """
-    kind = state["type"]
+    kind = state.type
     pseudo = [(name, hive_type(SqlType(base))) for name, base in PSEUDO.items()] if kind == "stream" else []
-    columns = tuple((name.lower(), type_) for name, type_ in (*pseudo, *map(_column, state["columns"])))
+    columns = tuple((name.lower(), type_) for name, type_ in (*pseudo, *map(_column, state.columns)))
     location = f"{root.rstrip('/')}/{kind}s/{feed}/"
     parameters = {"EXTERNAL": "TRUE", "classification": "parquet", OURS: feed}
-    if current := state.get("current"):
-        parameters["current_version"] = current["version"]
-    plain = Table(feed.lower(), KEYS[kind], columns, location, parameters, state["sequence"], {})
+    if current := state.current:
+        parameters["current_version"] = current.version
+    plain = Table(feed.lower(), KEYS[kind], columns, location, parameters, state.sequence, {})
     partitions = {}
-    for path in (entry["path"] for entry in state["partitions"]):
+    for path in (partition.path for partition in state.partitions):
         values = tuple(part.partition("=")[2] for part in path.split("/"))
         values = tuple(str(int(value)) if value.isdigit() else value for value in values)
         partitions[values] = fingerprint(columns, plain.where(values))
     return Table(plain.name, plain.keys, columns, location, parameters, plain.sequence, partitions)
 
 
-def _column(column: Mapping[str, Any]) -> tuple[str, str]:
-    name, kind = column["disk_name"], parse_type(column["ksql_type"])
+def _column(column: RecordedColumn) -> tuple[str, str]:
+    name, kind = column.disk_name, parse_type(column.ksql_type)
     for inner in ([name] if "," in name else []) + [inner for inner in _fields(kind) if _UNSPEAKABLE.search(inner)]:
         raise SchemaError(
             f"column {name}: a Hive catalog cannot hold the name {inner!r}; rename it in a stream of your own"

@@ -151,14 +151,14 @@ def quarantine(config: Config, args: argparse.Namespace) -> int:
     if args.force:
         raise ConfigError("quarantine: --force goes with --import")
     with changing(dataset, True) as (state, _):
-        entries = held(state or {}, args.of)
+        entries = held(state, args.of)
     if args.json:
-        print(json.dumps(entries, indent=2, ensure_ascii=False))
+        print(json.dumps([entry.to_json() for entry in entries], indent=2, ensure_ascii=False))
         return ExitCode.OK
     for entry in entries:
-        reasons = ", ".join(f"{label} {rows:,}" for label, rows in entry["reasons"].items())
-        print(f"{entry['run']}  {entry['partition']}  {entry['rows']:,} rows  {reasons}")
-    print(f"{sum(entry['rows'] for entry in entries):,} rows set aside")
+        reasons = ", ".join(f"{label} {rows:,}" for label, rows in (entry.reasons or {}).items())
+        print(f"{entry.run}  {entry.partition}  {entry.rows:,} rows  {reasons}")
+    print(f"{sum(entry.rows for entry in entries):,} rows set aside")
     return ExitCode.OK
 
 
@@ -177,7 +177,7 @@ def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
         bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
     )
     with changing(dataset) as (state, run):
-        entries = held(state or {}, args.of)
+        entries = held(state, args.of)
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, **context.signed()) if entries else None
     rows, left = (done.rows, done.left) if done else (0, 0)
@@ -209,7 +209,7 @@ def rollback(config: Config, args: argparse.Namespace) -> int:
         if state is None:
             raise StateError(f"{args.name}: was never exported")
         changed = rollback(dataset, state, args.version, run, **context.signed())
-        number = state["last_version"] + 1
+        number = state.last_version + 1
     print(f"{args.name}: {args.version} is current{'' if changed else ' already'}; the next export makes v{number}")
     return ExitCode.OK
 
@@ -277,4 +277,4 @@ def changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
         return
     with hold(dataset):
         metadata.recover(dataset)
-        yield metadata.load_or_new(dataset, dict) or None, run
+        yield metadata.current(dataset), run

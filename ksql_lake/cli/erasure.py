@@ -65,7 +65,7 @@ def _erase_from(config: Config, args: argparse.Namespace, target: Any, receipt: 
                 print(f"{name}  {file.rows:,} rows in {file.path.relative_to(config.lake_dir)}")
             rows += sum(file.rows for file in found)
             number = receipt.get("receipt", "")
-            told = any(e["receipt"] == number for e in state.get("erasures", ()))
+            told = any(e.receipt == number for e in state.erasures)
             if not args.dry_run and (found or (args.later == "drop" and not told)):
                 erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
     if args.dry_run and not seen:
@@ -86,8 +86,8 @@ def _finish_erasure(config: Config, datasets: Sequence[Any], target: Any, receip
             if state is None or not erase.has_column(state, target):
                 continue
             left += sum(file.rows for file in erase.find(dataset, state, target))
-            mine = (e for e in state.get("erasures", ()) if e["receipt"] == receipt["receipt"])
-            lines += [{"feed": dataset.feed, "rows": e["rows"], "files": e["files"]} for e in mine]
+            mine = (e for e in state.erasures if e.receipt == receipt["receipt"])
+            lines += [{"feed": dataset.feed, "rows": e.rows, "files": e.files} for e in mine]
     rows = sum(line["rows"] for line in lines)
     ended = None if left else context.now()
     done = {**receipt, "ended": ended, "feeds": lines, "rows": rows, "rows_left": left}

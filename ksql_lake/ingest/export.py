@@ -17,20 +17,19 @@ from pathlib import Path
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
-from ksql_lake.ingest.streams import stage as streams
 from ksql_lake.ingest.streams.reading import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
-from ksql_lake.ingest.tables import stage as tables
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
 from ksql_lake.maintain import retention
 from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
+from ksql_lake.model.state import FeedState, new_stream, new_table
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.hold import hold
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -195,7 +194,7 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
-    if (last := state["last_export"]) and last > now():
+    if (last := state.last_export) and last > now():
         outcome.findings.append(
             f"{task.feed.name}: the last export was at {last}, which this machine's clock has not reached yet; set it"
         )
@@ -207,13 +206,13 @@ def _export(
             return outcome
 
 
-def _new_state(feed: Feed) -> State:
+def _new_state(feed: Feed) -> FeedState:
     if feed.type == "table":
-        return tables.empty_state(feed.source, now())
-    return streams.empty_state(feed.source, feed.timezone, feed.timestamp_column, now())
+        return new_table(feed.source, now())
+    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now())
 
 
-def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda rows: None) -> Staged:
+def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = lambda rows: None) -> Staged:
     """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
 
     Raises:
@@ -236,12 +235,12 @@ def stage(task: FeedTask, state: State, progress: Callable[[int], None] = lambda
         return stage_stream(client, stream, state, now)
 
 
-def stage_on_worker(task: FeedTask, state: State) -> Staged:
+def stage_on_worker(task: FeedTask, state: FeedState) -> Staged:
     """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
     return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
 
 
-def _elsewhere(workers: Executor, task: FeedTask, state: State) -> Staged:
+def _elsewhere(workers: Executor, task: FeedTask, state: FeedState) -> Staged:
     patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
     with lease(dataset_of(task)) as granted:
         given = replace(task, writer=replace(task.writer, lease=granted))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.checks import Result
+from ksql_lake.model.state import Change, FeedState
 from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, Move, State
+from ksql_lake.store.metadata import Dataset, Move
 
 
 @dataclass
@@ -69,7 +70,8 @@ class Staged:
     run: str
     base: int
     moves: tuple[Move, ...]
-    state: State
+    state: FeedState
+    change: Change
     outcome: Outcome
     again: bool = False
 
@@ -90,18 +92,22 @@ def lease(dataset: Dataset) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def publish(dataset: Dataset, staged: Staged) -> State:
+def publish(dataset: Dataset, staged: Staged) -> FeedState:
     """Commit what was staged; returns the state the next reading starts from. Call with the feed's lock held.
 
     Raises:
         StateError: the lake is no longer at the state it builds on.
     """
     try:
-        metadata.commit(dataset, staged.run, staged.base, staged.moves, staged.state)
+        problems = metadata.commit(
+            dataset, staged.run, staged.base, staged.moves, staged.state, staged.change
+        )
+        staged.outcome.findings += problems
     except OSError:
         if not (dataset.staging / staged.run / metadata.JOURNAL).exists():
             remove_tree(dataset.staging / staged.run)  # a full disk needs the room
         raise
-    if not staged.again:
-        return staged.state
-    return {**staged.state, "generation": staged.state["generation"] + 1, "resume": {}, "heads": {}}
+    state = staged.state
+    if staged.again:
+        state.generation, state.resume, state.heads = state.generation + 1, {}, {}
+    return state

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,13 +11,14 @@ from ksql_lake.base.errors import StateError
 from ksql_lake.maintain.merges import Merge
 from ksql_lake.model.columns import as_schema, schema_of
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import FeedState, FileEntry, Footer
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset, Move, State
+from ksql_lake.store.metadata import Dataset, Move
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
-def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
+def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
     """Carry out one merge as one commit; returns the files it made. Call with the feed's lock held.
 
     The small files stay in the trash for some days, to be looked at; who has opened them reads on.
@@ -37,39 +37,34 @@ def compact(dataset: Dataset, state: State, merge: Merge, run: str, *, tool: str
     moves = trash.stage(dataset, merge.files, run, now=now, by=by, why=trash.COMPACTED)
     for staged in made:
         moves.append(Move.of(dataset, staged.staged, dataset.directory / staged.partition / staged.name))
-    gone = {file["path"] for file in merge.files}
-    state["files"] = [file for file in state["files"] if file["path"] not in gone]
-    state["files"] += [_entry(state, merge, staged, run) for staged in made]
+    state.files.replace({file.path for file in merge.files}, [_entry(state, merge, staged, run) for staged in made])
     what = f"compact: {len(merge.files)} files of {merge.partition} into {len(made)}"
-    metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+    metadata.amend(dataset, run, state, moves, kind="compact", now=now, by=by, what=what)
     return len(made)
 
 
-def _read(dataset: Dataset, state: State, merge: Merge) -> pa.Table:
+def _read(dataset: Dataset, state: FeedState, merge: Merge) -> pa.Table:
     """All rows under the full current schema: a column that came later is null in older files."""
-    with pq.ParquetFile(dataset.directory / merge.files[0]["path"]) as parquet:
+    with pq.ParquetFile(dataset.directory / merge.files[0].path) as parquet:
         pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in PSEUDO]
-    schema = pa.schema([*pseudo, *schema_of(state["columns"])])
+    schema = pa.schema([*pseudo, *schema_of(state.columns)])
     parts = []
     for file in merge.files:
-        with pq.ParquetFile(dataset.directory / file["path"]) as parquet:
+        with pq.ParquetFile(dataset.directory / file.path) as parquet:
             parts += [as_schema(batch, schema) for batch in parquet.read().to_batches()]
     return pa.Table.from_batches(parts, schema=schema)
 
 
 def _write(
-    dataset: Dataset, state: State, merge: Merge, table: pa.Table, run: str, tool: str
+    dataset: Dataset, state: FeedState, merge: Merge, table: pa.Table, run: str, tool: str
 ) -> list[StagedFile]:
-    footer = {
-        "tool": tool, "feed": dataset.feed, "source": state["source"], "created_at": state["created_at"], "run": run,
-        "origin": "compact", "generation": merge.generation, "sequence": state["sequence"] + 1,
-        "timezone": state["timezone"], "timestamp_column": state["timestamp_column"],
-        "schema_version": state["schema_version"], "columns": state["columns"],
-    }
-    pairs = {"ksql_lake": json.dumps(footer, ensure_ascii=False)}
-    if merge.generation == state["generation"]:
-        pairs["ksql_lake.resume"] = json.dumps(state["resume"])
-    with pq.ParquetFile(dataset.directory / merge.files[-1]["path"]) as newest:
+    footer = Footer.of(
+        state, dataset.feed, tool=tool, run=run, origin="compact", generation=merge.generation
+    )
+    if merge.generation == state.generation:
+        footer = replace(footer, resume=state.resume)
+    pairs = footer.pairs()
+    with pq.ParquetFile(dataset.directory / merge.files[-1].path) as newest:
         options = options_like(newest, merge.files[-1], dataset.file_mode)
     day = parse_day(merge.partition)
     with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
@@ -78,20 +73,10 @@ def _write(
         return writer.close()
 
 
-def _entry(state: State, merge: Merge, file: StagedFile, run: str) -> dict[str, Any]:
-    return {
-        "path": f"{file.partition}/{file.name}",
-        "partition": file.partition,
-        "rows": file.rows,
-        "bytes": file.bytes,
-        "crc32": file.crc32,
-        **{key: merge.files[-1][key] for key in ("compression", "compression_level") if key in merge.files[-1]},
-        "rowtime_min": file.rowtime_min,
-        "rowtime_max": file.rowtime_max,
-        "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},
-        "generation": merge.generation,
-        "run": run,
-        "origin": "compact",
-        "schema_version": state["schema_version"],
-        "exported_at": max(old["exported_at"] for old in merge.files),
-    }
+def _entry(state: FeedState, merge: Merge, file: StagedFile, run: str) -> FileEntry:
+    newest = merge.files[-1]
+    return file.entry(
+        run=run, origin="compact", schema_version=state.schema_version,
+        exported_at=max(old.exported_at for old in merge.files), generation=merge.generation,
+        compression=newest.compression, compression_level=newest.compression_level,
+    )

@@ -12,7 +12,7 @@ import os
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import append_line, atomic_write, make_dirs
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import Erasure, FeedState, FileEntry
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset, Move, State
+from ksql_lake.store.metadata import Dataset, Move
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 RECEIPTS = "logs/erasures"
@@ -43,7 +44,7 @@ class Found:
     """
 
     path: Path
-    entry: dict[str, Any]
+    entry: FileEntry
     rows: int
     bundle: trash.Bundle | None = None
     set_aside: bool = False
@@ -103,32 +104,32 @@ def _matches(array: pa.Array, path: str, wanted: str, value: str) -> Mask:
     return np.asarray(pc.fill_null(pc.equal(text, value), False).to_numpy(zero_copy_only=False), bool)
 
 
-def find(dataset: Dataset, state: State, target: Target) -> Iterator[Found]:
+def find(dataset: Dataset, state: FeedState, target: Target) -> Iterator[Found]:
     """Every file of a feed, in the lake, in the trash and in quarantine, that holds a row of the person."""
-    for entry in state["files"]:
-        path = dataset.directory / entry["path"]
+    for entry in state.files:
+        path = dataset.directory / entry.path
         if rows := _count(path, target):
             yield Found(path, entry, rows)
     for bundle in trash.bundles(dataset.lake, dataset.feed):
         for entry in bundle.files:
-            path = bundle.directory / entry["path"]
+            path = bundle.directory / entry.path
             if rows := _count(path, target):
                 yield Found(path, entry, rows, bundle)
         for entry in bundle.aside:
-            path = bundle.directory / entry["path"]
+            path = bundle.directory / entry.path
             if rows := _count(path, target):
                 yield Found(path, entry, rows, bundle, set_aside=True)
-    for entry in state.get("quarantine", ()):
-        path = dataset.lake / entry["path"]
+    for entry in state.quarantined:
+        path = dataset.lake / entry.path
         if rows := _count(path, target):
             yield Found(path, entry, rows, set_aside=True)
 
 
-def has_column(state: State, target: Target) -> bool:
+def has_column(state: FeedState, target: Target) -> bool:
     """Whether a feed has the column at all, now or in older files."""
     from ksql_lake.model.columns import schema_of
 
-    return bool(target.names(schema_of(state["columns"])))
+    return bool(target.names(schema_of(state.columns)))
 
 
 def _count(path: Path, target: Target) -> int:
@@ -140,7 +141,7 @@ def _count(path: Path, target: Target) -> int:
 
 
 def erase(
-    dataset: Dataset, state: State, found: Sequence[Found], target: Target, run: str, *, receipt: str, rule: str,
+    dataset: Dataset, state: FeedState, found: Sequence[Found], target: Target, run: str, *, receipt: str, rule: str,
     now: str, by: str,
 ) -> int:
     """Take the rows out of one feed as one commit; returns how many. Call with the feed's lock held.
@@ -152,28 +153,29 @@ def erase(
     staging = dataset.staging / run
     make_dirs(staging / "retired")
     moves: list[Move] = []
-    entries = {file.entry["path"]: file for file in found if file.bundle is None}
-    for key, directory in (("files", dataset.directory), ("quarantine", dataset.lake)):
-        kept: list[dict[str, Any]] = []
-        for entry in state.get(key, ()):
-            replaced = entries.get(entry["path"])
-            kept += _replace(dataset, replaced, target, run, directory, moves) if replaced else [entry]
-        if key in state:
-            state[key] = kept
+    for one in (file for file in found if file.bundle is None and not file.set_aside):
+        state.files.replace([one.entry.path], _replace(dataset, one, target, run, dataset.directory, moves))
+    aside = {file.entry.path: file for file in found if file.bundle is None and file.set_aside}
+    kept = list[FileEntry]()
+    for entry in state.quarantined:
+        file = aside.get(entry.path)
+        kept += _replace(dataset, file, target, run, dataset.lake, moves) if file else [entry]
+    state.quarantine = None if state.quarantine is None else tuple(kept)
     rows = sum(file.rows for file in found)
-    trash.count_removed(state, [{**file.entry, "rows": file.rows} for file in found if file.bundle is None], "erase")
+    trash.count_removed(state, [replace(file.entry, rows=file.rows) for file in found if file.bundle is None], "erase")
     for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
         _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], target, run, moves)
     # One salt for all persons of a feed: a later export hashes each value once, however many were erased.
-    salt = next((e["salt"] for e in state.get("erasures", ())), None) or secrets.token_hex(16)
-    done = [e for e in state.get("erasures", []) if e["receipt"] != receipt]
-    before = [e for e in state.get("erasures", []) if e["receipt"] == receipt]
-    mine = {
-        "receipt": receipt, "column": target.column, "salt": salt, "hash": salted(salt, target.value), "later": rule,
-        "rows": rows + sum(e["rows"] for e in before), "files": len(found) + sum(e["files"] for e in before),
-    }
-    state["erasures"] = [*done, mine]
-    metadata.amend(dataset, run, state, moves, now=now, by=by, what=f"erase: {rows} rows in {len(found)} files")
+    salt = next((e.salt for e in state.erasures), None) or secrets.token_hex(16)
+    done = (e for e in state.erasures if e.receipt != receipt)
+    before = [e for e in state.erasures if e.receipt == receipt]
+    mine = Erasure(
+        receipt, target.column, salt, salted(salt, target.value), rule, rows + sum(e.rows for e in before),
+        len(found) + sum(e.files for e in before),
+    )
+    state.erasures = (*done, mine)
+    what = f"erase: {rows} rows in {len(found)} files"
+    metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
     return rows
 
 
@@ -184,36 +186,30 @@ def salted(salt: str, value: str) -> str:
 
 def _replace(
     dataset: Dataset, file: Found, target: Target, run: str, directory: Path, moves: list[Move]
-) -> list[dict[str, Any]]:
+) -> list[FileEntry]:
     """Stage the file without the rows; its entry, or none when nothing of a stream's file is left."""
     number = len(moves)
     staged = _rewrite(dataset, file, target, f"{run}e{number}")
     retired = dataset.staging / run / "retired" / f"{number}_{file.path.name}"
     moves.append(Move.of(dataset, file.path, retired))
-    entries = []
+    entries = list[FileEntry]()
     for new in staged:
         path = f"{new.partition}/{new.name}"
         if file.set_aside:
             name = quarantine.file_name(f"{run}e{number}", new.partition, 1)
             path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
         moves.append(Move.of(dataset, new.staged, directory / path))
-        entries.append(
-            {
-                **file.entry, "path": path, "rows": new.rows, "bytes": new.bytes, "crc32": new.crc32,
-                **(_spans(new) if "offsets" in file.entry else {}),
-                **({"reasons": quarantine.reasons(new.staged, set(file.entry["reasons"]))} if file.set_aside else {}),
-            }
-        )
+        entry = replace(file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32)
+        if entry.offsets is not None:
+            entry = replace(entry, rowtime_min=new.rowtime_min, rowtime_max=new.rowtime_max, offsets=new.offsets)
+        if file.set_aside:
+            entry = replace(entry, reasons=quarantine.reasons(new.staged, set(entry.reasons or ())))
+        entries.append(entry)
     return entries
 
 
-def _spans(file: StagedFile) -> dict[str, Any]:
-    offsets = {str(partition): list(span) for partition, span in file.offsets.items()}
-    return {"rowtime_min": file.rowtime_min, "rowtime_max": file.rowtime_max, "offsets": offsets}
-
-
 def _rewrite(dataset: Dataset, file: Found, target: Target, unique: str) -> list[StagedFile]:
-    partition = file.entry["partition"]
+    partition = file.entry.partition
     day = parse_day(partition)
     stem, label = ("data", f"{day:%Y%m%d}") if day else ("snapshot", file.path.name.split("_")[1])
     stem = "data" if file.set_aside else stem  # of which nothing is left when no row is
@@ -236,18 +232,19 @@ def _replace_bundle(
 ) -> None:
     """The whole bundle under a new name: no name in the lake is ever used twice."""
     directory = bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}")
-    holding = {file.entry["path"]: file for file in found}
-    kept: dict[str, list[dict[str, Any]]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}
+    holding = {file.entry.path: file for file in found}
+    kept: dict[str, list[FileEntry]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}
     for key, entries in (("files", bundle.files), ("quarantine", bundle.aside)):
         for entry in entries:
-            if replaced := holding.get(entry["path"]):
+            if replaced := holding.get(entry.path):
                 kept[key] += _replace(dataset, replaced, target, run, directory, moves)
             else:
-                moves.append(Move.of(dataset, bundle.directory / entry["path"], directory / entry["path"]))
+                moves.append(Move.of(dataset, bundle.directory / entry.path, directory / entry.path))
                 kept[key].append(entry)
     manifest = json.loads((bundle.directory / trash.MANIFEST).read_bytes())
+    listed = {key: [entry.to_json() for entry in entries] for key, entries in kept.items()}
     staged = dataset.staging / run / f"{len(moves)}_{trash.MANIFEST}"
-    text = json.dumps({**manifest, **kept}, indent=2, ensure_ascii=False)
+    text = json.dumps({**manifest, **listed}, indent=2, ensure_ascii=False)
     atomic_write(staged, text.encode(), dataset.file_mode)
     retired = dataset.staging / run / "retired" / f"{len(moves)}_{trash.MANIFEST}"
     moves.append(Move.of(dataset, bundle.directory / trash.MANIFEST, retired))
@@ -326,15 +323,15 @@ def _remembered(lake: Path) -> list[dict[str, Any]]:
 Rules: TypeAlias = dict[tuple[str, str], set[str]]
 
 
-def lasting(dataset: Dataset, state: State) -> Rules:
+def lasting(dataset: Dataset, state: FeedState) -> Rules:
     """(column, salt) -> hashes of the values whose rows a feed drops: its own rules and those of the whole lake."""
     rules: Rules = defaultdict(set)
     for rule in _remembered(dataset.lake):
         if not rule["feeds"] or dataset.feed in rule["feeds"]:
             rules[(rule["column"], rule["salt"])].add(rule["hash"])
-    for e in state.get("erasures", ()):
-        if e["later"] == "drop":
-            rules[(e["column"], e["salt"])].add(e["hash"])
+    for erasure in state.erasures:
+        if erasure.later == "drop":
+            rules[(erasure.column, erasure.salt)].add(erasure.hash)
     return rules
 
 

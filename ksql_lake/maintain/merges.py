@@ -6,11 +6,10 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.store.metadata import State
+from ksql_lake.model.state import FeedState, FileEntry
 
 TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
 
@@ -21,14 +20,14 @@ class Merge:
 
     partition: str
     generation: int
-    files: tuple[dict[str, Any], ...]
+    files: tuple[FileEntry, ...]
 
     @property
     def rows(self) -> int:
-        return sum(file["rows"] for file in self.files)
+        return sum(file.rows for file in self.files)
 
 
-def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
+def plan(state: FeedState, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
     """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
 
     Files of rows that were set aside at first stay as they are: each says since when the lake has its rows.
@@ -37,13 +36,13 @@ def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET
         today: the present time, with a time zone.
         target: bytes; a file of half of it or more is left alone.
     """
-    last = today.astimezone(ZoneInfo(state["timezone"])).date() - dt.timedelta(days=older_than)
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
-    for file in state["files"]:
-        day = parse_day(file["partition"])
-        small = file["bytes"] < target // 2 and file.get("origin") != "quarantine"
+    last = today.astimezone(ZoneInfo(state.timezone)).date() - dt.timedelta(days=older_than)
+    groups: dict[tuple[str, int], list[FileEntry]] = defaultdict(list)
+    for file in state.files:
+        day = parse_day(file.partition)
+        small = file.bytes < target // 2 and file.origin != "quarantine"
         if day is not None and day <= last and small:
-            groups[(file["partition"], file["generation"])].append(file)
+            groups[(file.partition, file.generation or 1)].append(file)
     merges = []
     for (partition, generation), files in sorted(groups.items(), key=lambda group: group[0]):
         for some in _up_to(files, target):
@@ -52,10 +51,10 @@ def plan(state: State, older_than: int, today: dt.datetime, target: int = TARGET
     return merges
 
 
-def _up_to(files: Sequence[dict[str, Any]], target: int) -> list[list[dict[str, Any]]]:
-    bins: list[list[dict[str, Any]]] = [[]]
+def _up_to(files: Sequence[FileEntry], target: int) -> list[list[FileEntry]]:
+    bins: list[list[FileEntry]] = [[]]
     for file in files:
-        if bins[-1] and sum(f["bytes"] for f in bins[-1]) + file["bytes"] > target:
+        if bins[-1] and sum(f.bytes for f in bins[-1]) + file.bytes > target:
             bins.append([])
         bins[-1].append(file)
     return bins

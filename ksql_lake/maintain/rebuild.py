@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +19,22 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.coverage import merge, ranges
+from ksql_lake.model.state import (
+    Covered,
+    Current,
+    FeedState,
+    FileEntry,
+    FileSet,
+    Footer,
+    new_stream,
+    new_table,
+)
 from ksql_lake.quality import quarantine
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store import metadata, state_log
+from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.state_log import Logged
 from ksql_lake.store.writer import LEVEL
 
-KEY = b"ksql_lake"
-RESUME = b"ksql_lake.resume"
 PIECE = 1 << 20
 
 
@@ -34,9 +42,8 @@ PIECE = 1 << 20
 class Found:
     """One Parquet file of a feed: its entry for the metadata, and what its footer says beyond."""
 
-    entry: dict[str, Any]
-    footer: Mapping[str, Any]
-    resume: Mapping[str, Any] | None
+    entry: FileEntry
+    footer: Footer
     ranges: Mapping[int, list[tuple[int, int]]]
 
 
@@ -55,7 +62,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
     journals = sorted(dataset.staging.glob(f"*/{metadata.JOURNAL}"))
     found, strange = _files(dataset, dataset.directory)
     aside_, _ = _files(dataset, quarantine.directory(dataset))
-    log = _log(dataset)
+    log = list(state_log.states(dataset.log))
     if not journals and not found and not aside_ and not log:
         raise StateError(f"{dataset.directory}: no Parquet file of ours and no state log; nothing to rebuild from")
     done = [f"{path}: was not written by this tool; left alone, and not in the metadata" for path in strange]
@@ -65,76 +72,65 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
     if journals:
         return [*done, *metadata.recover(dataset, trusted=True)]
     state = (_table if dataset.kind == "table" else _stream)(dataset, found, aside_, log)
-    metadata.summarise(state)
     metadata.restore(dataset, state)
     metadata.recover(dataset)
     if not log:
         done.append(
             "there was no state log: runs that wrote no file, and files that were removed since, are not known any more"
         )
-    return [*done, f"rebuilt {dataset.metadata}: {state['total_records']} rows in {len(state['files'])} files"]
+    return [*done, f"rebuilt {dataset.metadata}: {state.total_records} rows in {len(state.files)} files"]
 
 
 def _files(dataset: Dataset, directory: Path) -> tuple[list[Found], list[Path]]:
     """Our files in the order they were made, and those of somebody else."""
     found, strange = [], []
-    for path in sorted(directory.rglob("*.parquet")):
+    for path in sorted(metadata.parquet_files(directory)):
         try:
             parquet = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise StateError(f"{path}: torn, its footer cannot be read ({error}); move it away and rebuild") from None
         with parquet:
             pairs = parquet.metadata.metadata or {}
-            if KEY in pairs:
-                found.append(_found(dataset, path, parquet, pairs))
-            else:
+            footer = Footer.read(pairs)
+            if footer is None:
                 strange.append(path)
-    found.sort(key=lambda file: (file.footer["sequence"], file.entry["path"].rpartition("_")[2]))
+            else:
+                found.append(_found(dataset, path, parquet, footer, pairs))
+    found.sort(key=lambda file: (file.footer.sequence, file.entry.path.rpartition("_")[2]))
     return found, strange
 
 
-def _found(dataset: Dataset, path: Path, parquet: pq.ParquetFile, pairs: Mapping[bytes, bytes]) -> Found:
-    footer = json.loads(pairs[KEY])
+def _found(
+    dataset: Dataset, path: Path, parquet: pq.ParquetFile, footer: Footer, pairs: Mapping[bytes, bytes]
+) -> Found:
     labels = json.loads(pairs[quarantine.LABELS.encode()]) if quarantine.LABELS.encode() in pairs else None
     relative = path.relative_to(dataset.directory if labels is None else dataset.lake)
-    entry = {
-        "path": relative.as_posix(),
-        "partition": relative.parent.as_posix() if labels is None else quarantine.partition_of(path.name),
-        "rows": parquet.metadata.num_rows,
-        "bytes": path.stat().st_size,
-        "crc32": _checksum(path),
-        **_compression(parquet),
-    }
-    spans: dict[int, list[tuple[int, int]]] = {}
-    if dataset.kind == "stream":
-        table = parquet.read(columns=["ROWTIME", "ROWPARTITION", "ROWOFFSET"])
-        times = pc.min_max(table["ROWTIME"].cast(pa.int64())).as_py()
-        partitions, offsets = table["ROWPARTITION"].to_numpy(), table["ROWOFFSET"].to_numpy()
-        mine = {p: np.sort(offsets[partitions == p]) for p in np.unique(partitions).tolist()}
-        spans = {p: ranges(sorted_offsets) for p, sorted_offsets in mine.items()}
-        entry |= {
-            "rowtime_min": times["min"],
-            "rowtime_max": times["max"],
-            "offsets": {str(p): [int(o[0]), int(o[-1]), len(o)] for p, o in mine.items()},
-            "generation": footer["generation"],
-        }
-    entry |= {
-        "run": footer["run"],
-        "origin": footer.get("origin", "export"),
-        "schema_version": footer["schema_version"],
-        "exported_at": _moment(footer["run"]),
-        **({} if labels is None else {"reasons": quarantine.reasons(path, labels)}),
-    }
-    resume = json.loads(pairs[RESUME]) if RESUME in pairs else None
-    return Found(entry, footer, resume, spans)
+    codec, level = _compression(parquet)
+    entry = FileEntry(
+        relative.as_posix(),
+        relative.parent.as_posix() if labels is None else quarantine.partition_of(path.name),
+        parquet.metadata.num_rows, path.stat().st_size, _checksum(path), footer.run, footer.origin,
+        footer.schema_version, _moment(footer.run), codec, level,
+        reasons=None if labels is None else quarantine.reasons(path, labels),
+    )
+    if dataset.kind != "stream":
+        return Found(entry, footer, {})
+    table = parquet.read(columns=["ROWTIME", "ROWPARTITION", "ROWOFFSET"])
+    times = pc.min_max(table["ROWTIME"].cast(pa.int64())).as_py()
+    partitions, offsets = table["ROWPARTITION"].to_numpy(), table["ROWOFFSET"].to_numpy()
+    mine = {p: np.sort(offsets[partitions == p]) for p in np.unique(partitions).tolist()}
+    entry = replace(
+        entry, rowtime_min=times["min"], rowtime_max=times["max"], generation=footer.generation,
+        offsets={p: (int(o[0]), int(o[-1]), len(o)) for p, o in mine.items()},
+    )
+    return Found(entry, footer, {p: ranges(sorted_offsets) for p, sorted_offsets in mine.items()})
 
 
-def _compression(parquet: pq.ParquetFile) -> dict[str, Any]:
+def _compression(parquet: pq.ParquetFile) -> tuple[str, int | None]:
     groups = parquet.metadata.num_row_groups
     name = parquet.metadata.row_group(0).column(0).compression.lower() if groups else "none"
     level = (parquet.metadata.metadata or {}).get(LEVEL.encode())
-    known = {} if level is None else {"compression_level": int(level)}
-    return {"compression": "none" if name == "uncompressed" else str(name), **known}
+    return "none" if name == "uncompressed" else str(name), None if level is None else int(level)
 
 
 def _checksum(path: Path) -> int:
@@ -150,91 +146,87 @@ def _moment(run: str) -> str:
     return f"{run[:4]}-{run[4:6]}-{run[6:8]}T{run[9:11]}:{run[11:13]}:{run[13:15]}Z"
 
 
-def _log(dataset: Dataset) -> list[State]:
-    """The state log, oldest first; a torn line is passed over."""
-    lines = []
-    for line in dataset.log.read_bytes().splitlines() if dataset.log.exists() else ():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict) and isinstance(value.get("sequence"), int):
-            lines.append(value)
-    return lines
-
-
 def _base(
-    dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State],
-    empty: Callable[[Mapping[str, Any]], State],
-) -> State:
+    dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged],
+    empty: Callable[[Footer], FeedState],
+) -> FeedState:
     """The newest of what log and footers say, with every file, and with when each was exported."""
-    last = {key: value for key, value in log[-1].items() if key != "quarantine_added"} if log else {}
-    held = metadata.logged_quarantine(log)
-    if held is not None:
-        last["quarantine"] = held
     every = _in_order(found, aside)
-    newest = every[-1].footer if every else {}
-    state: State = {**empty(last or newest), **last}
-    moments = {line["sequence"]: line["last_export"] for line in log}
-    for file in every:
-        file.entry["exported_at"] = moments.get(file.footer["sequence"]) or file.entry["exported_at"]
-    if newest.get("sequence", 0) > state["sequence"]:
-        state |= {key: newest[key] for key in ("sequence", "run", "columns", "schema_version")}
-        state["last_export"] = every[-1].entry["exported_at"]
-    state["files"] = [file.entry for file in found]
-    known = {entry["path"] for entry in state.get("quarantine", ())}
-    lost = [file.entry for file in aside if held is None or file.footer["sequence"] > last["sequence"]]
+    state = log[-1].typed() if log else empty(every[-1].footer)
+    known = state.sequence if log else 0
+    moments = {line.sequence: line.state.get("last_export") for line in log}
+    files = [_dated(file, moments) for file in found]
+    if every and every[-1].footer.sequence > state.sequence:
+        newest = every[-1].footer
+        state.sequence, state.run, state.columns = newest.sequence, newest.run, newest.columns
+        state.schema_version = newest.schema_version
+        state.last_export = _dated(every[-1], moments).exported_at
+    state.files = FileSet(files)
+    held = {entry.path for entry in state.quarantined}
+    lost = [
+        _dated(file, moments) for file in aside
+        if (state.quarantine is None or file.footer.sequence > known) and file.entry.path not in held
+    ]
     if lost:
-        state["quarantine"] = [*state.get("quarantine", ()), *(entry for entry in lost if entry["path"] not in known)]
+        state.quarantine = (*state.quarantined, *lost)
     return state
+
+
+def _dated(file: Found, moments: Mapping[int, str | None]) -> FileEntry:
+    return replace(file.entry, exported_at=moments.get(file.footer.sequence) or file.entry.exported_at)
 
 
 def _in_order(found: Sequence[Found], aside: Sequence[Found]) -> list[Found]:
     """Files of the lake and those in quarantine, in the order they were made."""
-    return sorted([*found, *aside], key=lambda file: file.footer["sequence"])
+    return sorted([*found, *aside], key=lambda file: file.footer.sequence)
 
 
-def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State]) -> State:
-    from ksql_lake.ingest.streams.stage import empty_state
-
-    state = _base(dataset, found, aside, log, lambda footer: empty_state(
-        footer["source"], footer["timezone"], footer.get("timestamp_column"), footer["created_at"]
+def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged]) -> FeedState:
+    state = _base(dataset, found, aside, log, lambda footer: new_stream(
+        footer.source, footer.timezone or "UTC", footer.timestamp_column, footer.created_at
     ))
-    known = log[-1]["sequence"] if log else 0
+    known = log[-1].sequence if log else 0
     for file in _in_order(found, aside):
-        if file.footer["sequence"] <= known:
-            continue
-        generation, origin = file.footer["generation"], file.entry["origin"]
-        if generation > state["generation"]:
-            state["generation"], state["resume"], state["heads"] = generation, {}, {}
-        covered = state["coverage"].setdefault(str(generation), {})
-        for partition, anchor in (file.resume or {}).items() if origin in ("export", "compact") else ():
-            entry = covered.setdefault(partition, {"upto": -1, "beyond": []})
-            if anchor["offset"] >= entry["upto"]:
-                state["resume"][partition], entry["upto"] = anchor, anchor["offset"]
-        for number, spans in file.ranges.items() if origin != "export" else ():
-            entry = covered.setdefault(str(number), {"upto": -1, "beyond": []})
-            entry["beyond"] = merge(entry["beyond"], spans, entry["upto"])
-    for covered in state["coverage"].values():
-        for entry in covered.values():
-            entry["beyond"] = merge(entry["beyond"], [], entry["upto"])
-    if state["sequence"] > known:
-        state["run"] = f"{state['run']}g{state['generation']}"  # the name a stream's commits go by
+        if file.footer.sequence > known:
+            _cover(state, file)
+    for parts in state.coverage.values():
+        for partition, one in parts.items():
+            parts[partition] = Covered(one.upto, merge(one.beyond, [], one.upto))
+    if state.sequence > known:
+        state.run = f"{state.run}g{state.generation}"  # the name a stream's commits go by
     return state
 
 
-def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[State]) -> State:
-    from ksql_lake.ingest.tables.stage import empty_state
+def _cover(state: FeedState, file: Found) -> None:
+    """Count in what a file that the log does not know of says of its run."""
+    generation, origin = file.footer.generation or 1, file.entry.origin
+    if generation > state.generation:
+        state.generation, state.resume, state.heads = generation, {}, {}
+    covered = state.coverage.setdefault(generation, {})
+    for partition, anchor in (file.footer.resume or {}).items() if origin in ("export", "compact") else ():
+        one = covered.setdefault(partition, Covered())
+        if anchor.offset >= one.upto:
+            state.resume[partition], covered[partition] = anchor, Covered(anchor.offset, one.beyond)
+    for partition, spans in file.ranges.items() if origin != "export" else ():
+        one = covered.get(partition, Covered())
+        covered[partition] = Covered(one.upto, merge(one.beyond, spans, one.upto))
 
-    state = _base(dataset, found, aside, log, lambda footer: empty_state(footer["source"], footer["created_at"]))
-    known = log[-1]["sequence"] if log else 0
+
+def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged]) -> FeedState:
+    state = _base(dataset, found, aside, log, lambda footer: new_table(footer.source, footer.created_at))
+    known = log[-1].sequence if log else 0
     for file in found:
-        number = int(str(file.footer["version"]).removeprefix("v"))
-        if file.footer["sequence"] > known and number >= state["last_version"]:
-            state["last_version"] = number
-            state["current"] = {"version": file.footer["version"], "path": file.entry["partition"]}
-    there = {file.entry["partition"] for file in found}
-    if (state["current"] or {}).get("path") not in there and found:  # its files are gone: the newest there is
-        newest = max(found, key=lambda file: int(str(file.footer["version"]).removeprefix("v")))
-        state["current"] = {"version": newest.footer["version"], "path": newest.entry["partition"]}
+        if file.footer.sequence > known and _number(file) >= state.last_version:
+            state.last_version, state.current = _number(file), _version(file)
+    there = {file.entry.partition for file in found}
+    if found and (state.current is None or state.current.path not in there):  # its files are gone: the newest there is
+        state.current = _version(max(found, key=_number))
     return state
+
+
+def _number(file: Found) -> int:
+    return int(str(file.footer.version).removeprefix("v"))
+
+
+def _version(file: Found) -> Current:
+    return Current(str(file.footer.version), file.entry.partition)

@@ -7,15 +7,15 @@ decides: a file that no metadata owns is never touched. Rows that checks set asi
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from ksql_lake.model.partitions import parse_day, parse_version
+from ksql_lake.model.state import FeedState, FileEntry
 from ksql_lake.store import trash
-from ksql_lake.store.metadata import QUARANTINE, Dataset, State
+from ksql_lake.store.metadata import QUARANTINE, Dataset
 
 GUARDS = ("clock", "stale", "amount")
 
@@ -68,41 +68,39 @@ class Plan:
         return sum(decision.bytes for decision in self.going)
 
 
-def plan(feed: str, state: State, rule: Rule, now: dt.datetime) -> Plan:
+def plan(feed: str, state: FeedState, rule: Rule, now: dt.datetime) -> Plan:
     """What goes, what stays, and why.
 
     Args:
         now: the present time, with a time zone.
     """
-    if state["type"] == "table":
+    if state.is_table:
         decisions = _versions(state, rule.versions)
     else:
         decisions = _days(state, rule.days, now)
     return Plan(feed, tuple(decisions), _refusal(feed, state, decisions, rule, now))
 
 
-def _partitions(state: State) -> dict[str, tuple[int, int]]:
+def _partitions(state: FeedState) -> dict[str, tuple[int, int]]:
     """Rows and bytes of each partition, in the order of the metadata."""
-    found: dict[str, tuple[int, int]] = {entry["path"]: (0, 0) for entry in state["partitions"]}
-    _count(state["files"], found)
-    return found
+    return {partition.path: (partition.records, partition.bytes) for partition in state.partitions}
 
 
-def _set_aside(state: State) -> dict[str, tuple[int, int]]:
+def _set_aside(state: FeedState) -> dict[str, tuple[int, int]]:
     """Rows and bytes in quarantine, by partition."""
     found: dict[str, tuple[int, int]] = {}
-    _count(state.get("quarantine", ()), found)
+    _count(state.quarantined, found)
     return found
 
 
-def _count(files: Iterable[Mapping[str, Any]], found: dict[str, tuple[int, int]]) -> None:
+def _count(files: Iterable[FileEntry], found: dict[str, tuple[int, int]]) -> None:
     for file in files:
-        rows, size = found.get(file["partition"], (0, 0))
-        found[file["partition"]] = (rows + file["rows"], size + file["bytes"])
+        rows, size = found.get(file.partition, (0, 0))
+        found[file.partition] = (rows + file.rows, size + file.bytes)
 
 
-def _days(state: State, keep: int | None, now: dt.datetime) -> list[Decision]:
-    today = now.astimezone(ZoneInfo(state["timezone"])).date()
+def _days(state: FeedState, keep: int | None, now: dt.datetime) -> list[Decision]:
+    today = now.astimezone(ZoneInfo(state.timezone)).date()
     partitions, aside = _partitions(state), _set_aside(state)
     decisions = []
     for path in sorted({*partitions, *aside}):
@@ -122,10 +120,10 @@ def _days(state: State, keep: int | None, now: dt.datetime) -> list[Decision]:
     return decisions
 
 
-def _versions(state: State, keep: int | None) -> list[Decision]:
+def _versions(state: FeedState, keep: int | None) -> list[Decision]:
     partitions = _partitions(state)
-    current = (state["current"] or {}).get("path")
-    pinned = set(state.get("pinned", ()))
+    current = state.current.path if state.current else None
+    pinned = set(state.pinned)
     numbers = sorted((number for path in partitions if (number := parse_version(path)) is not None), reverse=True)
     newest = set(numbers[:keep])
     decisions = []
@@ -148,7 +146,7 @@ def _versions(state: State, keep: int | None) -> list[Decision]:
     return decisions
 
 
-def _refusal(feed: str, state: State, decisions: list[Decision], rule: Rule, now: dt.datetime) -> str | None:
+def _refusal(feed: str, state: FeedState, decisions: list[Decision], rule: Rule, now: dt.datetime) -> str | None:
     """Why the plan as a whole must not be carried out; None when it may."""
     going = [decision for decision in decisions if decision.goes]
     if not going:
@@ -161,15 +159,15 @@ def _refusal(feed: str, state: State, decisions: list[Decision], rule: Rule, now
     )
 
 
-def _behind(feed: str, state: State, now: dt.datetime) -> str | None:
-    last = state["last_export"]
+def _behind(feed: str, state: FeedState, now: dt.datetime) -> str | None:
+    last = state.last_export
     if last and _moment(last) > now:
         return f"{feed}: the last export was at {last}, which this machine's clock has not reached yet; set the clock"
     # Days of the lake only: a time that cannot be is a good reason to set a row aside.
     days = [day for path in _partitions(state) if (day := parse_day(path)) is not None]
-    if state["type"] == "table" or not days:
+    if state.is_table or not days:
         return None
-    today = now.astimezone(ZoneInfo(state["timezone"])).date()
+    today = now.astimezone(ZoneInfo(state.timezone)).date()
     if max(days) <= today:
         return None
     return (
@@ -178,9 +176,9 @@ def _behind(feed: str, state: State, now: dt.datetime) -> str | None:
     )
 
 
-def _stale(feed: str, state: State, rule: Rule, now: dt.datetime) -> str | None:
-    last = state["last_export"]
-    if state["type"] == "table" or not last or rule.days is None or now - _moment(last) <= dt.timedelta(days=rule.days):
+def _stale(feed: str, state: FeedState, rule: Rule, now: dt.datetime) -> str | None:
+    last = state.last_export
+    if state.is_table or not last or rule.days is None or now - _moment(last) <= dt.timedelta(days=rule.days):
         return None
     return (
         f"{feed}: its last good export was at {last}, longer ago than the {rule.days} days it keeps, so that all of it "
@@ -205,7 +203,7 @@ def _moment(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
-def apply(dataset: Dataset, state: State, decided: Plan, run: str, *, now: str, by: str) -> list[Path]:
+def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: str, by: str) -> list[Path]:
     """Move what goes into the trash. Call with the feed's lock held, on the state that the plan was made from.
 
     Returns:

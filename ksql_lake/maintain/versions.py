@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.partitions import parse_version, version_path
+from ksql_lake.model.state import Current, FeedState, megabytes
 from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.metadata import Dataset
 
 
 @dataclass(frozen=True)
@@ -22,49 +23,50 @@ class Version:
     pinned: bool
 
 
-def versions(state: State) -> list[Version]:
+def versions(state: FeedState) -> list[Version]:
     """The versions that are in the lake, oldest first."""
-    current = (state["current"] or {}).get("version")
+    current = state.current.version if state.current else None
     return [
-        Version(name, p["records"], p["size_mb"], p["exported_at"], name == current, name in state.get("pinned", ()))
-        for p in state["partitions"]
-        if (name := f"v{parse_version(p['path'])}")
+        Version(name, p.records, megabytes(p.bytes), p.exported_at, name == current, name in state.pinned)
+        for p in state.partitions
+        if (name := f"v{parse_version(p.path)}")
     ]
 
 
-def rollback(dataset: Dataset, state: State, version: str, run: str, *, now: str, by: str) -> bool:
+def rollback(dataset: Dataset, state: FeedState, version: str, run: str, *, now: str, by: str) -> bool:
     """Make another version the current one; False when it is already. Call with the feed's lock held.
 
     Raises:
         SourceError: there is no such version; names those there are.
     """
     _existing(dataset, state, version)
-    before = state["current"]["version"]
+    before = state.current.version if state.current else "none"
     if before == version:
         return False
-    state["current"] = {"version": version, "path": version_path(int(version[1:]))}
-    metadata.amend(dataset, run, state, (), now=now, by=by, what=f"rollback: current is {version}, was {before}")
+    state.current = Current(version, version_path(int(version[1:])))
+    what = f"rollback: current is {version}, was {before}"
+    metadata.amend(dataset, run, state, (), kind="rollback", now=now, by=by, what=what)
     return True
 
 
-def pin(dataset: Dataset, state: State, version: str, run: str, *, pinned: bool, now: str, by: str) -> bool:
+def pin(dataset: Dataset, state: FeedState, version: str, run: str, *, pinned: bool, now: str, by: str) -> bool:
     """Keep a version against retention, or let it go; False when that is so already. Call with the lock held.
 
     Raises:
         SourceError: there is no such version; names those there are.
     """
     _existing(dataset, state, version)
-    before = set(state.get("pinned", ()))
+    before = set(state.pinned)
     after = before | {version} if pinned else before - {version}
     if after == before:
         return False
-    state["pinned"] = sorted(after, key=lambda name: int(name[1:]))
+    state.pinned = tuple(sorted(after, key=lambda name: int(name[1:])))
     word = "pin" if pinned else "unpin"
-    metadata.amend(dataset, run, state, (), now=now, by=by, what=f"{word}: {version}")
+    metadata.amend(dataset, run, state, (), kind="pin", now=now, by=by, what=f"{word}: {version}")
     return True
 
 
-def _existing(dataset: Dataset, state: State, version: str) -> None:
+def _existing(dataset: Dataset, state: FeedState, version: str) -> None:
     there = [known.name for known in versions(state)]
     if version not in there:
         raise SourceError(f"{dataset.feed}: has no version {version}; there are {', '.join(there) or 'none'}")

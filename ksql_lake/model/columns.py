@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.model.partitions import disk_names
+from ksql_lake.model.state import FeedState, RecordedColumn, SchemaVersion
 from ksql_lake.model.types import Column, SqlType, arrow_schema, parse_type
 
-Recorded = dict[str, Any]
 
-
-def evolve(feed: str, recorded: Sequence[Recorded], now: Sequence[Column], reserved: Sequence[str],
-           version: str) -> tuple[list[Recorded], str]:
+def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column], reserved: Sequence[str],
+           version: str) -> tuple[tuple[RecordedColumn, ...], str]:
     """The recorded columns extended by new ones, and the schema version they make.
 
     Args:
@@ -29,49 +27,43 @@ def evolve(feed: str, recorded: Sequence[Recorded], now: Sequence[Column], reser
     """
     present = {column.name: column for column in now}
     for old in recorded:
-        column = present.get(old["name"])
+        column = present.get(old.name)
         if column is None:
-            raise SchemaError(f"{feed}: column {old['name']} is gone from the source; {_way_out()}")
-        if str(column.type) != old["ksql_type"]:
+            raise SchemaError(f"{feed}: column {old.name} is gone from the source; {_way_out()}")
+        if str(column.type) != old.ksql_type:
             raise SchemaError(
-                f"{feed}: column {old['name']} was {old['ksql_type']} and is {column.type} now, which plain readers "
+                f"{feed}: column {old.name} was {old.ksql_type} and is {column.type} now, which plain readers "
                 f"of a mixed directory cannot follow; {_way_out()}"
             )
-    known = {old["name"] for old in recorded}
+    known = {old.name for old in recorded}
     added = [column for column in now if column.name not in known]
     if recorded and added:
         major, minor = version.split(".")
         version = f"{major}.{int(minor) + 1}"
-    frozen = {old["name"]: old["disk_name"] for old in recorded}
+    frozen = {old.name: old.disk_name for old in recorded}
     names = disk_names([*frozen, *(column.name for column in added)], reserved, frozen)
     types = arrow_schema(added)
-    return [
-        *recorded,
-        *(
-            {
-                "name": column.name,
-                "disk_name": names[column.name],
-                "ksql_type": str(column.type),
-                "arrow_type": str(types.field(i).type),
-                "key": column.key,
-                "since": version,
-            }
-            for i, column in enumerate(added)
-        ),
-    ], version
+    new = (
+        RecordedColumn(
+            column.name, names[column.name], str(column.type), str(types.field(i).type), column.key, version
+        )
+        for i, column in enumerate(added)
+    )
+    return (*recorded, *new), version
 
 
 def _way_out() -> str:
     return "change it back, or archive this feed and add a new one under another name (its data stay)"
 
 
-def record_schema(state: Recorded, now: str) -> None:
-    """Note in the metadata since when which columns are there; one entry for each schema version."""
-    history = state.setdefault("schema_history", [])
-    version = state["schema_version"]
-    if state["columns"] and (not history or history[-1]["version"] != version):
-        added = [f"{c['disk_name']} {c['ksql_type']}" for c in state["columns"] if c["since"] == version]
-        history.append({"version": version, "at": now, "added": added})
+def record_schema(state: FeedState, now: str) -> bool:
+    """Note in the state since when which columns are there, once for each schema version; True when it is new."""
+    history, version = state.schema_history, state.schema_version
+    if not state.columns or (history and history[-1].version == version):
+        return False
+    added = tuple(f"{c.disk_name} {c.ksql_type}" for c in state.columns if c.since == version)
+    state.schema_history = (*history, SchemaVersion(version, now, added))
+    return True
 
 
 def refuse_forbidden(feed: str, columns: Sequence[Column], forbidden: Sequence[str]) -> None:
@@ -101,10 +93,10 @@ def _paths(name: str, kind: SqlType) -> list[str]:
     return found + (_paths(name, kind.element)[1:] if kind.element else [])
 
 
-def schema_of(columns: Sequence[Recorded]) -> pa.Schema:
+def schema_of(columns: Sequence[RecordedColumn]) -> pa.Schema:
     """The Arrow schema of the recorded columns under their names on disk."""
     return arrow_schema(
-        [Column(c["name"], parse_type(c["ksql_type"]), c["key"]) for c in columns], [c["disk_name"] for c in columns]
+        [Column(c.name, parse_type(c.ksql_type), c.key) for c in columns], [c.disk_name for c in columns]
     )
 
 

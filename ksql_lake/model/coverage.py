@@ -17,14 +17,16 @@ def ranges(offsets: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
 
 
-def merge(existing: Sequence[Sequence[int]], added: Sequence[Sequence[int]], upto: int) -> list[list[int]]:
+def merge(
+    existing: Sequence[tuple[int, int]], added: Sequence[tuple[int, int]], upto: int
+) -> tuple[tuple[int, int], ...]:
     """The union of two lists of ranges, less what lies at or below `upto`."""
-    merged: list[list[int]] = []
-    for low, high in sorted([*map(tuple, existing), *map(tuple, added)]):
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted([*existing, *added]):
         if high <= upto:
             continue
         if merged and low <= merged[-1][1] + 1:
-            merged[-1][1] = max(merged[-1][1], high)
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
         else:
-            merged.append([max(low, upto + 1), high])
-    return merged
+            merged.append((max(low, upto + 1), high))
+    return tuple(merged)

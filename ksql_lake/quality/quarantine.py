@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +23,14 @@ from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import as_schema, schema_of
 from ksql_lake.model.partitions import day_path, disk_names, parse_day
+from ksql_lake.model.state import FeedState, FileEntry, Footer
 from ksql_lake.quality.checker import BadRows, Checker, count_reasons
 from ksql_lake.store import metadata
-from ksql_lake.store.metadata import QUARANTINE, Dataset, Move, State
+from ksql_lake.store.metadata import QUARANTINE, Dataset, Move
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions, options_like
 
 REASON = "_reason"
-LABELS = "ksql_lake.model.checks"
-Entry = dict[str, Any]
+LABELS = "ksql_lake.checks"
 
 
 class Aside:
@@ -77,13 +76,13 @@ class Aside:
         if self._writer is not None:
             self._writer.abort()
 
-    def publish(self, dataset: Dataset, unique: str, common: Entry) -> tuple[list[Move], list[Entry]]:
-        """The renames of a commit, and the entries that go with them; `common` is what all entries say."""
-        moves, entries = [], []
+    def publish(self, dataset: Dataset, unique: str) -> tuple[list[Move], list[FileEntry]]:
+        """The renames of a commit, and the entries that go with them, less run, origin, schema version and times."""
+        moves, entries = list[Move](), list[FileEntry]()
         for number, file in enumerate(self.files, 1):
             target = directory(dataset) / file_name(unique, file.partition, number)
             moves.append(Move.of(dataset, file.staged, target))
-            entries.append({**entry_of(dataset, file, target), **common, "reasons": reasons(file.staged, self.labels)})
+            entries.append(entry_of(dataset, file, target, self._options, reasons(file.staged, self.labels)))
         if moves:
             make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
         return moves, entries
@@ -118,30 +117,29 @@ def reasons(path: Path, labels: Sequence[str] | set[str]) -> dict[str, int]:
     return count_reasons(column, sorted(labels))
 
 
-def entry_of(dataset: Dataset, file: StagedFile, target: Path) -> Entry:
-    """What the metadata say of one file; its path is relative to the lake."""
-    spans: Entry = {}
-    if dataset.kind == "stream":
-        offsets = {str(p): list(span) for p, span in sorted(file.offsets.items())}
-        spans = {"rowtime_min": file.rowtime_min, "rowtime_max": file.rowtime_max, "offsets": offsets}
-    path = target.relative_to(dataset.lake).as_posix()
-    return {
-        "path": path, "partition": file.partition, "rows": file.rows, "bytes": file.bytes, "crc32": file.crc32, **spans
-    }
+def entry_of(
+    dataset: Dataset, file: StagedFile, target: Path, options: WriterOptions, reasons: Mapping[str, int]
+) -> FileEntry:
+    """What the metadata say of one file in quarantine; its path is relative to the lake."""
+    return file.entry(
+        run="", origin="", schema_version="", exported_at="", generation=0 if dataset.kind == "stream" else None,
+        compression=options.compression, compression_level=options.compression_level,
+        path=target.relative_to(dataset.lake).as_posix(), reasons=reasons,
+    )
 
 
-def held(state: State, run: str | None = None) -> list[Entry]:
+def held(state: FeedState | None, run: str | None = None) -> list[FileEntry]:
     """The entries of a feed, or of one run of it.
 
     Raises:
         StateError: that run set nothing aside, or all of it is back.
     """
-    entries: list[Entry] = state.get("quarantine", [])
+    entries = [] if state is None else list(state.quarantined)
     if run is None:
         return entries
-    chosen = [entry for entry in entries if entry["run"] == run]
+    chosen = [entry for entry in entries if entry.run == run]
     if not chosen:
-        runs = ", ".join(dict.fromkeys(entry["run"] for entry in entries)) or "none"
+        runs = ", ".join(dict.fromkeys(entry.run for entry in entries)) or "none"
         raise StateError(f"no row of run {run} is set aside; there are {runs}")
     return chosen
 
@@ -164,56 +162,56 @@ class Import:
     """
 
     def __init__(
-        self, dataset: Dataset, state: State, checks: Sequence[Check], run: str, *, force: bool, tool: str,
+        self, dataset: Dataset, state: FeedState, checks: Sequence[Check], run: str, *, force: bool, tool: str,
         options: WriterOptions,
     ) -> None:
         self.dataset, self.state, self.run, self.tool, self.options = dataset, state, run, tool, options
         strict = [] if force else [c for c in checks if c.by_row and c.level != "warn"]
         self.checks = [replace(check, level="quarantine") for check in strict]
         self.moves: list[Move] = []
-        self.files: list[Entry] = []
-        self.left: list[Entry] = []
+        self.files: list[FileEntry] = []
+        self.left: list[FileEntry] = []
 
-    def carry_out(self, entries: Sequence[Entry], *, now: str, by: str) -> Readmitted:
+    def carry_out(self, entries: Sequence[FileEntry], *, now: str, by: str) -> Readmitted:
         """Import these entries; nothing is changed when no row of them passes."""
         make_dirs(self.dataset.staging / self.run / "retired")
         gone = set()
         for number, entry in enumerate(entries):
             if self._one(entry, f"{self.run}q{number}"):
-                gone.add(entry["path"])
-        rows = sum(file["rows"] for file in self.files)
-        left = sum(e["rows"] for e in self.left) + sum(e["rows"] for e in entries if e["path"] not in gone)
+                gone.add(entry.path)
+        rows = sum(file.rows for file in self.files)
+        left = sum(e.rows for e in self.left) + sum(e.rows for e in entries if e.path not in gone)
         if gone:
-            kept = [entry for entry in self.state["quarantine"] if entry["path"] not in gone]
-            self.state["quarantine"] = kept + self.left
-            self.state["files"] += self.files
+            kept = (entry for entry in self.state.quarantined if entry.path not in gone)
+            self.state.quarantine = (*kept, *self.left)
+            self.state.files.add(replace(file, exported_at=now) for file in self.files)
             self._amend(rows, now, by)
         else:
             remove_tree(self.dataset.staging / self.run)
         return Readmitted(rows, left)
 
     def _amend(self, rows: int, now: str, by: str) -> None:
-        for file in self.files:
-            file["exported_at"] = now
         what = f"quarantine: {rows} rows imported"
-        metadata.amend(self.dataset, self.run, self.state, self.moves, now=now, by=by, what=what)
+        metadata.amend(
+            self.dataset, self.run, self.state, self.moves, kind="quarantine", now=now, by=by, what=what
+        )
 
-    def _one(self, entry: Entry, unique: str) -> bool:
+    def _one(self, entry: FileEntry, unique: str) -> bool:
         """Stage the rows of one file that pass, and those that stay; False when none passes."""
         dataset, state = self.dataset, self.state
-        path = dataset.lake / entry["path"]
+        path = dataset.lake / entry.path
         with pq.ParquetFile(path) as parquet:
             names = parquet.schema_arrow.names
             pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in names[:3]]
-            schema = pa.schema([*pseudo, *schema_of(state["columns"])])
-            checker = Checker(dataset.feed, self.checks, schema, {c["name"]: c["disk_name"] for c in state["columns"]})
+            schema = pa.schema([*pseudo, *schema_of(state.columns)])
+            checker = Checker(dataset.feed, self.checks, schema, {c.name: c.disk_name for c in state.columns})
             directory_ = dataset.staging / self.run
-            footer = {"ksql_lake": json.dumps(self._footer(entry), ensure_ascii=False)}
+            footer = self._footer(entry)
             like = options_like(parquet, entry, dataset.file_mode)
             aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", like, footer)
             with PartitionWriter(directory_ / unique, schema, unique, "data", self.options, footer) as writer:
                 for batch in parquet.iter_batches():
-                    self._batch(as_schema(batch, schema), checker, writer, aside, entry["partition"])
+                    self._batch(as_schema(batch, schema), checker, writer, aside, entry.partition)
                 made = writer.close()
             aside.close()
         if made:
@@ -231,28 +229,30 @@ class Import:
         writer.write(batch, partition, day)
 
     def _replace(
-        self, entry: Entry, path: Path, made: Sequence[StagedFile], aside: Aside, unique: str
+        self, entry: FileEntry, path: Path, made: Sequence[StagedFile], aside: Aside, unique: str
     ) -> None:
         dataset = self.dataset
         self.moves.append(Move.of(dataset, path, dataset.staging / self.run / "retired" / path.name))
         for file in made:
             self.moves.append(Move.of(dataset, file.staged, dataset.directory / file.partition / file.name))
-            known = entry_of(dataset, file, dataset.lake / file.partition / file.name)
-            self.files.append({
-                **known, **self.options.codec, "generation": entry["generation"], "run": self.run,
-                "origin": "quarantine", "schema_version": self.state["schema_version"],
-            })
-        keep = ("compression", "compression_level", "generation", "run", "origin", "schema_version", "exported_at")
-        moves, entries = aside.publish(dataset, unique, {key: entry[key] for key in keep if key in entry})
+            self.files.append(file.entry(
+                run=self.run, origin="quarantine", schema_version=self.state.schema_version, exported_at="",
+                generation=entry.generation, compression=self.options.compression,
+                compression_level=self.options.compression_level,
+            ))
+        moves, left = aside.publish(dataset, unique)
         self.moves += moves
-        self.left += entries
+        self.left += [
+            replace(
+                one, run=entry.run, origin=entry.origin, schema_version=entry.schema_version,
+                exported_at=entry.exported_at, generation=entry.generation,
+            )
+            for one in left
+        ]
 
-    def _footer(self, entry: Entry) -> Entry:
-        state = self.state
-        return {
-            "tool": self.tool, "feed": self.dataset.feed, "source": state["source"], "created_at": state["created_at"],
-            "run": self.run, "origin": "quarantine", "generation": entry["generation"],
-            "sequence": state["sequence"] + 1, "timezone": state["timezone"],
-            "timestamp_column": state["timestamp_column"], "schema_version": state["schema_version"],
-            "columns": state["columns"],
-        }
+    def _footer(self, entry: FileEntry) -> dict[str, str]:
+        made = Footer.of(
+            self.state, self.dataset.feed, tool=self.tool, run=self.run, origin="quarantine",
+            generation=entry.generation,
+        )
+        return made.pairs()

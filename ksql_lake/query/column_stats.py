@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksql_lake.store.metadata import State
+from ksql_lake.model.state import FeedState
 
 KEPT = 1024
 BATCH = 65_536  # rows decoded at a time
@@ -81,7 +81,7 @@ class _Column:
         )
 
 
-def column_stats(directory: Path, state: State, partitions: Sequence[str]) -> list[ColumnStats]:
+def column_stats(directory: Path, state: FeedState, partitions: Sequence[str]) -> list[ColumnStats]:
     """Statistics of each column over some partitions of a feed, in the order of the files' columns.
 
     Raises:
@@ -89,9 +89,9 @@ def column_stats(directory: Path, state: State, partitions: Sequence[str]) -> li
     """
     columns: dict[str, _Column] = {}
     rows = 0
-    for file in state["files"]:
-        if file["partition"] in partitions:
-            with pq.ParquetFile(directory / file["path"]) as parquet:
+    for file in state.files:
+        if file.partition in partitions:
+            with pq.ParquetFile(directory / file.path) as parquet:
                 _add(columns, parquet)
                 rows += parquet.metadata.num_rows
     for column in columns.values():

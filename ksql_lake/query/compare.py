@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.model.state import FeedState
+from ksql_lake.store.metadata import Dataset
 
 Row = dict[str, Any]
 
@@ -30,17 +31,17 @@ class Difference:
         return f"{self.kind:<8} {key}" + (f"  {columns}" if columns else "")
 
 
-def compare(dataset: Dataset, state: State, before: str, after: str) -> list[Difference]:
+def compare(dataset: Dataset, state: FeedState, before: str, after: str) -> list[Difference]:
     """What is different in version `after` from version `before`, in the order of the keys' text.
 
     Raises:
         SourceError: a version is not there, or the table has no key columns.
     """
-    there = [path.removeprefix("version=") for path in dict.fromkeys(e["path"] for e in state["partitions"])]
+    there = [path.removeprefix("version=") for path in [partition.path for partition in state.partitions]]
     for name in (before, after):
         if name not in there:
             raise SourceError(f"{dataset.feed}: has no version {name}; there are {', '.join(there) or 'none'}")
-    keys = [column["disk_name"] for column in state["columns"] if column["key"]]
+    keys = [column.disk_name for column in state.columns if column.key]
     if not keys:
         raise SourceError(f"{dataset.feed}: its source names no key column, so rows cannot be matched")
     old, new = (_digests(dataset, state, name, keys) for name in (before, after))
@@ -49,7 +50,7 @@ def compare(dataset: Dataset, state: State, before: str, after: str) -> list[Dif
     return list(_differences(old_rows, new_rows, keys))
 
 
-def _digests(dataset: Dataset, state: State, version: str, keys: Sequence[str]) -> dict[str, bytes]:
+def _digests(dataset: Dataset, state: FeedState, version: str, keys: Sequence[str]) -> dict[str, bytes]:
     """Key -> digest of its row: what a large table needs of memory is its keys, not its rows."""
     return {
         _key(row, keys): hashlib.blake2b(repr(sorted(row.items())).encode(), digest_size=16).digest()
@@ -58,7 +59,7 @@ def _digests(dataset: Dataset, state: State, version: str, keys: Sequence[str]) 
 
 
 def _rows(
-    dataset: Dataset, state: State, version: str, keys: Sequence[str], wanted: Collection[str]
+    dataset: Dataset, state: FeedState, version: str, keys: Sequence[str], wanted: Collection[str]
 ) -> dict[str, Row]:
     rows = ((_key(row, keys), row) for row in _read(dataset, state, version)) if wanted else ()
     return {key: row for key, row in rows if key in wanted}
@@ -68,10 +69,10 @@ def _key(row: Row, keys: Sequence[str]) -> str:
     return repr([row.get(key) for key in keys])
 
 
-def _read(dataset: Dataset, state: State, version: str) -> Iterator[Row]:
-    for file in state["files"]:
-        if file["partition"] == f"version={version}":
-            with pq.ParquetFile(dataset.directory / file["path"]) as parquet:
+def _read(dataset: Dataset, state: FeedState, version: str) -> Iterator[Row]:
+    for file in state.files:
+        if file.partition == f"version={version}":
+            with pq.ParquetFile(dataset.directory / file.path) as parquet:
                 for batch in parquet.iter_batches():
                     for row in batch.to_pylist():
                         yield {name: canonical(value) for name, value in row.items()}

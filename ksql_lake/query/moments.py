@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ksql_lake.base.arrays import Array
 from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.model.predicates import utc
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.model.state import Covered, FeedState
+from ksql_lake.store import state_log
+from ksql_lake.store.metadata import Dataset
 
 
 def moment(as_of: str | dt.date) -> dt.datetime:
@@ -35,7 +35,7 @@ def moment(as_of: str | dt.date) -> dt.datetime:
                           ) from None
 
 
-def state_at(dataset: Dataset, state: State, when: dt.datetime) -> State:
+def state_at(dataset: Dataset, state: FeedState, when: dt.datetime) -> FeedState:
     """The state as the last change up to a time left it (without files), from the state log.
 
     Args:
@@ -45,51 +45,28 @@ def state_at(dataset: Dataset, state: State, when: dt.datetime) -> State:
         StateError: the log is missing, or begins later.
         ConfigError: nothing was exported by then.
     """
-    if _at(state) <= when:
+    if utc(state.changed_at()) <= when:
         return state
     first, found = None, None
-    for line in _lines(dataset):
+    for line in state_log.states(dataset.log):
         first = first or line
-        if _at(line) <= when:
+        if utc(line.at) <= when:
             found = line
     if found is not None:
-        return found
+        return found.typed()
     if first is None:
         raise StateError(f"{dataset.log}: missing or empty; what {dataset.feed} held at {_text(when)} is not known")
-    if first["sequence"] > 1:
+    if first.sequence > 1:
         raise StateError(
-            f"{dataset.log}: begins at {_text(_at(first))}; what {dataset.feed} held at {_text(when)} is not known"
+            f"{dataset.log}: begins at {_text(utc(first.at))}; what {dataset.feed} held at {_text(when)} is not known"
         )
     raise ConfigError(
-        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(_at(first))}"
+        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(utc(first.at))}"
     )
 
 
 def _text(when: dt.datetime) -> str:
     return f"{when:%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _lines(dataset: Dataset) -> Iterator[State]:
-    """The state log, oldest first; a torn line is passed over."""
-    try:
-        file = dataset.log.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        for text in file:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("sequence"), int):
-                yield line
-
-
-def _at(state: Mapping[str, Any]) -> dt.datetime:
-    """When the change was made that led to a state: an export, or one of the others."""
-    changes = state.get("changes") or [{}]
-    times = [text for text in (state["last_export"], changes[-1].get("at")) if text]
-    return max(map(utc, times)) if times else utc(state["created_at"])
 
 
 @dataclass(frozen=True)
@@ -100,11 +77,11 @@ class Spans:
     highs: Array
 
     @classmethod
-    def of(cls, covered: Mapping[str, Any], partition: str) -> Spans:
+    def of(cls, covered: Mapping[int, Covered], partition: int) -> Spans:
         """What a state's coverage of one generation holds of a partition."""
-        entry = covered.get(partition, {"upto": -1, "beyond": []})
-        upto = [(0, entry["upto"])] if entry["upto"] >= 0 else []
-        both = np.array([*upto, *map(tuple, entry["beyond"])], np.int64).reshape(-1, 2)
+        one = covered.get(partition, Covered())
+        upto = [(0, one.upto)] if one.upto >= 0 else []
+        both = np.array([*upto, *one.beyond], np.int64).reshape(-1, 2)
         return cls(both[:, 0], both[:, 1])
 
     def hold(self, low: int, high: int) -> bool:

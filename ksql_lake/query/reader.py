@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,11 @@ from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day, parse_version, version_path
 from ksql_lake.model.predicates import Filters, Names, expression, utc
+from ksql_lake.model.state import Coverage, FeedState, FileEntry
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
 from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, State
+from ksql_lake.store.metadata import Dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,6 @@ PLACE = ("ROWPARTITION", "ROWOFFSET")
 DAY_KEYS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("day", pa.int32())])
 VERSION_KEY = pa.schema([("version", pa.int32())])
 PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0)  # seconds, while a change of the feed swaps files
-Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Request:
 class _Part:
     """Files that one scan reads; `covered` keeps the rows that the lake held at the time asked for."""
 
-    files: list[Entry] = field(default_factory=list)
+    files: list[FileEntry] = field(default_factory=list)
     covered: dict[int, Spans] | None = None
 
 
@@ -128,17 +128,17 @@ def feeds(lake: Path) -> list[Dataset]:
     ]
 
 
-def full_schema(state: State) -> pa.Schema:
+def full_schema(state: FeedState) -> pa.Schema:
     """All columns a feed has or ever had, as they are on disk, and its partition keys."""
-    columns = schema_of(state["columns"])
-    if state["type"] == "table":
+    columns = schema_of(state.columns)
+    if state.is_table:
         return pa.schema([*columns, *VERSION_KEY])
     return pa.schema([*PSEUDO, *columns, *DAY_KEYS])
 
 
-def _scan(dataset: Dataset, state: State, request: Request) -> pa.Table:
+def _scan(dataset: Dataset, state: FeedState, request: Request) -> pa.Table:
     schema = full_schema(state)
-    own = {column["name"]: column["disk_name"] for column in state["columns"]}
+    own = {column.name: column.disk_name for column in state.columns}
     names = Names(dataset.feed, schema.names, own)
     asked = [request.columns] if isinstance(request.columns, str) else request.columns
     columns = schema.names if asked is None else [*dict.fromkeys(map(names.resolve, asked))]
@@ -153,8 +153,8 @@ def _read_part(
 ) -> pa.Table:
     form, files = ds.ParquetFileFormat(), pyarrow.fs.LocalFileSystem()
     fragments = [
-        form.make_fragment(str(dataset.directory / entry["path"]), files, partition_expression=_known(entry))
-        for entry in sorted(part.files, key=lambda entry: str(entry["path"]))
+        form.make_fragment(str(dataset.directory / entry.path), files, partition_expression=_known(entry))
+        for entry in sorted(part.files, key=lambda entry: entry.path)
     ]
     read = columns if part.covered is None else [*columns, *(name for name in PLACE if name not in columns)]
     try:
@@ -178,40 +178,40 @@ def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
     return mask(held)
 
 
-def _known(entry: Entry) -> pc.Expression:
+def _known(entry: FileEntry) -> pc.Expression:
     """What the metadata know of every row of a file: Arrow opens none that cannot match."""
-    number, day = parse_version(entry["partition"]), parse_day(entry["partition"])
+    number, day = parse_version(entry.partition), parse_day(entry.partition)
     if number is not None:
         return pc.field("version") == pa.scalar(number, pa.int32())
-    assert day is not None, entry["partition"]
+    assert day is not None, entry.partition
     keys = [pc.field(name) == pa.scalar(getattr(day, name), pa.int32()) for name in DAY_KEYS.names]
-    first, last = (pa.scalar(entry[f"rowtime_{end}"], PSEUDO.field("ROWTIME").type) for end in ("min", "max"))
+    first, last = (pa.scalar(end, PSEUDO.field("ROWTIME").type) for end in (entry.rowtime_min, entry.rowtime_max))
     return reduce(operator.and_, [*keys, pc.field("ROWTIME") >= first, pc.field("ROWTIME") <= last])
 
 
-def _parts(dataset: Dataset, state: State, request: Request) -> list[_Part]:
+def _parts(dataset: Dataset, state: FeedState, request: Request) -> list[_Part]:
     """The files to read: those of one version, or those with rows that were held at the time asked for.
 
     Coverage includes rows that a check set aside: they are held since their import, whose files say when it was.
     """
     if request.version is not None and request.as_of is not None:
         raise ConfigError(f"{dataset.feed}: version and as_of both name a state; give one of them")
-    then, files = state, state["files"]
+    then, files = state, list(state.files)
     if request.as_of is not None:
         when = moments.moment(request.as_of)
         then = moments.state_at(dataset, state, when)
-        files = [entry for entry in files if entry.get("origin") != "quarantine" or utc(entry["exported_at"]) <= when]
+        files = [entry for entry in files if entry.origin != "quarantine" or utc(entry.exported_at) <= when]
     if dataset.kind == "table":
         return [_version(dataset, state, then, request)]
     if request.version is not None:
         raise ConfigError(f"{dataset.feed}: is a stream and has no versions; as_of names a time")
-    return [_Part(files)] if then is state else _held(files, then["coverage"])
+    return [_Part(files)] if then is state else _held(files, then.coverage)
 
 
-def _version(dataset: Dataset, state: State, then: State, request: Request) -> _Part:
-    there = sorted({parse_version(entry["partition"]) or 0 for entry in state["files"]})
+def _version(dataset: Dataset, state: FeedState, then: FeedState, request: Request) -> _Part:
+    there = sorted({parse_version(entry.partition) or 0 for entry in state.files})
     if request.version is None:
-        number = int(then["current"]["version"].removeprefix("v")) if then["current"] else None
+        number = int(then.current.version.removeprefix("v")) if then.current else None
     else:
         text = str(request.version).removeprefix("v")
         number = int(text) if text.isdecimal() else -1
@@ -221,19 +221,19 @@ def _version(dataset: Dataset, state: State, then: State, request: Request) -> _
         asked = request.version if request.as_of is None else f"v{number}, which was current at {request.as_of}"
         names = ", ".join(f"v{one}" for one in there)
         raise ConfigError(f"{dataset.feed}: has no version {asked}; there are {names or 'none'}")
-    return _Part([entry for entry in state["files"] if entry["partition"] == version_path(number)])
+    return _Part([entry for entry in state.files if entry.partition == version_path(number)])
 
 
-def _held(files: Sequence[Entry], coverage: Mapping[str, Any]) -> list[_Part]:
+def _held(files: Sequence[FileEntry], coverage: Coverage) -> list[_Part]:
     """Files whose rows all were covered then, and, for each generation, those of which some were."""
     whole, partly = _Part(), list[_Part]()
     for generation, covered in coverage.items():
-        those = [entry for entry in files if str(entry["generation"]) == generation]
-        partitions = sorted({partition for entry in those for partition in entry["offsets"]}, key=int)
+        those = [entry for entry in files if entry.generation == generation]
+        partitions = sorted({partition for entry in those for partition in entry.spans})
         spans = {partition: Spans.of(covered, partition) for partition in partitions}
-        some = _Part(covered={int(partition): one for partition, one in spans.items()})
+        some = _Part(covered=spans)
         for entry in those:
-            ends = [(spans[partition], low, high) for partition, (low, high, _) in entry["offsets"].items()]
+            ends = [(spans[partition], low, high) for partition, (low, high, _) in entry.spans.items()]
             if all(one.hold(low, high) for one, low, high in ends):
                 whole.files.append(entry)
             elif any(one.meet(low, high) for one, low, high in ends):

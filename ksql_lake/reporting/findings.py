@@ -12,8 +12,8 @@ from ksql_lake.maintain import retention
 from ksql_lake.maintain.merges import plan as plan_merges
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import QUARANTINE, FeedState
 from ksql_lake.store.history import Run
-from ksql_lake.store.metadata import QUARANTINE, State
 
 LEVELS = ("error", "warning", "note")
 # The worst kind first, each with its level where a finding does not say another.
@@ -64,12 +64,12 @@ class Finding:
         return LEVELS.index(self.level), list(KINDS).index(self.kind)
 
 
-def findings_of_runs(runs: Sequence[Run], state: State | None) -> list[Finding]:
+def findings_of_runs(runs: Sequence[Run], state: FeedState | None) -> list[Finding]:
     """What the last run said; without a run in the history, what the metadata kept of it."""
     run = runs[-1] if runs else None
-    checks = list(_quality((run or {}).get("checks") or (state or {}).get("checks") or ()))
+    checks = list(_quality((run or {}).get("checks") or (state.checks if state else None) or ()))
     if run is None:
-        messages = [entry["message"] for entry in (state or {}).get("findings", ())]
+        messages = [told.message for told in state.findings] if state else []
         result = "findings"
     else:
         messages, result = [str(message) for message in run.get("findings", ())], str(run.get("result"))
@@ -97,7 +97,7 @@ def _quality(checks: Sequence[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def findings_of_state(
-    name: str, state: State, feed: Feed | None, now: dt.datetime, max_share: float
+    name: str, state: FeedState, feed: Feed | None, now: dt.datetime, max_share: float
 ) -> list[Finding]:
     """What the metadata show: days without rows, what retention would take, small files, new columns.
 
@@ -106,7 +106,7 @@ def findings_of_state(
         max_share: of the feed's bytes that retention may take at a time.
     """
     found = [*_missing_days(name, state), *_small_files(name, state, now), *_schema_changes(name, state, now)]
-    aside = sum(entry["rows"] for entry in state.get("quarantine", ()))
+    aside = sum(entry.rows for entry in state.quarantined)
     if aside:
         look = f"python manage_feeds.py quarantine {name}"
         found.append(Finding("quarantine", f"{name}: {_number(aside, 'row')} set aside; {look}"))
@@ -115,11 +115,11 @@ def findings_of_state(
     return found
 
 
-def _missing_days(name: str, state: State) -> Iterator[Finding]:
+def _missing_days(name: str, state: FeedState) -> Iterator[Finding]:
     """Days between the first and the last one that have no row, unless their rows were taken out here."""
-    taken = [path for path, whys in state.get("removed", {}).items() if whys.keys() - {QUARANTINE}]
+    taken = [path for path, whys in state.removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
-    days = sorted({day for entry in state["partitions"] if (day := parse_day(entry["path"]))} | removed)
+    days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
     if gaps:
         count = sum((b - a).days - 1 for a, b in gaps)
@@ -132,8 +132,8 @@ def _span(first: dt.date, last: dt.date) -> str:
     return str(first) if first == last else f"{first} to {last}"
 
 
-def _small_files(name: str, state: State, now: dt.datetime) -> Iterator[Finding]:
-    if state["type"] == "table" or not state.get("timezone"):
+def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
+    if state.is_table:
         return
     merges = plan_merges(state, CLOSED, now)
     if sum(len(merge.files) - 1 for merge in merges) >= MANY:
@@ -144,20 +144,20 @@ def _small_files(name: str, state: State, now: dt.datetime) -> Iterator[Finding]
         )
 
 
-def _schema_changes(name: str, state: State, now: dt.datetime) -> Iterator[Finding]:
-    for entry in state.get("schema_history", [])[1:]:
-        lately = dt.datetime.fromisoformat(entry["at"]) >= now - LATELY
-        if lately or entry["at"] >= (state.get("last_export") or ""):
-            yield Finding("schema", f"{name}: new since {entry['at'][:10]}: {', '.join(entry['added'])}")
+def _schema_changes(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
+    for entry in state.schema_history[1:]:
+        lately = dt.datetime.fromisoformat(entry.at) >= now - LATELY
+        if lately or entry.at >= (state.last_export or ""):
+            yield Finding("schema", f"{name}: new since {entry.at[:10]}: {', '.join(entry.added)}")
 
 
-def _retention(name: str, state: State, feed: Feed, now: dt.datetime, max_share: float) -> Iterator[Finding]:
+def _retention(name: str, state: FeedState, feed: Feed, now: dt.datetime, max_share: float) -> Iterator[Finding]:
     rule = retention.Rule(feed.retention_days, feed.retention_versions, max_share)
     decided = retention.plan(name, state, rule, now)
     if decided.refusal:
         yield Finding("retention", decided.refusal, "warning")
     elif decided.going:
-        word = "version" if state["type"] == "table" else "day"
+        word = "version" if state.is_table else "day"
         yield Finding(
             "retention",
             f"{name}: {_number(len(decided.going), word)}, {decided.rows:,} rows, due to go; "

@@ -16,10 +16,10 @@ from ksql_lake.base.errors import FeedError, StateError
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import FeedState
 from ksql_lake.reporting.findings import Finding, findings_of_runs, findings_of_state
 from ksql_lake.store import history, metadata
 from ksql_lake.store.history import Run
-from ksql_lake.store.metadata import State
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 GOOD = ("ok", "findings")  # results of runs that committed
@@ -32,7 +32,7 @@ class FeedRecord:
     name: str
     type: str
     status: str  # active, disabled, archived, broken, no feed
-    state: State | None = None
+    state: FeedState | None = None
     feed: Feed | None = None
     runs: tuple[Run, ...] = ()  # oldest first
     metadata_problem: str | None = None
@@ -117,13 +117,13 @@ def _feed(lake: Path, name: str) -> tuple[Feed | None, str | None, str]:
     return None, None, "no feed"
 
 
-def _state(lake: Path, name: str, kind: str) -> tuple[State | None, str | None]:
+def _state(lake: Path, name: str, kind: str) -> tuple[FeedState | None, str | None]:
     dataset = metadata.Dataset(lake, name, kind)
     try:
         state = metadata.load(dataset)
     except StateError as error:
         return None, str(error)
-    if state is None and any(dataset.directory.rglob("*.parquet")):
+    if state is None and any(metadata.parquet_files(dataset.directory)):
         return None, (
             f"{dataset.metadata}: missing, though there are Parquet files; restore it with: "
             f"python metadata_utils.py --rebuild --feed {name}"
@@ -133,44 +133,44 @@ def _state(lake: Path, name: str, kind: str) -> tuple[State | None, str | None]:
 
 def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> FeedSummary:
     """One feed at a glance; see `summarise` for the arguments."""
-    state = record.state or {}
-    newest_event = _newest_event(state)
+    state = record.state
+    newest_event = None if state is None else _newest_event(state)
     limit = record.feed.freshness_hours * 3600 if record.feed and record.feed.freshness_hours is not None else None
     age = None if newest_event is None else max((now - newest_event).total_seconds(), 0.0)
-    last_export = state.get("last_export")
+    last_export = None if state is None else state.last_export
     good = [run["ended"] for run in record.runs if run.get("result") in GOOD]
     return FeedSummary(
         feed=record.name, type=record.type, state=record.status,
-        rows=sum(file["rows"] for file in state.get("files", ())),
-        bytes=sum(file["bytes"] for file in state.get("files", ())),
-        files=len(state.get("files", ())), partitions=len(state.get("partitions", ())),
-        newest=_newest(state), newest_event=None if newest_event is None else _iso(newest_event),
+        rows=state.total_records if state else 0, bytes=state.total_bytes if state else 0,
+        files=len(state.files) if state else 0, partitions=len(state.partitions) if state else 0,
+        newest=_newest(state) if state else "-", newest_event=None if newest_event is None else _iso(newest_event),
         freshness_seconds=age, freshness_limit=limit,
         last_export=last_export, last_success=good[-1] if good else last_export,
         last_run=record.runs[-1] if record.runs else None,
-        quarantined=sum(entry["rows"] for entry in state.get("quarantine", ())), checks=tuple(state.get("checks", ())),
+        quarantined=sum(entry.rows for entry in state.quarantined) if state else 0,
+        checks=(state.checks or ()) if state else (),
         findings=_findings(record, now, newest_event, age, limit, max_share),
     )
 
 
-def _newest(state: State) -> str:
-    if state.get("current"):
-        return str(state["current"]["version"])
-    days = [day for entry in state.get("partitions", ()) if (day := parse_day(entry["path"]))]
+def _newest(state: FeedState) -> str:
+    if state.current:
+        return state.current.version
+    days = [day for partition in state.partitions if (day := parse_day(partition.path))]
     return str(max(days, default="-"))
 
 
-def _newest_event(state: State) -> dt.datetime | None:
+def _newest_event(state: FeedState) -> dt.datetime | None:
     """When the newest row happened; of a table, when it was last taken."""
-    if state.get("type") == "table":
-        return dt.datetime.fromisoformat(state["last_export"]) if state.get("last_export") else None
-    times = [file["rowtime_max"] for file in state.get("files", ()) if file.get("rowtime_max") is not None]
-    if not times:  # retention may have taken every file; the resume points still know
-        times = [resume["rowtime"] for resume in (state.get("resume") or {}).values()]
-    if not times:
+    if state.is_table:
+        return dt.datetime.fromisoformat(state.last_export) if state.last_export else None
+    newest = state.newest_rowtime
+    if newest is None:  # retention may have taken every file; the resume points still know
+        newest = max((anchor.rowtime for anchor in state.resume.values()), default=None)
+    if newest is None:
         return None
     try:
-        return EPOCH + dt.timedelta(milliseconds=max(times))
+        return EPOCH + dt.timedelta(milliseconds=newest)
     except OverflowError:  # beyond the year 9999
         return dt.datetime.max.replace(tzinfo=dt.UTC)
 
@@ -233,19 +233,16 @@ def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[Part
     Args:
         first: only days from this one on, and versions taken on it or later.
     """
-    state = record.state or {}
-    found: dict[str, list[dict[str, Any]]] = {entry["path"]: [] for entry in state.get("partitions", ())}
-    for file in state.get("files", ()):
-        found.setdefault(file["partition"], []).append(file)
-    current = (state.get("current") or {}).get("path")
-    partitions = []
-    for path, files in found.items():
-        day, at = parse_day(path), max((file["exported_at"] for file in files), default="")
-        if first is None or (str(day) if day else at[:10]) >= str(first):
+    state = record.state
+    partitions = list[PartitionSummary]()
+    for one in state.partitions if state else ():
+        day = parse_day(one.path)
+        if first is None or (str(day) if day else one.exported_at[:10]) >= str(first):
+            assert state is not None
+            label = str(day) if day else one.path.removeprefix("version=")
             partitions.append(PartitionSummary(
-                record.name, state["type"], state["source"], path, str(day) if day else path.removeprefix("version="),
-                sum(file["rows"] for file in files), sum(file["bytes"] for file in files), len(files), at,
-                path == current,
+                record.name, state.type, state.source, one.path, label, one.records, one.bytes, one.files,
+                one.exported_at, state.current is not None and one.path == state.current.path,
             ))
     return partitions
 

@@ -13,8 +13,8 @@ from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset
 def places(dataset: Dataset) -> tuple[Path, ...]:
     """Every directory and file that a change of a feed may write to, whichever change it is."""
     return (
-        dataset.lock, dataset.log, dataset.staging, dataset.metadata, dataset.lake / QUARANTINE / dataset.feed,
-        dataset.lake / TRASH,
+        dataset.lock, dataset.log, dataset.staging, dataset.metadata, dataset.manifests,
+        dataset.lake / QUARANTINE / dataset.feed, dataset.lake / TRASH,
     )
 
 

@@ -11,21 +11,37 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import append_line, atomic_write, fsync_dir, last_line, make_dirs, remove_tree
+from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, refuse_links, remove_tree
+from ksql_lake.model.state import (
+    QUARANTINE,
+    Amendment,
+    Change,
+    FeedState,
+    FileEntry,
+    Manifest,
+    Partition,
+        with_files,
+)
+from ksql_lake.store import state_log
+from ksql_lake.store.observers import Observer, tell
 
 JOURNAL = "commit.json"
 METADATA = "_metadata.json"
 LEASE = ".lease"
 TRASH = ".trash"
-QUARANTINE = "quarantine"
+MANIFESTS = "_manifests"
+SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
-State = dict[str, Any]
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # JSON of another shape
+
+__all__ = ["QUARANTINE"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class Dataset:
     feed: str
     kind: str
     restricted: bool = False
+    observers: tuple[Observer, ...] = field(default=(), compare=False)
 
     @property
     def directory(self) -> Path:
@@ -56,6 +73,10 @@ class Dataset:
     @property
     def log(self) -> Path:
         return self.lake / ".state" / f"{self.feed}.jsonl"
+
+    @property
+    def manifests(self) -> Path:
+        return self.directory / MANIFESTS
 
     @property
     def dir_mode(self) -> int:
@@ -79,59 +100,116 @@ class Move:
         return cls(str(source.relative_to(dataset.lake)), str(target.relative_to(dataset.lake)))
 
 
-def load(dataset: Dataset) -> State | None:
+def load(dataset: Dataset) -> FeedState | None:
     """The feed's state, or None when it was never exported.
 
     Raises:
-        StateError: the file exists and is not readable JSON; it is left as it is.
+        StateError: the file exists and cannot be read as a feed's state; it is left as it is.
     """
     try:
-        state = json.loads(dataset.metadata.read_bytes())
+        value = json.loads(dataset.metadata.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StateError(
             f"{dataset.metadata}: not readable as JSON ({error}); restore it with: {_rebuild(dataset)}"
         ) from None
-    if not isinstance(state, dict) or not isinstance(state.get("sequence"), int):
+    if not isinstance(value, dict) or not isinstance(value.get("sequence"), int):
         raise StateError(
             f'{dataset.metadata}: has no "sequence", so it was not written by this tool; restore it with: '
             f"{_rebuild(dataset)}"
         )
-    return state
+    try:
+        return FeedState.from_json(value, ManifestReader(dataset.manifests))
+    except UNREADABLE as error:
+        raise StateError(
+            f"{dataset.metadata}: is not a feed's metadata ({type(error).__name__}: {error}); restore it with: "
+            f"{_rebuild(dataset)}"
+        ) from None
 
 
-def load_or_new(dataset: Dataset, new: Callable[[], State]) -> State:
-    """The feed's state, or a new one for a feed that was never exported.
+@dataclass(frozen=True)
+class ManifestReader:
+    """Reads the manifests of a feed's directory."""
+
+    directory: Path
+
+    def __call__(self, manifest: Manifest) -> list[FileEntry]:
+        """The entries of a manifest.
+
+        Raises:
+            FileNotFoundError: a commit has replaced it since the metadata were read: read them again.
+            StateError: it is damaged.
+        """
+        path = self.directory / manifest.name
+        try:
+            entries = [FileEntry.from_json(json.loads(line)) for line in path.read_bytes().splitlines()]
+        except UNREADABLE as error:
+            raise StateError(f"{path}: not readable as a manifest ({error}); run metadata_utils.py --rebuild") from None
+        if len(entries) != manifest.files:
+            raise StateError(
+                f"{path}: lists {len(entries)} files, expected {manifest.files}; run metadata_utils.py --rebuild"
+            )
+        return entries
+
+
+def load_or_new(dataset: Dataset, new: Callable[[], FeedState]) -> FeedState:
+    """The feed's state, or a new one for a feed that was never exported; raises as `current`."""
+    return current(dataset) or new()
+
+
+def current(dataset: Dataset) -> FeedState | None:
+    """The feed's state as something may be built on it, or None for a feed that was never exported.
 
     Raises:
         StateError: the metadata is not readable, an old copy, or gone while there is data or a history of it.
     """
     state = load(dataset)
     if state is not None:
-        logged = _last_logged(dataset)
-        if logged is not None and logged > state["sequence"]:
+        logged = state_log.last_sequence(dataset.log)
+        if logged is not None and logged > state.sequence:
             raise StateError(
-                f"{dataset.metadata}: is an old copy, it knows {state['sequence']} changes and the state log {logged}; "
+                f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the state log {logged}; "
                 f"bring it up to date with: {_rebuild(dataset)}"
             )
         return state
-    if dataset.log.exists() or next(dataset.directory.rglob("*.parquet"), None) is not None:
+    if dataset.log.exists() or next(parquet_files(dataset.directory), None) is not None:
         raise StateError(
             f"{dataset.metadata}: missing, though the feed was exported before; restore it with: {_rebuild(dataset)}"
         )
-    return new()
+    return None
 
 
-def unknown_files(dataset: Dataset, state: State) -> list[str]:
-    """A finding for each Parquet file in the feed's directory that its metadata does not know."""
-    known = {file["path"] for file in state["files"]}
-    found = (path.relative_to(dataset.directory).as_posix() for path in dataset.directory.rglob("*.parquet"))
+def parquet_files(directory: Path) -> Iterator[Path]:
+    """Every Parquet file below a directory; what begins with a dot or an underscore is nobody's rows."""
+    for top, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        yield from (Path(top, name) for name in names if name.endswith(".parquet"))
+
+
+def unknown_files(dataset: Dataset, state: FeedState) -> list[str]:
+    """A finding for each Parquet file in the feed's directory that its metadata does not know.
+
+    Names are only looked up in partitions whose number of files or names are not as the metadata say.
+    """
+    known = {partition.path: partition for partition in state.partitions}
+    there: dict[str, list[str]] = {}
+    for path in parquet_files(dataset.directory):
+        there.setdefault(path.parent.relative_to(dataset.directory).as_posix(), []).append(path.name)
+    unclear = [partition for partition, names in there.items() if not _as_known(known.get(partition), names)]
+    paths = {file.path for file in state.files} if unclear else set()
+    found = {f"{partition}/{name}".removeprefix("./") for partition in unclear for name in there[partition]}
     return [
         f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it away, or if the "
         f"metadata is an old copy: {_rebuild(dataset)}"
-        for path in sorted(set(found) - known)
+        for path in sorted(found - paths)
     ]
+
+
+def _as_known(partition: Partition | None, names: Sequence[str]) -> bool:
+    if partition is None or partition.files != len(names):
+        return False
+    return partition.names == sum(zlib.crc32(name.encode()) for name in names) & 0xFFFFFFFF
 
 
 def set_aside(dataset: Dataset, stamp: str) -> Path | None:
@@ -144,51 +222,121 @@ def set_aside(dataset: Dataset, stamp: str) -> Path | None:
     return aside
 
 
-def restore(dataset: Dataset, state: State) -> None:
+def restore(dataset: Dataset, state: FeedState) -> None:
     """Write a state that was rebuilt; the state log learns it when it does not know it."""
     make_dirs(dataset.directory, dataset.dir_mode)
+    if len(state.files.recent) > SEAL:
+        name = _manifest_name(state)
+        make_dirs(dataset.manifests, dataset.dir_mode)
+        atomic_write(dataset.manifests / name, _manifest(state.files.seal(name)), dataset.file_mode)
     _record(dataset, state)
-    _remember(dataset, state)
+    state_log.append(dataset.log, state, None, None)
+    state.files.committed()
+    tell(dataset.observers, dataset, state, None)
 
 
 def _rebuild(dataset: Dataset) -> str:
     return f"python metadata_utils.py --rebuild --feed {dataset.feed}"
 
 
-def _record(dataset: Dataset, state: State) -> None:
-    atomic_write(dataset.metadata, json.dumps(state, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
+def _record(dataset: Dataset, state: FeedState) -> None:
+    atomic_write(dataset.metadata, as_text(state).encode(), dataset.file_mode)
+    _remove_old_manifests(dataset, state)
 
 
-def commit(dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: State) -> None:
+def as_text(state: FeedState) -> str:
+    """`_metadata.json`: indented for people, but a line for each file and each partition."""
+    lists = {"partitions", "files", "quarantine", "manifests"}
+    parts = []
+    for key, value in state.to_json().items():
+        if key in lists and value:
+            body = ",\n    ".join(json.dumps(item, ensure_ascii=False) for item in value)
+            text = f"[\n    {body}\n  ]"
+        else:
+            text = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        parts.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _manifest(entries: Sequence[FileEntry]) -> bytes:
+    return "".join(json.dumps(entry.to_json(), ensure_ascii=False) + "\n" for entry in entries).encode()
+
+
+def _manifest_name(state: FeedState) -> str:
+    return f"{state.sequence:08d}.jsonl"  # one at most for each change, so no name is used twice
+
+
+def _remove_old_manifests(dataset: Dataset, state: FeedState) -> None:
+    """What no metadata name any more; with the feed's lock held nobody is making new ones."""
+    kept = {manifest.name for manifest in state.files.manifests}
+    if dataset.manifests.is_dir() and not dataset.manifests.is_symlink():
+        for path in dataset.manifests.iterdir():
+            if path.name not in kept:
+                path.unlink()
+
+
+def commit(
+    dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: FeedState, change: Change
+) -> list[str]:
     """Publish staged files and the state that goes with them, as one change that a crash cannot split.
 
     Args:
-        base: the sequence number the change builds on (0 for a new feed); `state["sequence"]` is one more.
+        base: the sequence number the change builds on (0 for a new feed); `state.sequence` is one more.
         moves: renames from the staging directory of `run` (or from the dataset) to final names.
+        change: what is done; its files are taken from the state.
+
+    Returns:
+        A line for each observer that could not be told; the change itself is in the lake.
+
+    Raises:
+        LinkError: a move would lead through a link or out of the lake; nothing was changed.
     """
+    _refuse_links(dataset, moves)
     directory = dataset.staging / run
     make_dirs(directory)
-    journal = {"run": run, "base": base, "moves": [[m.source, m.target] for m in moves], "state": state}
+    change = with_files(change, state)
+    if len(state.files.recent) > SEAL:
+        moves = [*moves, _seal(dataset, directory, state)]
+    journal = {
+        "run": run, "base": base, "moves": [[m.source, m.target] for m in moves], "state": state.to_json(),
+        "change": change.to_json(),
+    }
     atomic_write(directory / JOURNAL, json.dumps(journal).encode(), dataset.file_mode)
-    _carry_out(dataset, directory, journal)
+    problems = _carry_out(dataset, directory, journal, state)
+    state.files.committed()
+    return problems
+
+
+def _refuse_links(dataset: Dataset, moves: Sequence[Move]) -> None:
+    refuse_links(dataset.lake, (place for move in moves for place in (move.source, move.target)))
+
+
+def _seal(dataset: Dataset, directory: Path, state: FeedState) -> Move:
+    """Stage a manifest that takes the file entries out of `_metadata.json`."""
+    name = _manifest_name(state)
+    atomic_write(directory / name, _manifest(state.files.seal(name)), dataset.file_mode)
+    return Move.of(dataset, directory / name, dataset.manifests / name)
 
 
 def amend(
-    dataset: Dataset, run: str, state: State, moves: Sequence[Move], *, now: str, by: str, what: str
-) -> None:
+    dataset: Dataset, run: str, state: FeedState, moves: Sequence[Move], *, kind: str, now: str, by: str, what: str
+) -> list[str]:
     """Commit a change that is no export (retention, rollback, erasure ...), and remember who made it and when.
 
     Args:
         state: the new state, its sequence number not yet raised.
+        kind: see `Change`.
         now: ISO 8601, UTC.
         by: the user who asked for it.
         what: one line for the history.
+
+    Returns:
+        As `commit`.
     """
-    base = state["sequence"]
-    state |= {"sequence": base + 1, "run": run}
-    state["changes"] = [*state.get("changes", [])[-HISTORY + 1 :], {"at": now, "by": by, "what": what}]
-    summarise(state)
-    commit(dataset, run, base, moves, state)
+    base = state.sequence
+    state.sequence, state.run = base + 1, run
+    state.changes = (*state.changes[-HISTORY + 1 :], Amendment(now, by, what))
+    return commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
@@ -209,10 +357,18 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
         return done
     for granted in dataset.staging.glob(f"*{LEASE}"):
         granted.unlink(missing_ok=True)  # first: a worker still at it for a run that is gone makes no more files
+    refuse_links(dataset.lake, dataset.staging.iterdir())
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
         if journal_file.exists():
-            _carry_out(dataset, directory, json.loads(journal_file.read_bytes()), trusted)
+            try:
+                journal = json.loads(journal_file.read_bytes())
+                done += _carry_out(dataset, directory, journal, trusted=trusted)
+            except UNREADABLE as error:
+                raise StateError(
+                    f"{journal_file}: not readable as a journal ({type(error).__name__}: {error}); move the directory "
+                    "away and run again"
+                ) from None
             done.append(f"finished the interrupted commit of run {directory.name}")
         else:
             remove_tree(directory)
@@ -220,24 +376,38 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
     return done
 
 
-def _carry_out(dataset: Dataset, directory: Path, journal: Mapping[str, Any], trusted: bool = False) -> None:
-    current = load(dataset)
-    sequence = current["sequence"] if current else 0
-    state = journal["state"]
-    recorded = current is not None and current.get("run") == journal["run"]
+def _carry_out(
+    dataset: Dataset, directory: Path, journal: Mapping[str, Any], state: FeedState | None = None,
+    trusted: bool = False,
+) -> list[str]:
+    before = load(dataset)
+    sequence = before.sequence if before else 0
+    state = state or FeedState.from_json(journal["state"], ManifestReader(dataset.manifests))
+    change = _change_of(journal, state)
+    recorded = before is not None and before.run == journal["run"]
     if not recorded:
         if sequence != journal["base"] and not trusted:
             raise StateError(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
                 f"{sequence}; move the directory aside and run again"
             )
+        _refuse_links(dataset, [Move(source, target) for source, target in journal["moves"]])
         make_dirs(dataset.directory.parent)  # of all feeds: open, whatever this feed's access
         _publish(dataset, journal["moves"])
         make_dirs(dataset.directory, dataset.dir_mode)
         _record(dataset, state)
-    _remember(dataset, state, None if recorded else current)
+    state_log.append(dataset.log, state, None if recorded else before, change)
+    problems = tell(dataset.observers, dataset, state, change)
     remove_tree(directory)
     fsync_dir(dataset.staging)
+    return problems
+
+
+def _change_of(journal: Mapping[str, Any], state: FeedState) -> Change:
+    """The change that a journal describes; those of earlier versions do not say its kind."""
+    if "change" in journal:
+        return Change.from_json(journal["change"])
+    return Change("export", state.sequence, str(journal["run"]), state.changed_at())
 
 
 def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
@@ -271,78 +441,3 @@ def _remove_emptied(top: Path, directory: Path) -> None:
                 raise
             return
         directory = directory.parent
-
-
-def _remember(dataset: Dataset, state: State, before: State | None = None) -> None:
-    """The state log holds what Parquet footers cannot: resume points and pointers of runs that wrote no file.
-
-    Args:
-        before: the state that this one follows, where it is known: what it set aside is not said again.
-    """
-    logged = _last_logged(dataset)
-    if logged == state["sequence"]:
-        return
-    make_dirs(dataset.log.parent)
-    line = {key: value for key, value in state.items() if key not in ("files", "partitions")}
-    if before is not None and logged == before["sequence"] and "quarantine" in before:
-        line |= _quarantine_after(before["quarantine"], line.pop("quarantine"))
-    append_line(dataset.log, json.dumps(line, ensure_ascii=False).encode(), 0o640)
-
-
-def _quarantine_after(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> State:
-    """What a line says of quarantine: nothing where nothing changed, what came to it, or all of it."""
-    if after[: len(before)] != before:
-        return {"quarantine": after}
-    return {"quarantine_added": after[len(before) :]} if len(after) > len(before) else {}
-
-
-def logged_quarantine(lines: Sequence[State]) -> list[dict[str, Any]] | None:
-    """What quarantine holds after these lines of the state log, the oldest first; None where they do not say."""
-    found: list[dict[str, Any]] | None = None
-    for line in lines:
-        if "quarantine" in line:
-            found = line["quarantine"]
-        elif found is not None:
-            found = [*found, *line.get("quarantine_added", ())]
-    return found
-
-
-def _last_logged(dataset: Dataset) -> int | None:
-    line = last_line(dataset.log)
-    return _sequence_of(line) if line else None
-
-
-def _sequence_of(line: bytes) -> int | None:
-    try:
-        sequence = json.loads(line)["sequence"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return sequence if isinstance(sequence, int) else None
-
-
-def summarise(state: State) -> None:
-    """Bring the totals and the partition list of the user's own metadata format in line with `files`."""
-    partitions: dict[str, dict[str, Any]] = {}
-    for file in state["files"]:
-        entry = partitions.setdefault(
-            file["partition"], {"path": file["partition"], "records": 0, "bytes": 0, "exported_at": ""}
-        )
-        entry["records"] += file["rows"]
-        entry["bytes"] += file["bytes"]
-        entry["exported_at"] = max(entry["exported_at"], file["exported_at"])
-    for entry in partitions.values():
-        entry["size_mb"] = _megabytes(entry.pop("bytes"))
-    order = {entry["path"]: _partition_order(entry["path"]) for entry in partitions.values()}
-    state["partitions"] = sorted(partitions.values(), key=lambda entry: order[entry["path"]])
-    state["total_records"] = sum(file["rows"] for file in state["files"])
-    state["total_size_mb"] = _megabytes(sum(file["bytes"] for file in state["files"]))
-
-
-def _partition_order(path: str) -> tuple[int, str]:
-    """v10 comes after v9; days sort as text."""
-    number = path.removeprefix("version=v")
-    return (int(number), "") if number.isdigit() else (0, path)
-
-
-def _megabytes(size: int) -> float:
-    return round(size / 1_000_000, 6)

@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.model.state import FeedState, FileEntry
 from ksql_lake.store import metadata
-from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move, State
+from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
 
 MANIFEST = "manifest.json"
 COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
@@ -31,63 +31,64 @@ class Bundle:
     feed: str
     at: str
     why: str
-    files: tuple[dict[str, Any], ...]
-    aside: tuple[dict[str, Any], ...] = ()
+    files: tuple[FileEntry, ...]
+    aside: tuple[FileEntry, ...] = ()
 
     @property
-    def every(self) -> tuple[dict[str, Any], ...]:
+    def every(self) -> tuple[FileEntry, ...]:
         """The entries of files of the lake, and of those set aside."""
         return (*self.files, *self.aside)
 
     @property
     def rows(self) -> int:
-        return sum(file["rows"] for file in self.every)
+        return sum(file.rows for file in self.every)
 
 
 def put(
-    dataset: Dataset, state: State, partitions: Collection[str], run: str, *, now: str, by: str, what: str, why: str
+    dataset: Dataset, state: FeedState, partitions: Collection[str], run: str, *, now: str, by: str, what: str, why: str
 ) -> None:
     """Move all files of some partitions into the trash, as one change of the feed. Call with its lock held.
 
     What was set aside of a stream's days goes with them; that of a table's version goes with the next export.
     """
-    files = [file for file in state["files"] if file["partition"] in partitions]
-    held = state.get("quarantine", ()) if dataset.kind == "stream" else ()
-    aside = [entry for entry in held if entry["partition"] in partitions]
+    files = [file for file in state.files if file.partition in partitions]
+    held = state.quarantined if dataset.kind == "stream" else ()
+    aside = [entry for entry in held if entry.partition in partitions]
     moves = stage(dataset, files, run, now=now, by=by, why=why, aside=aside)
-    state["files"] = [file for file in state["files"] if file["partition"] not in partitions]
+    state.files.remove([file.path for file in files])
     if aside:
-        state["quarantine"] = [entry for entry in held if entry["partition"] not in partitions]
+        state.quarantine = tuple(entry for entry in held if entry.partition not in partitions)
     count_removed(state, files, why)
     count_removed(state, aside, QUARANTINE)  # by themselves: a day without other rows is no day of the lake
-    metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+    metadata.amend(dataset, run, state, moves, kind=why, now=now, by=by, what=what)
 
 
 def stage(
-    dataset: Dataset, files: Sequence[dict[str, Any]], run: str, *, now: str, by: str, why: str,
-    aside: Sequence[dict[str, Any]] = (),
+    dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str,
+    aside: Sequence[FileEntry] = (),
 ) -> list[Move]:
     """The renames that put files of the lake, and of its quarantine, into the trash; their manifest is staged."""
     directory = dataset.lake / TRASH / now[:10] / dataset.feed / run
     staging = dataset.staging / run
     make_dirs(staging)
     manifest = {
-        "feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why, "files": list(files),
-        **({"quarantine": list(aside)} if aside else {}),
+        "feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why,
+        "files": [file.to_json() for file in files],
+        **({"quarantine": [file.to_json() for file in aside]} if aside else {}),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
     return [
         Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory),
-        *(Move.of(dataset, dataset.lake / entry["path"], directory / entry["path"]) for entry in aside),
+        *(Move.of(dataset, dataset.lake / entry.path, directory / entry.path) for entry in aside),
     ]
 
 
-def _moves(dataset: Dataset, files: Iterable[dict[str, Any]], directory: Path) -> list[Move]:
+def _moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:
     """A table's version in one rename where all in it is ours, so that no reader sees half of it; else file by file."""
     owned: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        owned[file["partition"]].append(file["path"])
+        owned[file.partition].append(file.path)
     moves = []
     for partition, paths in owned.items():
         place = dataset.directory / partition
@@ -104,21 +105,21 @@ def bundles(lake: Path, feed: str | None = None) -> list[Bundle]:
     for path in (lake / TRASH).glob(f"*/{feed or '*'}/*/{MANIFEST}"):
         try:
             manifest = json.loads(path.read_bytes())
-            files, aside = tuple(manifest["files"]), tuple(manifest.get("quarantine", ()))
+            files, aside = (tuple(map(FileEntry.from_json, manifest.get(k, ()))) for k in ("files", "quarantine"))
             found.append(Bundle(path.parent, manifest["feed"], manifest["at"], manifest["why"], files, aside))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *metadata.UNREADABLE) as error:
             raise StateError(f"{path}: not readable as JSON ({error}); move its directory away") from None
     return sorted(found, key=lambda bundle: (bundle.at, bundle.directory.name))
 
 
-def undo(dataset: Dataset, state: State, bundle: Bundle, run: str, *, now: str, by: str) -> None:
+def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: str, by: str) -> None:
     """Bring a bundle back to where it was. Call with the feed's lock held.
 
     Raises:
         StateError: a file of it is gone, or its place is taken; nothing is touched.
     """
-    places = [(bundle.directory / file["path"], dataset.directory / file["path"]) for file in bundle.files]
-    places += [(bundle.directory / entry["path"], dataset.lake / entry["path"]) for entry in bundle.aside]
+    places = [(bundle.directory / file.path, dataset.directory / file.path) for file in bundle.files]
+    places += [(bundle.directory / entry.path, dataset.lake / entry.path) for entry in bundle.aside]
     for there, back in places:
         if not there.exists():
             raise StateError(f"{there}: gone from the trash, so it cannot be brought back")
@@ -128,24 +129,24 @@ def undo(dataset: Dataset, state: State, bundle: Bundle, run: str, *, now: str, 
     make_dirs(staging)
     moves = [Move.of(dataset, there, back) for there, back in places]
     moves.append(Move.of(dataset, bundle.directory / MANIFEST, staging / f"undone_{MANIFEST}"))
-    state["files"] += bundle.files
+    state.files.add(bundle.files)
     if bundle.aside:
         make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
-        state["quarantine"] = [*state.get("quarantine", ()), *bundle.aside]
+        state.quarantine = (*state.quarantined, *bundle.aside)
     count_removed(state, bundle.files, bundle.why, -1)
     count_removed(state, bundle.aside, QUARANTINE, -1)
     what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"
-    metadata.amend(dataset, run, state, moves, now=now, by=by, what=what)
+    metadata.amend(dataset, run, state, moves, kind="undo", now=now, by=by, what=what)
 
 
-def count_removed(state: State, files: Iterable[dict[str, Any]], why: str, sign: int = 1) -> None:
+def count_removed(state: FeedState, files: Iterable[FileEntry], why: str, sign: int = 1) -> None:
     """Keep in mind how many rows of each partition went, so that a reconciliation can explain them."""
-    removed = {partition: dict(entry) for partition, entry in state.get("removed", {}).items()}
+    removed = {partition: dict(whys) for partition, whys in state.removed.items()}
     for file in files:
-        entry = removed.setdefault(file["partition"], {})
-        entry[why] = entry.get(why, 0) + sign * file["rows"]
-    kept = {partition: {key: rows for key, rows in entry.items() if rows} for partition, entry in removed.items()}
-    state["removed"] = {partition: entry for partition, entry in sorted(kept.items()) if entry}
+        whys = removed.setdefault(file.partition, {})
+        whys[why] = whys.get(why, 0) + sign * file.rows
+    kept = {partition: {why: rows for why, rows in whys.items() if rows} for partition, whys in removed.items()}
+    state.removed = {partition: whys for partition, whys in sorted(kept.items()) if whys}
 
 
 def empty(dataset: Dataset, days: int, today: dt.date) -> list[Path]:

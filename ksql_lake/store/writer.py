@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from ksql_lake.base.arrays import indices, numbers
 from ksql_lake.base.errors import SchemaError, StateError
 from ksql_lake.base.files import fsync_dir, make_dirs
+from ksql_lake.model.state import FileEntry
 
 LEVEL = "ksql_lake.compression_level"  # in the footer: the file itself names the codec only
 _SAMPLE_ROWS = 65_536
@@ -50,6 +51,24 @@ class StagedFile:
     rowtime_min: int | None
     rowtime_max: int | None
     offsets: dict[int, tuple[int, int, int]]
+
+    def entry(
+        self, *, run: str, origin: str, schema_version: str, exported_at: str, generation: int | None = None,
+        compression: str | None = None, compression_level: int | None = None, path: str | None = None,
+        reasons: Mapping[str, int] | None = None,
+    ) -> FileEntry:
+        """The file as the metadata keep it.
+
+        Args:
+            generation: of a stream; None for a table.
+            path: where it goes, when not into its partition of the feed's directory.
+        """
+        stream = generation is not None
+        return FileEntry(
+            path or f"{self.partition}/{self.name}", self.partition, self.rows, self.bytes, self.crc32, run, origin,
+            schema_version, exported_at, compression, compression_level, self.rowtime_min if stream else None,
+            self.rowtime_max if stream else None, self.offsets if stream else None, generation, reasons,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,19 +99,13 @@ class WriterOptions:
         if self.lease is not None and not self.lease.exists():
             raise StateError(f"{self.lease}: gone; the run that asked for these files is over")
 
-    @property
-    def codec(self) -> dict[str, Any]:
-        """How files are compressed, as the metadata keep it of each."""
-        level = {} if self.compression_level is None else {"compression_level": self.compression_level}
-        return {"compression": self.compression, **level}
-
     def __post_init__(self) -> None:
         for name in ("row_group_rows", "file_rows", "file_bytes", "buffer_bytes", "max_open"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
-def options_like(parquet: pq.ParquetFile, entry: Mapping[str, Any], file_mode: int) -> WriterOptions:
+def options_like(parquet: pq.ParquetFile, entry: FileEntry, file_mode: int) -> WriterOptions:
     """Options that write the rows of a file again as they were: its codec, its bloom filters, all in one file.
 
     Args:
@@ -102,7 +115,7 @@ def options_like(parquet: pq.ParquetFile, entry: Mapping[str, Any], file_mode: i
     columns = [group.column(i) for i in range(group.num_columns)] if group else []
     filtered = [c.path_in_schema for c in columns if getattr(c, "bloom_filter_offset", None) is not None]
     return WriterOptions(
-        compression=entry.get("compression", "snappy"), compression_level=entry.get("compression_level"),
+        compression=entry.compression or "snappy", compression_level=entry.compression_level,
         bloom_filter_columns=tuple(filtered), file_rows=1 << 60, file_bytes=1 << 60, file_mode=file_mode,
     )
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,25 +17,9 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
+from ksql_lake.model.state import Anchor
 
 TICK = 1000  # rows with ROWOFFSET % TICK < 2 come in every query, whatever it resumes from
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns."""
-
-    offset: int
-    rowtime: int
-    hash: str
-    columns: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]))
-
-    def to_json(self) -> dict[str, Any]:
-        return {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
 
 
 class TopicRecreated(Exception):

@@ -7,11 +7,9 @@ staged per query ("attempt"); an attempt counts once all its anchors were seen.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +18,13 @@ from ksql_lake import __version__
 from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.base.retry import delay
-from ksql_lake.ingest.streams.anchors import TICK, Anchor, Sieve, TopicRecreated
+from ksql_lake.ingest.streams.anchors import TICK, Sieve, TopicRecreated
 from ksql_lake.maintain.erase import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, refuse_forbidden, schema_of
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.partitions import day_bounds, day_path, days_of
+from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.quality.checker import Checker
 from ksql_lake.quality.quarantine import Aside
@@ -101,7 +100,7 @@ class Attempt:
 class StreamExport:
     """The state of one run over one generation of a stream."""
 
-    def __init__(self, client: Client, job: StreamJob, source: Source, state: metadata.State) -> None:
+    def __init__(self, client: Client, job: StreamJob, source: Source, state: FeedState) -> None:
         self.client, self.job, self.source, self.state = client, job, source, state
         self.started_ms = int(time.time() * 1000)
         self.attempts: list[Attempt] = []
@@ -109,12 +108,10 @@ class StreamExport:
         self.notes: list[str] = []
         self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
-        self.base = {int(p): Anchor.from_json(a) for p, a in state["resume"].items()}
-        covered = state["coverage"].get(str(state["generation"]), {})
-        skip = {int(p): [(a, b) for a, b in c["beyond"]] for p, c in covered.items()}
-        heads = {int(p): Anchor.from_json(a) for p, a in state.get("heads", {}).items()}
+        self.base = dict(state.resume)
+        skip = {partition: covered.beyond for partition, covered in state.covered.items()}
         self.erased = lasting(job.dataset, state)
-        self.sieve = Sieve(source.name, dict(self.base), skip, heads=heads)
+        self.sieve = Sieve(source.name, dict(self.base), skip, heads=dict(state.heads))
 
     def read(self) -> bool:
         """Read to the end, through cuts; True when the topic turned out to be recreated."""
@@ -130,7 +127,7 @@ class StreamExport:
                 self.drop_unverified()
                 self.findings.append(
                     f"{self.source.name}: the topic was recreated ({evidence}); generation "
-                    f"{self.state['generation'] + 1} starts, older data stay"
+                    f"{self.state.generation + 1} starts, older data stay"
                 )
                 return True
             except KsqlUnavailable as error:
@@ -149,7 +146,7 @@ class StreamExport:
     @property
     def run(self) -> str:
         """The name of this run in this generation: of its staging directory, its journal, its files."""
-        return f"{self.job.run}g{self.state['generation']}"
+        return f"{self.job.run}g{self.state.generation}"
 
     @property
     def rows(self) -> int:
@@ -180,9 +177,9 @@ class StreamExport:
         with self.client.query(sql, earliest=True) as answer:
             refuse_forbidden(job.dataset.feed, answer.columns[3:], job.forbidden_columns)
             columns, version = evolve(
-                job.dataset.feed, self.state["columns"], answer.columns[3:], RESERVED, self.state["schema_version"]
+                job.dataset.feed, self.state.columns, answer.columns[3:], RESERVED, self.state.schema_version
             )
-            self.state["columns"], self.state["schema_version"] = columns, version
+            self.state.columns, self.state.schema_version = columns, version
             schema = pa.schema(
                 [
                     pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
@@ -193,7 +190,7 @@ class StreamExport:
             )
             attempt = self._begin(schema)
             name = f"a{len(self.attempts)}"
-            directory, footer = job.dataset.staging / self.run / name, {"ksql_lake": self._footer()}
+            directory, footer = job.dataset.staging / self.run / name, self._footer()
             writer = PartitionWriter(directory, schema, f"{self.run}{name}", "data", job.writer, footer)
             try:
                 return self._drain(answer, writer, schema, attempt)
@@ -204,7 +201,7 @@ class StreamExport:
             finally:
                 attempt.verified = not self.sieve.pending
                 attempt.anchors = dict(self.sieve.anchors)
-                resume = {"ksql_lake.resume": json.dumps(resume_points(attempt.anchors))}
+                resume = resume_pair(attempt.anchors)
                 attempt.files = writer.close(resume)
                 attempt.aside.close(resume)
                 self.attempts.append(attempt)
@@ -212,10 +209,10 @@ class StreamExport:
     def _begin(self, schema: pa.Schema) -> Attempt:
         """The next attempt; its checks know the values of the attempts before it."""
         job, name = self.job, f"a{len(self.attempts)}"
-        names = {column["name"]: column["disk_name"] for column in self.state["columns"]}
+        names = {column.name: column.disk_name for column in self.state.columns}
         before = self.attempts[-1].checker if self.attempts else None
         checker = Checker(job.dataset.feed, job.checks, schema, names, before)
-        directory, footer = job.dataset.staging / self.run / f"{name}q", {"ksql_lake": self._footer()}
+        directory, footer = job.dataset.staging / self.run / f"{name}q", self._footer()
         return Attempt(checker, Aside(directory, schema, f"{self.run}{name}", job.writer, footer))
 
     def _window(self) -> tuple[int, int] | None:
@@ -315,29 +312,15 @@ class StreamExport:
 
     def _on_disk(self, batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
         positions = {name: 3 + i for i, name in enumerate(names)}
-        ordered = [positions[column["name"]] for column in self.state["columns"]]
+        ordered = [positions[column.name] for column in self.state.columns]
         arrays = [batch.column(i) for i in (0, 1, 2, *ordered)]
         arrays[0] = arrays[0].cast(schema.field(0).type)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _footer(self) -> str:
-        return json.dumps(
-            {
-                "tool": __version__,
-                "feed": self.job.dataset.feed,
-                "source": self.job.source,
-                "created_at": self.state["created_at"],
-                "run": self.job.run,
-                "origin": origin(self.job),
-                "generation": self.state["generation"],
-                "sequence": self.state["sequence"] + 1,
-                "timezone": self.state["timezone"],
-                "timestamp_column": self.state["timestamp_column"],
-                "schema_version": self.state["schema_version"],
-                "columns": self.state["columns"],
-            },
-            ensure_ascii=False,
-        )
+    def _footer(self) -> dict[str, str]:
+        job = self.job
+        made = Footer.of(self.state, job.dataset.feed, tool=__version__, run=job.run, origin=origin(job))
+        return made.pairs()
 
 
 def event_times(
@@ -371,6 +354,3 @@ def event_times(
 def origin(job: StreamJob) -> str:
     return "date:" + ",".join(map(str, job.days)) if job.days else "export"
 
-
-def resume_points(anchors: Mapping[int, Anchor]) -> dict[str, Any]:
-    return {str(partition): anchors[partition].to_json() for partition in sorted(anchors)}

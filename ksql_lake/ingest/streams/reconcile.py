@@ -19,6 +19,7 @@ from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.streams.reading import EPOCH, event_times
 from ksql_lake.model.partitions import day_bounds, days_of, parse_day
+from ksql_lake.model.state import FeedState
 from ksql_lake.sources.ksqldb.client import Client, quote
 from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow
 from ksql_lake.sources.pace import POLL, Limits
@@ -61,29 +62,29 @@ def reconcile(
     if state is None or dataset.kind != "stream":
         raise SourceError(f"{dataset.feed}: only a stream that was exported before can be reconciled")
     lake: Counter[dt.date] = Counter()
-    for file in state["files"]:
-        day = parse_day(file["partition"])
-        if file["generation"] == state["generation"] and day is not None:
-            lake[day] += file["rows"]
+    for file in state.files:
+        day = parse_day(file.partition)
+        if file.generation == state.generation and day is not None:
+            lake[day] += file.rows
     # The resume points too: retention may have taken the newest files, and what was read once is no news.
-    known = [f["rowtime_max"] for f in state["files"] if f["generation"] == state["generation"]]
-    newest = max([*known, *(anchor["rowtime"] for anchor in state["resume"].values())], default=-1)
+    known = [f.rowtime_max or 0 for f in state.files if f.generation == state.generation]
+    newest = max([*known, *(anchor.rowtime for anchor in state.resume.values())], default=-1)
     source = until_answered(lambda: _count(client, state, days, newest, limits), limits.retry, lambda _: None)
     chosen = lake if not days else Counter({day: lake[day] for day in days})
-    return compare(source, chosen, exported_whole=bool(state["resume"]), removed=_removed(state))
+    return compare(source, chosen, exported_whole=bool(state.resume), removed=_removed(state))
 
 
-def _removed(state: metadata.State) -> Counter[dt.date]:
+def _removed(state: FeedState) -> Counter[dt.date]:
     """Rows per day that were taken out here (retention, erasure), or that a check set aside."""
     found: Counter[dt.date] = Counter()
-    for entry in state.get("quarantine", ()):
-        day = parse_day(entry["partition"])
-        if entry["generation"] == state["generation"] and day is not None:
-            found[day] += entry["rows"]
-    for partition, entry in state.get("removed", {}).items():
+    for entry in state.quarantined:
+        day = parse_day(entry.partition)
+        if entry.generation == state.generation and day is not None:
+            found[day] += entry.rows
+    for partition, whys in state.removed.items():
         day = parse_day(partition)
         if day is not None:
-            found[day] += sum(entry.values())
+            found[day] += sum(whys.values())
     return found
 
 
@@ -130,10 +131,10 @@ def _reason(
 
 
 def _count(
-    client: Client, state: metadata.State, days: Sequence[dt.date], newest: int, limits: Limits
+    client: Client, state: FeedState, days: Sequence[dt.date], newest: int, limits: Limits
 ) -> SourceCount:
-    source = client.resolve(state["source"], "stream")
-    column, zone = state["timestamp_column"], state["timezone"]
+    source = client.resolve(state.source, "stream")
+    column, zone = state.timestamp_column, state.timezone
     name = next((n for n, _ in source.fields if n == column), None) or next(
         (n for n, _ in source.fields if column and n.upper() == column.upper()), None
     )

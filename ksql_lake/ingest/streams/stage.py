@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
 from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
-from ksql_lake.ingest.streams.reading import Attempt, StreamExport, StreamJob, origin, resume_points
+from ksql_lake.ingest.streams.reading import Attempt, StreamExport, StreamJob, origin
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
+from ksql_lake.model.state import Change, Covered, FeedState, FileEntry, LastRun, Told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import StagedFile
 
 
-def empty_state(source: str, timezone: str, timestamp_column: str | None, now: str) -> metadata.State:
-    """The state of a stream that was never exported, in the order a reader of the file expects."""
-    return {
-        "source": source,
-        "type": "stream",
-        "storage_mode": "append",
-        "format": "parquet",
-        "partitioning": "date",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "timezone": timezone,
-        "timestamp_column": timestamp_column,
-        "columns": [],
-        "generation": 1,
-        "resume": {},
-        "heads": {},
-        "coverage": {},
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
-
-
-def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+def stage_stream(client: Client, job: StreamJob, state: FeedState, now: Callable[[], str]) -> Staged:
     """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
 
     Args:
@@ -66,7 +37,7 @@ def stage_stream(client: Client, job: StreamJob, state: metadata.State, now: Cal
     export = StreamExport(client, job, source, state)
     recreated = False
     try:
-        if not state["resume"] and client.is_empty(source.name):
+        if not state.resume and client.is_empty(source.name):
             outcome.notes.append("the stream is empty")
         else:
             recreated = export.read()
@@ -83,16 +54,20 @@ def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) ->
     """What the checks say of the attempts that count."""
     part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
     state = export.state
-    newest = max((f["rowtime_max"] for f in [*state["files"], *state.get("quarantine", ())]), default=None)
+    times = [state.newest_rowtime, *(file.rowtime_max for file in state.quarantined)]
+    newest = max((time for time in times if time is not None), default=None)
     occasion = Occasion(dt.datetime.fromisoformat(now), job.usual_rows, newest, part)
     return results(job.checks, [attempt.checker for attempt in export.attempts], occasion)
 
 
-def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
-    for key, wanted in (("timezone", job.timezone), ("timestamp_column", job.timestamp_column)):
-        if state[key] != wanted:
+def _refuse_moved_days(job: StreamJob, state: FeedState) -> None:
+    for key, was, wanted in (
+        ("timezone", state.timezone, job.timezone),
+        ("timestamp_column", state.timestamp_column, job.timestamp_column),
+    ):
+        if was != wanted:
             raise SourceError(
-                f"{job.dataset.feed}: {key} was {state[key]} at the first export and is {wanted} now, which would "
+                f"{job.dataset.feed}: {key} was {was} at the first export and is {wanted} now, which would "
                 "put events of one day in two; change the feed back, or archive it and add a new one"
             )
 
@@ -100,49 +75,44 @@ def _refuse_moved_days(job: StreamJob, state: metadata.State) -> None:
 def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, recreated: bool) -> Staged:
     """The attempts that count, and the state that publishing them makes."""
     state = export.state
-    moves = _set_aside(job, export, outcome, now)
+    moves, entries = _set_aside(job, export, outcome, now), list[FileEntry]()
     for attempt in export.attempts:
         for file in attempt.files:
             target = job.dataset.directory / file.partition / file.name
             moves.append(metadata.Move.of(job.dataset, file.staged, target))
-            state["files"].append(_file_entry(job, state, file, now))
+            entries.append(_file_entry(job, state, file, now))
             outcome.files += 1
             outcome.bytes += file.bytes
         outcome.rows += attempt.rows
+    state.files.add(entries)
     _advance(job, export, state)
     outcome.offsets = _spans(export.attempts)
     outcome.findings += export.findings
     outcome.notes += export.notes
     outcome.retries += export.retries
-    base = state["sequence"]
-    state["sequence"], state["last_export"] = base + 1, now
-    state["run"] = export.run
-    state["findings"] = [{"at": now, "message": message} for message in export.findings]
-    state["last_run"] = {
-        "ended": now,
-        "rows": export.rows,
-        "files": outcome.files,
-        "result": "findings" if export.findings else "ok",
-    }
-    if outcome.checks or "checks" in state:
-        state["checks"] = [asdict(result) for result in outcome.checks]
-    record_schema(state, now)
-    metadata.summarise(state)
-    return Staged(export.run, base, tuple(moves), state, outcome, recreated)
+    base = state.sequence
+    state.sequence, state.last_export, state.run = base + 1, now, export.run
+    state.findings = tuple(Told(now, message) for message in export.findings)
+    state.last_run = LastRun(now, export.rows, outcome.files, "findings" if export.findings else "ok")
+    if outcome.checks or state.checks is not None:
+        state.checks = tuple(asdict(result) for result in outcome.checks)
+    change = Change("export", base + 1, export.run, now, schema=record_schema(state, now))
+    return Staged(export.run, base, tuple(moves), state, change, outcome, recreated)
 
 
 def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
     """Count in the rows that the checks set aside; the renames of their files."""
-    state, moves = export.state, []
-    common = {
-        **job.writer.codec, "generation": state["generation"], "run": job.run,
-        "origin": origin(job), "schema_version": state["schema_version"], "exported_at": now,
-    }
+    state, moves = export.state, list[metadata.Move]()
     for number, attempt in enumerate(export.attempts):
-        renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}", common)
+        renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}")
         moves += renames
         if entries:
-            state["quarantine"] = [*state.get("quarantine", ()), *entries]
+            made = (
+                replace(entry, run=job.run, origin=origin(job), schema_version=state.schema_version, exported_at=now,
+                        generation=state.generation)
+                for entry in entries
+            )
+            state.quarantine = (*state.quarantined, *made)
         outcome.quarantined += attempt.aside.rows
     return moves
 
@@ -156,37 +126,26 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
     return dict(sorted(spans.items(), key=lambda item: int(item[0])))
 
 
-def _advance(job: StreamJob, export: StreamExport, state: metadata.State) -> None:
+def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
     anchors = export.attempts[-1].anchors if export.attempts else export.base
-    covered = state["coverage"].setdefault(str(state["generation"]), {})
+    covered = state.coverage.setdefault(state.generation, {})
     # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
-    state["heads"] = resume_points({**export.sieve.heads, **export.sieve.new_heads})
+    state.heads = {**export.sieve.heads, **export.sieve.new_heads}
     if not job.days:
-        state["resume"] = resume_points(anchors)
+        state.resume = dict(anchors)
         for partition, anchor in anchors.items():
-            beyond = covered.get(str(partition), {}).get("beyond", [])
-            covered[str(partition)] = {"upto": anchor.offset, "beyond": merge(beyond, [], anchor.offset)}
+            beyond = covered.get(partition, Covered()).beyond
+            covered[partition] = Covered(anchor.offset, merge(beyond, [], anchor.offset))
         return
     for attempt in export.attempts:
         for partition, added in attempt.ranges.items():
-            entry = covered.setdefault(str(partition), {"upto": -1, "beyond": []})
-            entry["beyond"] = merge(entry["beyond"], added, entry["upto"])
+            known = covered.get(partition, Covered())
+            covered[partition] = Covered(known.upto, merge(known.beyond, added, known.upto))
 
 
-def _file_entry(job: StreamJob, state: metadata.State, file: StagedFile, now: str) -> dict[str, Any]:
-    return {
-        "path": f"{file.partition}/{file.name}",
-        "partition": file.partition,
-        "rows": file.rows,
-        "bytes": file.bytes,
-        "crc32": file.crc32,
-        **job.writer.codec,
-        "rowtime_min": file.rowtime_min,
-        "rowtime_max": file.rowtime_max,
-        "offsets": {str(p): list(span) for p, span in sorted(file.offsets.items())},
-        "generation": state["generation"],
-        "run": job.run,
-        "origin": origin(job),
-        "schema_version": state["schema_version"],
-        "exported_at": now,
-    }
+def _file_entry(job: StreamJob, state: FeedState, file: StagedFile, now: str) -> FileEntry:
+    options = job.writer
+    return file.entry(
+        run=job.run, origin=origin(job), schema_version=state.schema_version, exported_at=now,
+        generation=state.generation, compression=options.compression, compression_level=options.compression_level,
+    )

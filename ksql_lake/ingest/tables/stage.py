@@ -8,11 +8,9 @@ is read as a changelog and folded to the latest row per key.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
@@ -27,6 +25,7 @@ from ksql_lake.maintain.erase import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
 from ksql_lake.model.partitions import version_path
+from ksql_lake.model.state import Change, Current, FeedState, FileEntry, Footer, LastRun, Told
 from ksql_lake.model.types import Column
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
 from ksql_lake.quality.keys import KeyHashes
@@ -76,20 +75,20 @@ class Sink:
         columns: the header's columns.
     """
 
-    def __init__(self, job: TableJob, state: metadata.State, columns: list[Column]) -> None:
+    def __init__(self, job: TableJob, state: FeedState, columns: list[Column]) -> None:
         self.job, self.state, self.rows = job, state, 0
         self.erased = lasting(job.dataset, state)
-        state["columns"], state["schema_version"] = evolve(
-            job.dataset.feed, state["columns"], columns, RESERVED, state["schema_version"]
+        state.columns, state.schema_version = evolve(
+            job.dataset.feed, state.columns, columns, RESERVED, state.schema_version
         )
-        recorded = state["columns"]
+        recorded = state.columns
         positions = {column.name: i for i, column in enumerate(columns)}
-        self._positions = [positions[column["name"]] for column in recorded]
+        self._positions = [positions[column.name] for column in recorded]
         self._schema = schema_of(recorded)
-        self._partition = version_path(state["last_version"] + 1)
-        names = {column["name"]: column["disk_name"] for column in recorded}
+        self._partition = version_path(state.last_version + 1)
+        names = {column.name: column.disk_name for column in recorded}
         self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
-        directory, footer = job.dataset.staging / job.run, {"ksql_lake": _footer(job, state)}
+        directory, footer = job.dataset.staging / job.run, _footer(job, state)
         self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
         self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
 
@@ -114,32 +113,7 @@ class Sink:
         return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
 
 
-def empty_state(source: str, now: str) -> metadata.State:
-    """The state of a table that was never exported."""
-    return {
-        "source": source,
-        "type": "table",
-        "storage_mode": "overwrite",
-        "format": "parquet",
-        "partitioning": "version",
-        "last_export": None,
-        "total_records": 0,
-        "total_size_mb": 0.0,
-        "partitions": [],
-        "schema_version": "1.0",
-        "created_at": now,
-        "sequence": 0,
-        "run": None,
-        "current": None,
-        "last_version": 0,
-        "columns": [],
-        "findings": [],
-        "last_run": None,
-        "files": [],
-    }
-
-
-def stage_table(client: Client, job: TableJob, state: metadata.State, now: Callable[[], str]) -> Staged:
+def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[], str]) -> Staged:
     """Stage a whole copy of a table as its next version. Call with the feed's lock held, as for `stage_stream`.
 
     Raises:
@@ -160,7 +134,7 @@ def stage_table(client: Client, job: TableJob, state: metadata.State, now: Calla
         raise
 
 
-def _read(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+def _read(client: Client, job: TableJob, source: Source, state: FeedState) -> Snapshot:
     """One try at a whole copy; a cut throws away what was staged."""
     directory = job.dataset.staging / job.run
     remove_tree(directory)
@@ -174,7 +148,7 @@ def _read(client: Client, job: TableJob, source: Source, state: metadata.State) 
     return _changelog(client, job, source, state)
 
 
-def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+def _pull(client: Client, job: TableJob, source: Source, state: FeedState) -> Snapshot:
     with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
         columns = _columns(job, answer, source)
         keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
@@ -207,7 +181,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: metadata.State) 
     return sink.close()
 
 
-def _changelog(client: Client, job: TableJob, source: Source, state: metadata.State) -> Snapshot:
+def _changelog(client: Client, job: TableJob, source: Source, state: FeedState) -> Snapshot:
     with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;", earliest=True) as answer:
         columns = _columns(job, answer, source)
         keys = [i for i, column in enumerate(columns) if column.key]
@@ -261,22 +235,14 @@ def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
 
 
-def _footer(job: TableJob, state: metadata.State) -> str:
-    footer = {
-        "tool": __version__,
-        "feed": job.dataset.feed,
-        "source": job.source,
-        "created_at": state["created_at"],
-        "run": job.run,
-        "sequence": state["sequence"] + 1,
-        "version": f"v{state['last_version'] + 1}",
-        "schema_version": state["schema_version"],
-        "columns": state["columns"],
-    }
-    return json.dumps(footer, ensure_ascii=False)
+def _footer(job: TableJob, state: FeedState) -> dict[str, str]:
+    made = Footer.of(
+        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=f"v{state.last_version + 1}"
+    )
+    return made.pairs()
 
 
-def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
+def _refuse_shrunk(job: TableJob, state: FeedState, rows: int) -> None:
     if job.allow_shrink:
         return
     if rows == 0:
@@ -284,80 +250,65 @@ def _refuse_shrunk(job: TableJob, state: metadata.State, rows: int) -> None:
             f"{job.source}: the table answered with no row at all; the lake keeps what it has. If it really is "
             "empty, run again with --allow-shrink"
         )
-    current = state["current"]
-    before = sum(f["rows"] for f in state["files"] if current and f["partition"] == current["path"])
-    if rows < before * (1 - job.max_shrink):
+    current = state.current
+    before = sum(p.records for p in state.partitions if current and p.path == current.path)
+    if current and rows < before * (1 - job.max_shrink):
         raise SourceError(
-            f"{job.source}: the table answered with {rows} rows, {current['version']} has {before}; a shrink of more "
+            f"{job.source}: the table answered with {rows} rows, {current.version} has {before}; a shrink of more "
             f"than {job.max_shrink:.0%} is refused. If it is right, run again with --allow-shrink"
         )
 
 
 def _staged(
-    job: TableJob, state: metadata.State, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+    job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
-    number = state["last_version"] + 1
+    number = state.last_version + 1
     path = version_path(number)
     directory = job.dataset.staging / job.run / "files" / path
     make_dirs(directory)
     moves = [metadata.Move.of(job.dataset, directory, job.dataset.directory / path)]
     moves += _set_aside(job, state, snapshot.aside, now)
     rows = sum(file.rows for file in snapshot.files)
-    state["files"] += [_file_entry(job, state, file, path, now) for file in snapshot.files]
-    base = state["sequence"]
-    state |= {
-        "sequence": base + 1,
-        "run": job.run,
-        "last_export": now,
-        "last_version": number,
-        "current": {"version": f"v{number}", "path": path},
-        "findings": [{"at": now, "message": message} for message in found],
-        "last_run": {
-            "ended": now, "rows": rows, "files": len(snapshot.files), "result": "findings" if found else "ok",
-        },
-    }
-    if outcome.checks or "checks" in state:
-        state["checks"] = [asdict(result) for result in outcome.checks]
-    record_schema(state, now)
-    metadata.summarise(state)
+    state.files.add(_file_entry(job, state, file, now) for file in snapshot.files)
+    base = state.sequence
+    state.sequence, state.run, state.last_export = base + 1, job.run, now
+    state.last_version, state.current = number, Current(f"v{number}", path)
+    state.findings = tuple(Told(now, message) for message in found)
+    state.last_run = LastRun(now, rows, len(snapshot.files), "findings" if found else "ok")
+    if outcome.checks or state.checks is not None:
+        state.checks = tuple(asdict(result) for result in outcome.checks)
+    change = Change("export", base + 1, job.run, now, schema=record_schema(state, now))
     outcome.rows, outcome.files, outcome.version = rows, len(snapshot.files), f"v{number}"
     outcome.quarantined = snapshot.aside.rows
     outcome.bytes = sum(file.bytes for file in snapshot.files)
-    return Staged(job.run, base, tuple(moves), state, outcome)
+    return Staged(job.run, base, tuple(moves), state, change, outcome)
 
 
-def _set_aside(job: TableJob, state: metadata.State, aside: Aside, now: str) -> list[metadata.Move]:
+def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[metadata.Move]:
     """Count in the rows that the checks set aside; those of versions that are gone go for good."""
-    there = {file["partition"] for file in state["files"]}
-    kept, moves = [], []
-    for number, entry in enumerate(state.get("quarantine", ())):
-        if entry["partition"] in there:
+    there = {partition.path for partition in state.partitions}
+    kept, moves = list[FileEntry](), list[metadata.Move]()
+    for number, entry in enumerate(state.quarantined):
+        if entry.partition in there:
             kept.append(entry)
         else:
             retired = job.dataset.staging / job.run / "retired" / f"{number}.parquet"
             make_dirs(retired.parent)
-            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry["path"], retired))
-    common = {
-        **job.writer.codec, "run": job.run, "origin": "export",
-        "schema_version": state["schema_version"], "exported_at": now,
-    }
-    renames, entries = aside.publish(job.dataset, job.run, common)
-    if "quarantine" in state or entries:
-        state["quarantine"] = kept + entries
+            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry.path, retired))
+    renames, entries = aside.publish(job.dataset, job.run)
+    made = (
+        replace(entry, run=job.run, origin="export", schema_version=state.schema_version, exported_at=now)
+        for entry in entries
+    )
+    if state.quarantine is not None or entries:
+        state.quarantine = (*kept, *made)
     return moves + renames
 
 
-def _file_entry(job: TableJob, state: metadata.State, file: StagedFile, path: str, now: str) -> dict[str, Any]:
-    return {
-        "path": f"{path}/{file.name}",
-        "partition": path,
-        "rows": file.rows,
-        "bytes": file.bytes,
-        "crc32": file.crc32,
-        **job.writer.codec,
-        "run": job.run,
-        "origin": "export",
-        "schema_version": state["schema_version"],
-        "exported_at": now,
-    }
+def _file_entry(job: TableJob, state: FeedState, file: StagedFile, now: str) -> FileEntry:
+    options = job.writer
+    return file.entry(
+        run=job.run, origin="export", schema_version=state.schema_version, exported_at=now,
+        compression=options.compression, compression_level=options.compression_level,
+    )

@@ -9,6 +9,7 @@ from html import escape
 
 from ksql_lake.base.figures import count, duration, size
 from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import RecordedColumn, SchemaVersion
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummary, partitions_of, result_of
 
@@ -21,14 +22,14 @@ DayCounts = Mapping[dt.date, tuple[int, int]]  # day -> (rows, bytes)
 def feed_details(record: FeedRecord, summary: FeedSummary, now: dt.datetime, *, opened: bool) -> str:
     """A section that folds out; its id is `feed-` and the feed's name."""
     partitions = partitions_of(record)
-    state = record.state or {}
+    state = record.state
     about = record.feed.description if record.feed else ""
     rows = f"{summary.rows:,} rows, {size(summary.bytes)}"
     parts = [f'<p class="soft">{escape(about)}</p>'] if about else []
     parts.append(f'<p class="soft">{_about(record, summary)}</p>')
     parts.append(_versions(partitions) if record.type == "table" else _days(record.name, partitions, now))
-    parts.append(_columns(state.get("columns", ())))
-    parts.append(_schema_history(state.get("schema_history", ())))
+    parts.append(_columns(state.columns if state else ()))
+    parts.append(_schema_history(state.schema_history if state else ()))
     return (
         f'<details id="feed-{escape(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
         f'</strong> {result(summary)} <span class="soft">{escape(rows)}</span></summary><div>{"".join(parts)}</div>'
@@ -48,10 +49,10 @@ def result(summary: FeedSummary) -> str:
 
 
 def _about(record: FeedRecord, summary: FeedSummary) -> str:
-    state, feed = record.state or {}, record.feed
-    said = [f"{record.type} <code>{escape(str(state.get('source') or (feed.source if feed else '-')))}</code>"]
+    state, feed = record.state, record.feed
+    said = [f"{record.type} <code>{escape(str(state.source if state else feed.source if feed else '-'))}</code>"]
     if record.type == "stream":
-        said.append(f"days of {escape(str(state.get('timezone', 'UTC')))}")
+        said.append(f"days of {escape(str(state.timezone if state else 'UTC'))}")
     if feed and feed.retention_days:
         said.append(f"{feed.retention_days} days are kept")
     if feed and feed.retention_versions:
@@ -150,14 +151,14 @@ def _versions(partitions: Sequence[PartitionSummary]) -> str:
     return f"<h3>Rows per version</h3>{figure(bars, 'rows per version', *ends, 'rows')}"
 
 
-def _columns(columns: Sequence[Mapping[str, object]]) -> str:
+def _columns(columns: Sequence[RecordedColumn]) -> str:
     if not columns:
         return ""
     rows = "".join(
-        f"<tr><td><code>{escape(str(column['disk_name']))}</code>{' key' if column.get('key') else ''}</td>"
-        f"<td><code>{escape(str(column['ksql_type']))}</code></td>"
-        f'<td class="opt"><code>{escape(str(column["arrow_type"]))}</code></td>'
-        f'<td class="n">{escape(str(column.get("since", "")))}</td></tr>'
+        f"<tr><td><code>{escape(column.disk_name)}</code>{' key' if column.key else ''}</td>"
+        f"<td><code>{escape(column.ksql_type)}</code></td>"
+        f'<td class="opt"><code>{escape(column.arrow_type)}</code></td>'
+        f'<td class="n">{escape(column.since)}</td></tr>'
         for column in columns
     )
     return (
@@ -166,10 +167,10 @@ def _columns(columns: Sequence[Mapping[str, object]]) -> str:
     )
 
 
-def _schema_history(history: Sequence[Mapping[str, object]]) -> str:
+def _schema_history(history: Sequence[SchemaVersion]) -> str:
     if not history:
         return ""
-    rows = "".join(f"<tr><td>{escape(str(entry['version']))}</td><td class=w>{escape(str(entry['at'])[:10])}</td>"
+    rows = "".join(f"<tr><td>{escape(entry.version)}</td><td class=w>{escape(entry.at[:10])}</td>"
                    f"<td>{_added(entry, first=number == 0)}</td></tr>" for number, entry in enumerate(history))
     return (
         f"<h3>History of the schema</h3><table><thead><tr><th>Version</th><th>Since</th><th>Added</th></tr></thead>"
@@ -177,7 +178,7 @@ def _schema_history(history: Sequence[Mapping[str, object]]) -> str:
     )
 
 
-def _added(entry: Mapping[str, object], *, first: bool) -> str:
-    added = entry.get("added")
-    named = [str(name) for name in added] if isinstance(added, list) else []
-    return f"{len(named)} columns at the first export" if first else f"<code>{escape(', '.join(named))}</code>"
+def _added(entry: SchemaVersion, *, first: bool) -> str:
+    if first:
+        return f"{len(entry.added)} columns at the first export"
+    return f"<code>{escape(', '.join(entry.added))}</code>"

@@ -1,0 +1,176 @@
+"""The state log `.state/<feed>.jsonl`: one line for each change of a feed, with what is different since.
+
+It holds what Parquet footers cannot: resume points and pointers of runs that wrote no file. Files and partitions are
+not in it. A line without `"delta"` is the whole state, as earlier versions wrote each line; a torn line is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.files import append_line, last_line, make_dirs
+from ksql_lake.model.state import Change, FeedState
+
+DELTA = "delta"
+GONE = "gone"  # keys that are no longer there
+CHANGE = "change"  # the kind of the change and the paths of its files, for whoever missed it
+TOTALS = ("total_records", "total_size_mb")
+LISTS = ("changes", "quarantine", "erasures", "schema_history")  # that mostly grow at their end
+TABLES = ("removed", "resume", "heads")  # of which a change touches a few keys
+LEFT_OUT = ("files", "partitions", "manifests")
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A feed's state after one change, less files and partitions."""
+
+    sequence: int
+    state: Mapping[str, Any]
+
+    def typed(self) -> FeedState:
+        return FeedState.from_json(self.state)
+
+    @property
+    def at(self) -> str:
+        """When the change was made."""
+        changes = self.state.get("changes") or [{}]
+        times = [time for time in (self.state.get("last_export"), changes[-1].get("at")) if time]
+        return str(max(times, default=self.state.get("created_at", "")))
+
+
+def states(path: Path) -> Iterator[Logged]:
+    """The states that the log tells of, oldest first."""
+    for line, state in _folded(path):
+        yield Logged(line["sequence"], state)
+
+
+def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str], list[str]]]:
+    """(sequence, kind, paths added, paths removed) of each change after a sequence number, oldest first."""
+    for line in _lines(path):
+        change = line.get(CHANGE)
+        if line["sequence"] > after and isinstance(change, dict):
+            yield line["sequence"], str(change["kind"]), list(change["added"]), list(change["removed"])
+
+
+def last(path: Path) -> Logged | None:
+    """The newest state that the log tells of."""
+    found = deque(states(path), maxlen=1)
+    return found[0] if found else None
+
+
+def last_sequence(path: Path) -> int | None:
+    """The number of the newest change, read from the end of the file; None without a whole last line."""
+    line = last_line(path)
+    if not line:
+        return None
+    try:
+        sequence = json.loads(line)["sequence"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return sequence if isinstance(sequence, int) else None
+
+
+def append(path: Path, state: FeedState, before: FeedState | None, change: Change | None) -> None:
+    """Add a line, unless the log has it already.
+
+    Args:
+        before: the state that this one follows, where it is known and is the log's last line.
+        change: what was changed; None for a state that was rebuilt.
+    """
+    logged = last_sequence(path)
+    if logged == state.sequence:
+        return
+    make_dirs(path.parent)
+    now = _described(state)
+    line = now if before is None or logged != before.sequence else _delta(_described(before), now)
+    if change is not None:
+        paths = {key: [file.path for file in files] for key, files in
+                 (("added", change.added), ("removed", change.removed))}
+        line[CHANGE] = {"kind": change.kind, "at": change.at, **paths}
+    append_line(path, json.dumps(line, ensure_ascii=False).encode(), 0o640)
+
+
+def _described(state: FeedState) -> dict[str, Any]:
+    return {key: value for key, value in state.described().items() if key not in LEFT_OUT}
+
+
+def _delta(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What is different in `now`, so that `_apply` makes it from `before`."""
+    line: dict[str, Any] = {"sequence": now["sequence"], DELTA: True}
+    for key, value in now.items():
+        old = before.get(key)
+        if value == old and key in before:
+            continue
+        if key in LISTS and isinstance(old, list) and (kept := _kept(old, value)) is not None:
+            line[f"{key}_added"] = value[kept:]
+            if kept < len(old):
+                line[f"{key}_dropped"] = len(old) - kept
+        elif key in TABLES and isinstance(old, dict):
+            line[f"{key}_set"] = {name: one for name, one in value.items() if old.get(name) != one}
+            if gone := [name for name in old if name not in value]:
+                line[f"{key}_{GONE}"] = gone
+        else:
+            line[key] = value
+    if gone := [key for key in before if key not in now]:
+        line[GONE] = gone
+    return line
+
+
+def _kept(old: list[Any], new: list[Any]) -> int | None:
+    """How many items of the old list the new one begins with, where it is the old one less its first items and more."""
+    for dropped in (0, 1):
+        kept = len(old) - dropped
+        if kept >= 0 and new[:kept] == old[dropped:]:
+            return kept
+    return None
+
+
+def _folded(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    state: dict[str, Any] | None = None
+    for line in _lines(path):
+        if line.get(DELTA):
+            state = None if state is None else _apply(state, line)
+        else:
+            held = (state or {}).get("quarantine")
+            state = {key: value for key, value in line.items() if key not in (CHANGE, "quarantine_added")}
+            if "quarantine" not in line and held is not None:  # earlier versions said only what was new
+                state["quarantine"] = [*held, *line.get("quarantine_added", ())]
+        if state is not None:
+            yield line, state
+
+
+def _apply(before: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
+    state = dict(before)
+    for key in line.get(GONE, ()):
+        state.pop(key, None)
+    for key in LISTS:
+        if f"{key}_added" in line:
+            state[key] = [*before[key][line.get(f"{key}_dropped", 0):], *line[f"{key}_added"]]
+    for key in TABLES:
+        if f"{key}_set" in line:
+            gone = set(line.get(f"{key}_{GONE}", ()))
+            kept = {name: one for name, one in before[key].items() if name not in gone}
+            state[key] = kept | line[f"{key}_set"]
+    marks = {DELTA, GONE, CHANGE, *(f"{key}_{end}" for key in LISTS for end in ("added", "dropped")),
+             *(f"{key}_{end}" for key in TABLES for end in ("set", GONE))}
+    return state | {key: value for key, value in line.items() if key not in marks}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for text in file:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("sequence"), int):
+                yield line
