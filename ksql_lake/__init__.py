@@ -17,6 +17,12 @@ Each directory's docstring says what it owns; `tests/test_architecture.py` keeps
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  said here, before anything is imported that an older one does not have
+    print(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]}, {sys.executable}", file=sys.stderr)
+    raise SystemExit(2)
+
 import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path

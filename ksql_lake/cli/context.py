@@ -70,6 +70,11 @@ def existing(config: Config, name: str) -> Path:
     return path
 
 
+def version_name(text: str) -> str:
+    """The name of a version, which may be given as a bare number: v3 for 3."""
+    return f"v{int(text)}" if text.isascii() and text.isdigit() and len(text) < 12 else text
+
+
 def feed_of(config: Config, name: str) -> Feed:
     """A feed that is active or archived."""
     kept = archived(config) / f"{named(name)}.json"

@@ -204,25 +204,25 @@ def versions(config: Config, args: argparse.Namespace) -> int:
 def rollback(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.versions import rollback
 
-    dataset = _table(config, args.name)
+    dataset, version = _table(config, args.name), context.version_name(args.version)
     with changing(dataset) as (state, run):
         if state is None:
             raise StateError(f"{args.name}: was never exported")
-        changed = rollback(dataset, state, args.version, run, **context.signed())
+        changed = rollback(dataset, state, version, run, **context.signed())
         number = state.last_version + 1
-    print(f"{args.name}: {args.version} is current{'' if changed else ' already'}; the next export makes v{number}")
+    print(f"{args.name}: {version} is current{'' if changed else ' already'}; the next export makes v{number}")
     return ExitCode.OK
 
 
 def pin(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.versions import pin
 
-    dataset = _table(config, args.name)
+    dataset, version = _table(config, args.name), context.version_name(args.version)
     with changing(dataset) as (state, run):
         if state is None:
             raise StateError(f"{args.name}: was never exported")
-        pin(dataset, state, args.version, run, pinned=args.pinned, **context.signed())
-    print(f"{args.name}: {args.version} is {'pinned' if args.pinned else 'not pinned'}")
+        pin(dataset, state, version, run, pinned=args.pinned, **context.signed())
+    print(f"{args.name}: {version} is {'pinned' if args.pinned else 'not pinned'}")
     return ExitCode.OK
 
 

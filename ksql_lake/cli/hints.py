@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = {  # -> the same as a subcommand of the console command
-    "export_to_data_lake.py": "export", "manage_feeds.py": "feeds", "metadata_utils.py": "", "data_lake_config.py": "config",
+    "export_to_data_lake.py": "export", "manage_feeds.py": "feeds", "metadata_utils.py": "",
+    "data_lake_config.py": "config",
 }
 COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b")
 CLONE = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ def kind_of(config: Config, source: str, given: str | None) -> str:
     from ksql_lake.sources.ksqldb.client import Client
 
     try:
-        with Client(_server(config, 3.0)) as client:
+        with Client(server_of(config, 3.0)) as client:
             listed = {name.upper(): kind for name, kind, _ in client.sources()}
     except KsqlError as error:
         if given is None:
@@ -38,7 +38,7 @@ def kind_of(config: Config, source: str, given: str | None) -> str:
     return found or str(given)
 
 
-def _server(config: Config, timeout: float | None = None) -> Any:
+def server_of(config: Config, timeout: float | None = None) -> Any:
     from ksql_lake.sources.ksqldb.client import Server
 
     seconds = min(timeout or config.timeout, config.timeout)
@@ -55,7 +55,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     from ksql_lake.sources.ksqldb.client import Client, quote
 
     wrong = 0
-    with Client(_server(config)) as client:
+    with Client(server_of(config)) as client:
         for feed in good:
             try:
                 source = client.resolve(feed.source, feed.type)
@@ -85,7 +85,7 @@ def discover(config: Config, args: argparse.Namespace) -> int:
         for feed in feeds.load_all(directory)
         if isinstance(feed, Feed)
     }
-    with Client(_server(config)) as client:
+    with Client(server_of(config)) as client:
         free = [(name, kind) for name, kind, _ in client.sources() if name.upper() not in known]
     wanted = None if args.add is None else {name.upper() for name in args.add} or {name.upper() for name, _ in free}
     missing = (wanted or set()) - {name.upper() for name, _ in free}

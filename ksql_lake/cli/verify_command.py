@@ -1,0 +1,38 @@
+"""`metadata_utils.py verify`: files against metadata."""
+
+from __future__ import annotations
+
+import argparse
+
+from data_lake_config import Config
+from ksql_lake.base.errors import ExitCode, StateError
+from ksql_lake.cli.hints import here
+from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.store import metadata
+from ksql_lake.store.lake import dataset_of
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--deep", action="store_true", help="read every row group, check every offset")
+    only_feed(parser)
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.maintain.permissions import drift
+    from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
+
+    found = look(config.lake_dir, args.feed)
+    findings = []
+    for name, state in found.states.items():
+        dataset = dataset_of(config.lake_dir, name, state.type)
+        try:
+            metadata.current(dataset)
+        except StateError as error:
+            findings.append(str(error))
+        findings += [str(one) for one in drift(dataset)]
+        findings += verify(dataset.directory, state, deep=args.deep)
+    for finding in findings:
+        print(here(finding))
+    files = sum(len(state.files) for state in found.states.values())
+    print(f"{len(found.states)} feeds, {files} files, {len(findings)} findings")
+    return max(ExitCode.FINDINGS if findings else ExitCode.OK, found.code)
