@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.data import named, wire_rows
 
-FILES = ("naive", "orjson_blocks", "duckdb_named", "polars_named", "ours", "ours_pyarrow", "read_only")
+FILES = ("naive", "orjson_blocks", "duckdb_named", "polars_named", "ours", "ours_python", "read_only")
 ROAD = ("naive_http", "export_http", "drain_http")
 GOALS = {  # (section, ours, other): how many times faster
     ("flat", "ours", "naive"): 10.0, ("flat", "ours", "duckdb_named"): 1.0, ("flat", "ours", "polars_named"): 1.0,

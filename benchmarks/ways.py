@@ -107,7 +107,7 @@ def ours(kind: str, directory: Path, out: Path, url: str) -> None:
     _ours(kind, directory, out, native=True)
 
 
-def ours_pyarrow(kind: str, directory: Path, out: Path, url: str) -> None:
+def ours_python(kind: str, directory: Path, out: Path, url: str) -> None:
     """The same without the native reader."""
     _ours(kind, directory, out, native=False)
 
@@ -191,7 +191,7 @@ IDLE = 0.2
 WAITS = {"export_http": IDLE, "drain_http": IDLE}  # for the end of a query that never ends: not work
 WAYS: dict[str, Callable[[str, Path, Path, str], None]] = {
     way.__name__: way
-    for way in (naive, orjson_blocks, duckdb_named, polars_named, ours, ours_pyarrow, read_only, naive_http,
+    for way in (naive, orjson_blocks, duckdb_named, polars_named, ours, ours_python, read_only, naive_http,
                 export_http, drain_http)
 }
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ksql_lake.model.partitions import day_path
-from ksql_lake.store.metadata import summarise
+from ksql_lake.model.state import FeedState
+from ksql_lake.store.metadata import as_text
 
 LAST = dt.date(2025, 1, 17)
 
@@ -32,8 +33,7 @@ def write_lake(lake: Path, names: Sequence[str], days: int) -> None:
                          "since": "1.0"}],
             "schema_history": [{"version": "1.0", "at": "2024-01-01T00:00:00Z", "added": ["ID STRING"]}],
         }
-        summarise(state)
-        (directory / "_metadata.json").write_text(json.dumps(state, indent=2))
+        (directory / "_metadata.json").write_text(as_text(FeedState.from_json(state)))
         runs.append({"run": "r1", "feed": name, "type": "stream", "ended": "2025-01-18T01:00:00Z", "seconds": 1.5,
                      "result": "ok", "rows": 10, "bytes": 1000, "retries": 0, "findings": [],
                      "offsets": {"0": [5, 14]}})

@@ -25,6 +25,8 @@ PIECES = (
     b'"NaN"', b'"-Infinity"', b"\xc3", b"\xe2\x82\xac", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xf4\x90\x80\x80",
     b"\xff", b"\x00", b"\x1f", b"\x7f", b"=", b"==", b"AQID", b'"10:00"', b'"1582-10-14T00:00:00.000"', b" ",
     b"2024-02-29", b"T", b"]}},\n", b'{"row":{"columns":[', b'"tombstone":true', b'{"A":1}', b'"A":', b"-0", b"-0.0",
+    b'"1500-02-29T00:00:00.000"', b'"+10000-01-01"', b'"-0001-12-31"', b"57011", b"-0001", b'"0000-02-29"',
+    b"292278994-08-17T07:12:55.807", b"T07:12:55.808", b"\\ude00",
     b"123456789012345678901234567890123456789", b"0.1000000000000000055511151231257827", b"5e-324", b"1.0E8", b"00",
 )
 SCALARS: dict[str, Callable[[random.Random], str]] = {
@@ -36,10 +38,12 @@ SCALARS: dict[str, Callable[[random.Random], str]] = {
     "STRING": lambda r: _text(r),
     "BYTES": lambda r: r.choice(('""', '"AQ=="', '"AQI="', '"AQID"', '"+/+/"', '"AQJ="')),
     "DATE": lambda r: r.choice((
-        f'"{r.randrange(1, 9999):04d}-{r.randrange(1, 13):02d}-{r.randrange(1, 32):02d}"', "20000")),
+        f'"{r.randrange(1, 9999):04d}-{r.randrange(1, 13):02d}-{r.randrange(1, 32):02d}"', "20000",
+        f'"{r.randrange(-5881581, 5881581):+05d}-{r.randrange(1, 13):02d}-{r.randrange(1, 32):02d}"')),
     "TIME": lambda r: r.choice(('"10:00"', '"23:59:59"', "0", "86399999", "86400000")),
     "TIMESTAMP": lambda r: r.choice((
         f'"{r.randrange(1500, 2100)}-0{r.randrange(1, 10)}-1{r.randrange(9)}T10:00:00.123"',
+        f'"{r.randrange(1, 300_000_000):04d}-{r.randrange(1, 13):02d}-{r.randrange(1, 32):02d}T23:59:59.999"',
         str(r.randrange(-(10**13), 10**13)))),
 }
 
@@ -117,7 +121,7 @@ class Fuzz:
         chosen = [kind(r) for _ in range(r.randrange(1, 5))]
         schema = ", ".join(f"`C{i}` {text}" for i, (text, _) in enumerate(chosen))
         self.columns: tuple[Column, ...] = parse_schema(schema)
-        self.exact = Decoder(self.columns, 10**9, fast=False)
+        self.exact = Decoder(self.columns, 10**9, native=False)
         self.reader = RowReader(library, self.columns, self.exact.schema)
         self.makers = [make for _, make in chosen]
 

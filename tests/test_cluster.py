@@ -20,6 +20,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
+from ksql_lake.model.state import new_stream
 from tests.conftest import ROOT
 from tests.test_crash import strays
 
@@ -155,7 +156,6 @@ def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, 
     from ksql_lake.base.errors import StateError
     from ksql_lake.ingest.export import FeedTask, dataset_of, stage_on_worker
     from ksql_lake.ingest.staged import lease
-    from ksql_lake.ingest.streams import stage as streams
     from ksql_lake.model.feeds import load
     from ksql_lake.sources.ksqldb.client import Server
     from ksql_lake.sources.pace import Limits
@@ -171,7 +171,7 @@ def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, 
 
     def work(given: FeedTask) -> None:
         try:
-            stage_on_worker(given, streams.empty_state("a", "UTC", None, "2025-01-15T02:00:00Z"))
+            stage_on_worker(given, new_stream("a", "UTC", None, "2025-01-15T02:00:00Z"))
         except StateError as error:
             raised.append(error)
 

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.maintain.merges import plan
+from ksql_lake.model.state import FileSet
 from tests.test_crash import content, drive, state, strays
 from tests.test_retention import calendar
 
@@ -110,17 +112,15 @@ def test_metadata_are_rebuilt_from_merged_files(log: bool, ksqldb: EmbeddedKsqlD
 
 def test_only_small_files_of_days_that_are_over() -> None:
     made = calendar()
-    for file in made["files"]:
-        file["generation"] = 1
-    twice = [{**file, "path": file["path"] + "2"} for file in made["files"]]
-    made["files"] += twice
+    first = [replace(file, generation=1) for file in made.files]
+    twice = [replace(file, path=file.path + "2") for file in first]
+    made.files = FileSet([*first, *twice])
     now = dt.datetime.fromisoformat("2025-02-22T12:00:00Z")
     merges = plan(made, 2, now)
     assert len(merges) == 391 and merges[-1].partition == "year=2025/month=02/day=20"
     assert all(len(merge.files) == 2 for merge in merges)
     assert plan(made, 2, now, target=1500) == [] and plan(made, 2, now, target=2100)[0].rows == 200
-    for file in twice:
-        file["generation"] = 2
+    made.files = FileSet([*first, *(replace(file, generation=2) for file in twice)])
     assert plan(made, 2, now) == [], "rows of two generations never share a file"
 
 

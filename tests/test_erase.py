@@ -17,7 +17,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.maintain.erase import salted
+from ksql_lake.maintain.erased import salted
 from tests.test_crash import drive, state, strays
 
 JAN15 = 1_736_899_200_000

@@ -342,9 +342,9 @@ def test_what_is_staged_is_as_closed_as_the_feed(
     modes: list[tuple[str, int]] = []
     publish = staged.metadata.commit
 
-    def look(dataset: Any, *args: Any) -> None:
+    def look(dataset: Any, *args: Any) -> list[str]:
         modes.extend((path.name, path.stat().st_mode & 0o777) for path in dataset.staging.rglob("*.parquet"))
-        publish(dataset, *args)
+        return publish(dataset, *args)
 
     monkeypatch.setattr(staged.metadata, "commit", look)
     old = os.umask(0)

@@ -10,6 +10,7 @@ import pytest
 
 from ksql_lake.base import files
 from ksql_lake.base.errors import LakeBusyError, StateError
+from ksql_lake.model.state import Change, FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset, Move
 from tests.conftest import ROOT, YouForgotToChooseALake
@@ -21,11 +22,17 @@ class Killed(BaseException):
     """Stands for kill -9: nothing after it runs."""
 
 
-def _state(sequence: int, rows: int) -> metadata.State:
+def _state(sequence: int, rows: int) -> FeedState:
     files = [
         {"path": f"p/f{i}", "partition": "p", "rows": 1, "bytes": 1, "exported_at": "t"} for i in range(rows)
     ]
-    return {"sequence": sequence, "run": f"r{sequence}", "files": files}
+    return FeedState.from_json(
+        {"source": "X", "type": "stream", "sequence": sequence, "run": f"r{sequence}", "files": files}
+    )
+
+
+def _commit(dataset: Dataset, run: str, base: int, moves: list[Move], state: FeedState) -> None:
+    metadata.commit(dataset, run, base, moves, state, Change("export", base + 1, run, "2025-01-15T02:00:00Z"))
 
 
 def _stage(dataset: Dataset, run: str, name: str) -> Move:
@@ -39,7 +46,7 @@ def _stage(dataset: Dataset, run: str, name: str) -> Move:
 def _content(dataset: Dataset) -> tuple[list[str], int]:
     published = sorted(p.name for p in (dataset.directory / "p").glob("*"))
     state = metadata.load(dataset)
-    return published, state["sequence"] if state else 0
+    return published, state.sequence if state else 0
 
 
 def _fail_at(monkeypatch: pytest.MonkeyPatch, nth: int, error: BaseException) -> None:
@@ -65,12 +72,12 @@ def test_fail_at_every_call_of_a_commit(tmp_path: Path, error: BaseException) ->
     while fired:
         nth += 1
         dataset = Dataset(tmp_path / f"{type(error).__name__}{nth}", "feed", "stream")
-        metadata.commit(dataset, "r1", 0, [_stage(dataset, "r1", "a")], _state(1, 1))
+        _commit(dataset, "r1", 0, [_stage(dataset, "r1", "a")], _state(1, 1))
         moves = [_stage(dataset, "r2", "b"), _stage(dataset, "r2", "c")]
         with pytest.MonkeyPatch.context() as patch:
             _fail_at(patch, nth, error)
             try:
-                metadata.commit(dataset, "r2", 1, moves, _state(2, 3))
+                _commit(dataset, "r2", 1, moves, _state(2, 3))
                 fired = False
             except (Killed, OSError):
                 pass
@@ -84,10 +91,10 @@ def test_fail_at_every_call_of_a_commit(tmp_path: Path, error: BaseException) ->
 
 def test_a_journal_on_another_state_is_refused(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path, "feed", "stream")
-    metadata.commit(dataset, "r1", 0, [], _state(1, 0))
+    _commit(dataset, "r1", 0, [], _state(1, 0))
     files.make_dirs(dataset.staging / "r9")
     (dataset.staging / "r9" / metadata.JOURNAL).write_text(
-        json.dumps({"run": "r9", "base": 7, "moves": [], "state": _state(8, 0)})
+        json.dumps({"run": "r9", "base": 7, "moves": [], "state": _state(8, 0).to_json()})
     )
     with pytest.raises(StateError, match="builds on change 7 of feed, but the lake is at 1"):
         metadata.recover(dataset)
@@ -107,7 +114,7 @@ def test_restricted_modes_whatever_the_umask(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:
         dataset = Dataset(tmp_path / "lake", "feed", "stream", restricted=True)
-        metadata.commit(dataset, "r1", 0, [_stage(dataset, "r1", "a")], _state(1, 1))
+        _commit(dataset, "r1", 0, [_stage(dataset, "r1", "a")], _state(1, 1))
     finally:
         os.umask(old)
     assert (dataset.directory.stat().st_mode & 0o777, dataset.metadata.stat().st_mode & 0o777) == (0o750, 0o640)
@@ -125,12 +132,11 @@ def test_a_second_holder_is_told_who_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_versions_are_ordered_by_number() -> None:
-    state = {
-        "files": [
-            {"partition": f"version=v{n}", "rows": n, "bytes": 10, "exported_at": "t"} for n in (10, 9, 1)
-        ]
-    }
-    metadata.summarise(state)
+    files = [
+        {"path": f"version=v{n}/f", "partition": f"version=v{n}", "rows": n, "bytes": 10, "exported_at": "t"}
+        for n in (10, 9, 1)
+    ]
+    state = FeedState.from_json({"source": "X", "type": "table", "sequence": 1, "files": files}).to_json()
     assert [p["path"] for p in state["partitions"]] == ["version=v1", "version=v9", "version=v10"]
     assert state["total_records"] == 20
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import manage_feeds
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.reporting.findings import Finding
+from ksql_lake.model.findings import Finding
 from ksql_lake.reporting.metrics import ExportRun, text
 from ksql_lake.reporting.summary import FeedSummary
 from tests.conftest import ROOT

@@ -24,15 +24,28 @@ from ksql_lake.base.errors import KsqlError, SchemaError
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
 from ksql_lake.model.types import Column, parse_schema
-from ksql_lake.sources.ksqldb import blocks, rows
+from ksql_lake.sources.ksqldb import rows
 from ksql_lake.sources.ksqldb.body import Body, Cut
 from ksql_lake.sources.ksqldb.native_rows import RowReader, Unsupported
 from ksql_lake.sources.ksqldb.rows import Decoder
 from tests.conftest import ROOT
 from tests.native_fuzz import same
-from tests.test_blocks import RECORDINGS, TOKENS, TYPES
 from tests.test_types_property import sources
 
+RECORDINGS = sorted((ROOT / "tests" / "recordings").glob("*.http"))
+TOKENS = st.sampled_from([
+    "null", "true", "false", "0", "1", "-1", "5.0", "1e3", "1.5", "12345678901234567890", "9223372036854775807", '""',
+    '"x"', '"null"', '"5"', '"true"', '"1.5"', '"2025-01-15"', '"10:00"', '"2025-01-15T10:00:00.000"', '"a,b"',
+    r'"a\"b"', r'"\\"', r'"\n"', r'"\u0022"', r'"\ud83d\ude00"', r'"\ud83d"', r'"\u0000"', '"]}},"',
+    r'"{\"row\":{\"columns\":["', "[]", "[1]", '["a"]', "{}", '{"A":1}', '{"A":null}', '{"A":"x"}', "[null]",
+    "x", "", "NaN", '"NaN"', '"aGk="', "'a'", '"', '{"B":1}', "-0.0", "0.1", '"+10000-01-01"', '"-0001-12-31"',
+    '"0000-02-29"', '"57011-01-23T12:00:00.000"', '"1500-02-29T00:00:00.000"', '"0001-01-01T23:59:59.999"',
+    '"1500-02-29"', '"5881580-07-11"', '"5881580-07-12"', '"292278994-08-17T07:12:55.807"',
+    '"-0001-01-01T00:00:00.000"',
+    '"292278994-08-17T07:12:55.808"', '"24:00"', r'"\ude00\ud83d\ude00"', r'"\ud83d\ud83dx"', '"10:00:00.000"',
+])
+TYPES = ["BOOLEAN", "INTEGER", "BIGINT", "DOUBLE", "STRING", "BYTES", "DATE", "TIME", "TIMESTAMP", "DECIMAL(6, 2)",
+         "ARRAY<INTEGER>", "ARRAY<STRING>", "STRUCT<`A` INTEGER>", "STRUCT<`A` STRING>", "MAP<STRING, INTEGER>"]
 LOADED = native.library()
 built = pytest.mark.skipif(LOADED is None, reason="the native library is not built: python -m ksql_lake.base.native")
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -41,7 +54,7 @@ MANY = settings(max_examples=300, deadline=None, suppress_health_check=list(Heal
 def both(columns: Sequence[Column], lines: bytes) -> tuple[pa.RecordBatch | None, int, Any]:
     """What the native reader takes of the first lines, how far it came, and what the exact path makes of all."""
     assert LOADED is not None
-    exact = Decoder(columns, 10**9, fast=False)
+    exact = Decoder(columns, 10**9, native=False)
     batch, at = RowReader(LOADED, columns, exact.schema).read(lines, 0, len(lines))
     if batch is not None:
         batch.validate(full=True)
@@ -116,7 +129,11 @@ def test_numbers_to_the_last_bit(numbers: list[str]) -> None:
     ("TIME", '"10:00"'), ("TIME", '"23:59:59"'), ("TIME", "36000123"), ("BYTES", '""'), ("BYTES", '"AQ=="'),
     ("TIMESTAMP", '"1582-10-15T00:00:00.000"'), ("TIMESTAMP", '"9999-12-31T23:59:59.999"'), ("TIMESTAMP", "-1"),
     ("STRING", r'"\u0000\ud83d\ude00\/\b\f\n\r\t"'), ("MAP<STRING, INTEGER>", '{"":1,"a":null}'),
-    ("STRUCT<`q\"` INTEGER, `Ü` STRING>", r'{"q\"":null,"Ü":"x"}'),
+    ("STRUCT<`q\"` INTEGER, `Ü` STRING>", r'{"q\"":null,"Ü":"x"}'), ("DATE", '"0000-01-01"'),
+    ("DATE", '"+5881580-07-11"'), ("DATE", '"-5877641-06-23"'), ("TIMESTAMP", '"1582-10-14T23:59:59.999"'),
+    ("TIMESTAMP", '"0001-01-01T23:00:00.000"'), ("TIMESTAMP", '"1500-02-29T00:00:00.000"'),
+    ("TIMESTAMP", '"292278994-08-17T07:12:55.807"'), ("TIMESTAMP", "-9223372036854775808"),
+    ("STRING", r'"\ud83d"'), ("STRING", r'"\ude00\ud83d"'), ("STRING", r'"\ud83d\ud83d\ude00\ud83dx\u0041"'),
 ])
 def test_what_the_server_writes_is_taken(kind: str, text: str) -> None:
     batch, at, exact = both(parse_schema(f"`A` {kind}"), line(text))
@@ -129,10 +146,11 @@ def test_what_the_server_writes_is_taken(kind: str, text: str) -> None:
     ("INTEGER", "2147483648"), ("BIGINT", "9223372036854775808"), ("BIGINT", "01"), ("BIGINT", "5.0"), ("BIGINT", "-"),
     ("DOUBLE", "-0"), ("DOUBLE", "1e400"), ("DOUBLE", "NaN"), ("DOUBLE", '"nan"'), ("DOUBLE", "1."), ("DOUBLE", ".5"),
     ("DECIMAL(4, 2)", "100.00"), ("DECIMAL(4, 2)", "1.005"), ("DECIMAL(4, 2)", '"1.00"'), ("DECIMAL(4, 2)", "1E2"),
-    ("DATE", '"2025-02-29"'), ("DATE", '"0000-01-01"'), ("DATE", '"2025-1-01"'), ("DATE", "2147483648"),
+    ("DATE", '"2025-02-29"'), ("DATE", '"1900-02-29"'), ("DATE", '"2025-1-01"'), ("DATE", "2147483648"),
     ("TIME", '"24:00"'), ("TIME", "86400000"), ("TIME", '"10:00:00.5"'), ("BYTES", '"AQ"'), ("BYTES", '"A==="'),
-    ("TIMESTAMP", '"1582-10-14T23:59:59.999"'), ("TIMESTAMP", '"2025-01-15T10:00:00Z"'), ("BYTES", '"AQID AQID"'),
-    ("STRING", r'"\ud83d"'), ("STRING", r'"\ude00\ud83d"'), ("STRING", r'"\x"'), ("STRING", '"\t"'), ("STRING", "5"),
+    ("TIMESTAMP", '"292278994-08-17T07:12:55.808"'), ("TIMESTAMP", '"2025-01-15T10:00:00Z"'), ("BYTES", '"AQID AQID"'),
+    ("DATE", '"+5881580-07-12"'), ("DATE", '"-999-01-01"'), ("STRING", r'"\ud8"'),
+    ("STRING", r'"\x"'), ("STRING", '"\t"'), ("STRING", "5"),
     ("MAP<STRING, INTEGER>", '{"a":1,"a":2}'), ("MAP<STRING, INTEGER>", '[["a",1]]'), ("BOOLEAN", "1"),
     ("MAP<STRING, INTEGER>", "{" + ",".join(f'"{i}":1' for i in [*range(40), 7]) + "}"),
     ("STRUCT<`A` INTEGER, `B` INTEGER>", '{"B":1,"A":2}'), ("STRUCT<`A` INTEGER>", '{"A":1,"B":2}'),
@@ -195,11 +213,12 @@ def test_types_it_does_not_know_are_for_the_other_paths(kind: str) -> None:
 def test_recordings(path: Path) -> None:
     raw = path.read_bytes()
     schema = re.search(rb'"schema":"((?:[^"\\]|\\.)*)"', raw)
-    lines = [one + b"\n" for one in raw.split(b"\n") if one.startswith(blocks.HEAD) and one.endswith(b"]}},")]
+    head = b'{"row":{"columns":['
+    lines = [one + b"\n" for one in raw.split(b"\n") if one.startswith(head) and one.endswith(b"]}},")]
     if not schema or not lines:
         pytest.skip("no rows in this answer")
     columns = parse_schema(json.loads(b'"' + schema[1] + b'"'))
-    exact = Decoder(columns, fast=False)
+    exact = Decoder(columns, native=False)
     try:
         reader = RowReader(native.library(), columns, exact.schema)  # type: ignore[arg-type]
     except Unsupported:
@@ -231,7 +250,7 @@ def numbers(elements: Sequence[Any]) -> list[Any]:
 def test_odd_lines_stand_in_their_place(odd: str, places: list[int]) -> None:
     lines = "".join(f"{odd}\n" if i in places else line(str(i), '"x"').decode() for i in range(100)).encode()
     elements = Decoder(COLUMNS).decode(lines)
-    assert numbers(elements) == numbers(Decoder(COLUMNS, fast=False).decode(lines))
+    assert numbers(elements) == numbers(Decoder(COLUMNS, native=False).decode(lines))
     if len(places) < 10:
         assert max(len(e) for e in elements if isinstance(e, pa.RecordBatch)) >= 40
 
@@ -240,7 +259,7 @@ def test_odd_lines_stand_in_their_place(odd: str, places: list[int]) -> None:
 def test_an_answer_of_odd_rows_stops_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Decoder(COLUMNS)
     odd = b'{"row":{"columns":[1, "a"]}},\n' * 100
-    for _ in range(blocks.PATIENCE):
+    for _ in range(rows.PATIENCE):
         assert decoder._reader is not None and numbers(decoder.decode(odd)) == [1] * 100
     assert decoder._reader is None and numbers(decoder.decode(odd)) == [1] * 100
 
@@ -387,7 +406,7 @@ def test_when_memory_runs_out_rows_are_whole_or_an_error(tmp_path: Path) -> None
     columns = parse_schema("`A` STRING, `B` STRUCT<`X` ARRAY<BOOLEAN>, `Y` MAP<STRING, DECIMAL(5, 1)>>, `C` BYTES")
     keys = ",".join(f'"k{i}":1.5' for i in range(20))
     lines = line('"x"', '{"X":[true,null],"Y":{' + keys + "}}", '"AQID"') + line("null", "null", "null")
-    (exact,) = Decoder(columns, fast=False).decode(lines * 100)
+    (exact,) = Decoder(columns, native=False).decode(lines * 100)
     assert isinstance(exact, pa.RecordBatch)
     refused = errors = 0
     for count in range(120):

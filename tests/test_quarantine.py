@@ -21,7 +21,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
 from ksql_lake.model import feeds
-from ksql_lake.store import metadata
+from ksql_lake.store import state_log
 from tests.test_crash import comparable, content, drive, strays
 
 JAN15 = 1_736_899_200_000
@@ -250,7 +250,7 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
     assert f"no row of run x is set aside; there are {run}" in capsys.readouterr().err
     assert metadata_utils.main(["--report"]) == 0
-    assert "- quarantine  s: 3 rows set aside; python manage_feeds.py quarantine s" in capsys.readouterr().out
+    assert "- quarantine  s: 3 rows in quarantine; python manage_feeds.py quarantine s" in capsys.readouterr().out
     assert metadata_utils.main(["--json", "--feed", "s"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["quarantined"] == 3 and [(c["column"], c["failed"]) for c in told["checks"]] == [
@@ -360,7 +360,7 @@ def test_the_state_log_says_once_what_was_set_aside(
     log = lake / ".state" / "s.jsonl"
     with monkeypatch.context() as patch:
         if how in ("old", "mixed"):
-            patch.setattr(metadata, "_quarantine_after", lambda before, after: {"quarantine": after})
+            patch.setattr(state_log, "_delta", lambda before, now: dict(now))
         assert export() == 1
         for night in range(4):
             if night == 2 and how == "mixed":

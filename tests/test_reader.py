@@ -25,6 +25,7 @@ import manage_feeds
 from ksql_lake import read
 from ksql_lake.base.errors import ConfigError, LakeError, StateError
 from ksql_lake.embedded import EmbeddedKsqlDB
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from tests import typed_lake
 
@@ -413,7 +414,7 @@ def test_a_change_between_the_metadata_and_the_files(nights: Nights, monkeypatch
     """The very moment: metadata are read, then a compaction swaps every file, then the files are opened."""
     load, loads = metadata.load, []
 
-    def and_then_compact(dataset: metadata.Dataset) -> metadata.State | None:
+    def and_then_compact(dataset: metadata.Dataset) -> FeedState | None:
         state = load(dataset)
         loads.append(state)
         if len(loads) == 1:
@@ -424,7 +425,7 @@ def test_a_change_between_the_metadata_and_the_files(nights: Nights, monkeypatch
 
     monkeypatch.setattr(metadata, "load", and_then_compact)
     assert nights.ids() == names(0, 40)
-    assert len(loads) == 2 and loads[0]["files"] != loads[1]["files"]
+    assert len(loads) == 2 and list(loads[0].files) != list(loads[1].files)
 
 
 def test_a_file_that_stays_away_is_told(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:

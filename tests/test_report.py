@@ -23,8 +23,9 @@ import pytest
 import export_to_data_lake
 import metadata_utils
 from ksql_lake.base import figures
+from ksql_lake.model.findings import KINDS, Finding
+from ksql_lake.model.state import FeedState, FileEntry, FileSet
 from ksql_lake.query.column_stats import column_stats
-from ksql_lake.reporting.findings import KINDS, Finding
 from ksql_lake.reporting.summary import FeedSummary
 from ksql_lake.reporting.terminal import report
 from tests.conftest import ROOT
@@ -182,7 +183,7 @@ def test_the_history_of_runs(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_readme_knows_every_kind_of_finding_and_every_key(demo: Path, capsys: Any) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = "".join(path.read_text("utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
     keys = json.loads(shown(demo, capsys, "--json"))[0]
     for word in (*KINDS, *keys, *metadata_utils.CSV_COLUMNS):
         assert f"`{word}`" in readme, word
@@ -240,7 +241,9 @@ def test_statistics_of_columns_by_footers_and_by_reading(tmp_path: Path) -> None
         directory.mkdir()
         pq.write_table(table, directory / "a.parquet", write_statistics=known, row_group_size=20_000)
         pq.write_table(table.select(["id"]).slice(0, 10), directory / "b.parquet", write_statistics=known)
-        state = {"files": [{"path": f"{x}.parquet", "partition": "p"} for x in "ab"]}
+        state = FeedState("S", "stream", "", files=FileSet(
+            FileEntry.from_json({"path": f"{x}.parquet", "partition": "p", "rows": 1, "bytes": 1}) for x in "ab"
+        ))
         found.append(column_stats(directory, state, ["p"]))
         assert column_stats(directory, state, ["other"]) == []
     assert found[0] == found[1]

@@ -17,29 +17,30 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.ingest.streams.stage import empty_state
-from ksql_lake.ingest.tables.stage import empty_state as empty_table
 from ksql_lake.maintain.retention import Rule, plan
 from ksql_lake.model.partitions import day_path, version_path
-from ksql_lake.store import metadata
+from ksql_lake.model.state import Current, FeedState, FileEntry, new_stream, new_table
 from tests.test_crash import comparable, drive, state, strays
 
 GOLDEN = Path(__file__).parent / "golden"
 DAY_MS = 86_400_000
 
 
-def calendar(timezone: str = "UTC") -> metadata.State:
+def entry(partition: str, rows: int = 1, size: int = 1) -> FileEntry:
+    return FileEntry.from_json({
+        "path": f"{partition}/f.parquet", "partition": partition, "rows": rows, "bytes": size, "exported_at": "t"
+    })
+
+
+def calendar(timezone: str = "UTC") -> FeedState:
     """400 days from 2024-01-20 (a leap day among them), every 50th missing, 100 rows and 1,000 bytes a day."""
-    made = empty_state("s", timezone, None, "2024-01-20T02:00:00Z")
+    made = new_stream("s", timezone, None, "2024-01-20T02:00:00Z")
     for i in range(400):
         if i % 50 == 49:
             continue
         path = day_path(dt.date(2024, 1, 20) + dt.timedelta(days=i))
-        made["files"].append(
-            {"path": f"{path}/f.parquet", "partition": path, "rows": 100, "bytes": 1000, "exported_at": "t"}
-        )
-    made["last_export"] = "2025-02-23T02:00:00Z"
-    metadata.summarise(made)
+        made.files.add([entry(path, 100, 1000)])
+    made.last_export = "2025-02-23T02:00:00Z"
     return made
 
 
@@ -92,21 +93,19 @@ def test_guards_and_how_they_are_lifted(rule: Rule, now: str, words: str) -> Non
 def test_an_event_of_the_future_is_a_clock_to_look_at() -> None:
     night = calendar()
     path = day_path(dt.date(2031, 1, 1))
-    night["files"].append({"path": f"{path}/f", "partition": path, "rows": 1, "bytes": 1, "exported_at": "t"})
-    metadata.summarise(night)
+    night.files.add([entry(path)])
     refused = plan("s", night, Rule(380), moment("2025-02-24T02:00:00Z"))
     assert refused.refusal and "is this machine's clock right?" in refused.refusal
     assert plan("s", night, Rule(380, allow=frozenset(["clock"])), moment("2025-02-24T02:00:00Z")).going
 
 
 def test_versions_stay_newest_current_and_pinned() -> None:
-    made = empty_table("t", "x")
+    made = new_table("t", "x")
     for number in range(1, 13):
         path = version_path(number)
-        made["files"].append({"path": f"{path}/f", "partition": path, "rows": 1, "bytes": 1, "exported_at": "t"})
-    made |= {"current": {"version": "v2", "path": "version=v2"}, "last_version": 12, "pinned": ["v3"]}
-    made["last_export"] = "2025-01-01T00:00:00Z"
-    metadata.summarise(made)
+        made.files.add([entry(path)])
+    made.current, made.last_version, made.pinned = Current("v2", "version=v2"), 12, ("v3",)
+    made.last_export = "2025-01-01T00:00:00Z"
     decided = plan("t", made, Rule(versions=7, max_share=0.5), moment("2030-01-01T00:00:00Z"))
     assert [d.partition for d in decided.going] == [f"version=v{n}" for n in (1, 4, 5)]
     reasons = {d.partition: d.reason for d in decided.decisions}
@@ -176,7 +175,7 @@ def test_a_night_takes_what_is_too_old_and_empties_the_trash(
     old = lake / ".trash" / "2020-01-01" / "s" / "r"
     old.mkdir(parents=True)
     assert export_to_data_lake.main(["--all"]) == 1, "two versions of four at once"
-    assert "retention: t: " in capsys.readouterr().err
+    assert "t: retention: " in capsys.readouterr().err
     assert len(ids(lake)) == 11 and not old.exists() and not old.parents[2].joinpath("2020-01-01").exists()
     assert len(list((lake / "tables" / "t").glob("version=*"))) == 5
     monkeypatch.setenv("MAX_DELETE_PERCENT", "90")

@@ -70,7 +70,7 @@ def test_topic_recreated_with_fewer_and_with_more_rows(
     ksqldb.recreate("S")
     produce(ksqldb, 0, rows, prefix="n")
     assert export() == 1
-    assert "S: the topic was recreated" in capsys.readouterr().err
+    assert "s: the topic was recreated" in capsys.readouterr().err
     assert ids(tmp_path) == expected(("e", 0, 20), ("n", 0, rows))
     produce(ksqldb, rows, rows + 10, prefix="n")
     assert export() == 0
@@ -151,7 +151,7 @@ def test_rows_that_expired_before_they_were_exported_are_counted(
     produce(ksqldb, 20, 60)
     ksqldb.expire("S", 0, 20)
     assert export() == 1
-    assert "S: at most 10 rows of partition 0 expired before they were exported" in capsys.readouterr().err
+    assert "s: at most 10 rows of partition 0 expired before they were exported" in capsys.readouterr().err
     assert export() == 0
     assert len(ids(tmp_path)) == 50
 

@@ -13,7 +13,9 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 from ksql_lake.model import feeds
-from ksql_lake.reporting.findings import KINDS, LEVELS, Finding, findings_of_runs, findings_of_state
+from ksql_lake.model.findings import KINDS, LEVELS, Finding
+from ksql_lake.model.state import FeedState, SchemaVersion
+from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
 from ksql_lake.reporting.summary import FeedSummary, as_json, summarise
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
@@ -112,25 +114,61 @@ def test_spoiled_metadata_are_a_finding_and_the_others_are_told(lake: Path) -> N
 
 def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None:
     feed = replace(feeds.load(lake / "feeds" / "active" / "transaction_stream.json"), retention_days=365)
-    state = {**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"}
+    state = FeedState.from_json({**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"})
     (due,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 16, 2, tzinfo=dt.UTC), 0.3)
-    assert due == Finding("retention", "s: 1 day, 100 rows, due to go; python manage_feeds.py retention s")
+    assert due == Finding("retention", "1 day, 100 rows, due to go; python manage_feeds.py retention s", feed="s")
     (refused,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 18, 2, tzinfo=dt.UTC), 0.3)
     assert (refused.kind, refused.level) == ("retention", "warning") and "would go" in refused.message
 
 
 def test_what_runs_say_becomes_kinds() -> None:
-    said = {
-        "S: at most 7 rows of partition 1 expired before they were exported": "gap",
-        "S: the topic was recreated (x); generation 2 starts, older data stay": "drift",
-        "s: 2025-01-16  source        120  lake        100  20 not in the lake": "drift",
-        "/lake/x.parquet: no metadata knows this file, readers will see its rows": "files",
-        "S: stopped at the time limit; the rest is read next time": "run",
-    }
-    run = {"feed": "s", "result": "findings", "findings": [*said, "retention: told from the state instead"]}
-    assert {f.message: f.kind for f in findings_of_runs([{"feed": "s", "result": "failed"}, run], None)} == said
+    said = [
+        Finding("gap", "at most 7 rows of partition 1 expired before they were exported", feed="s", partition=1),
+        Finding("drift", "the topic was recreated (x); generation 2 starts, older data stay", feed="s"),
+        Finding("drift", "2025-01-16  source        120  lake        100  20 not in the lake", feed="s"),
+        Finding("files", "/lake/x.parquet: no metadata knows this file, readers will see its rows", feed="s"),
+        Finding("incomplete", "stopped at the time limit; the rest is read next time", feed="s"),
+        Finding("run", "one at a row", "note", "s", 3, 17),
+    ]
+    told_from_the_state = Finding("retention", "refused", "warning", "s")
+    run = {"feed": "s", "result": "findings", "findings": [f.as_json() for f in [*said, told_from_the_state]]}
+    assert findings_of_runs("s", [{"feed": "s", "result": "failed"}, run], None) == said
     failed = {"feed": "s", "result": "failed", "findings": ["no such stream"]}
-    assert findings_of_runs([run, failed], None) == [Finding("failed", "no such stream")]
+    assert findings_of_runs("s", [run, failed], None) == [Finding("failed", "no such stream", feed="s")]
+
+
+@pytest.mark.parametrize(("result", "kind"), [("findings", "run"), ("failed", "failed"), ("busy", "busy")])
+def test_plain_messages_of_older_versions_still_show(result: str, kind: str) -> None:
+    """Whatever their words: nothing reads the English."""
+    said = ["S: at most 7 rows of partition 1 expired before they were exported", "no metadata knows this file",
+            "one\ntwo", "retention: told from the state instead"]
+    found = findings_of_runs("s", [{"feed": "s", "result": result, "findings": said}], None)
+    assert [f.message for f in found] == [said[0][3:], said[1], "one", "two"]
+    assert {f.kind for f in found} == {kind} and found[0].line == f"s: {said[0][3:]}"
+    kept = FeedState.from_json({
+        "source": "S", "type": "stream", "sequence": 1,
+        "findings": [{"at": "2025-01-15T02:00:00Z", "message": said[0]}],
+    })
+    assert [f.kind for f in findings_of_runs("s", [], kept)] == ["run"]
+
+
+@pytest.mark.parametrize("odd", [
+    7, "text", {"a": 1}, [7, None, [], {}, {"message": 7}],
+    [{"kind": [], "level": 3, "message": "x", "partition": "p"}],
+    [{"kind": "of a later version", "level": "urgent", "message": "x", "offset": True}],
+])
+def test_findings_of_an_unexpected_shape_are_passed_over(odd: Any) -> None:
+    found = findings_of_runs("s", [{"feed": "s", "result": "findings", "findings": odd, "checks": odd}], None)
+    assert all((f.kind, f.level, f.line) == ("run", "warning", "s: x") and f.offset is None for f in found)
+
+
+def test_a_line_begins_with_the_feed_and_names_the_row() -> None:
+    assert Finding("failed", "text: broke", feed="tex").line == "tex: text: broke"
+    assert Finding("failed", "TEXT: broke", feed="text").line == "text: broke"
+    assert Finding("failed", "does not fit", feed="s", partition=1, offset=20).line == (
+        "s: partition 1, offset 20: does not fit")
+    named = Finding("failed", "offset 20 of partition 1 does not fit", feed="s", partition=1, offset=20)
+    assert named.line == "s: offset 20 of partition 1 does not fit"
 
 
 def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
@@ -142,31 +180,32 @@ def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
     ]
     said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be set aside"
     run = {"feed": "s", "result": "failed", "findings": [said], "checks": checks}
-    assert [(f.kind, f.level, f.message) for f in findings_of_runs([run], None)] == [
+    assert [(f.kind, f.level, f.message) for f in findings_of_runs("s", [run], None)] == [
         ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),
-        ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "s: the last run failed"),
+        ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "the last run failed"),
     ]
-    assert [f.kind for f in findings_of_runs([], {"findings": [], "checks": checks})] == ["quality"] * 3
+    kept = FeedState("S", "stream", "", checks=tuple(checks))
+    assert [f.kind for f in findings_of_runs("s", [], kept)] == ["quality"] * 3
 
 
 def test_missing_days_small_files_and_new_columns(lake: Path) -> None:
-    state = state_of(lake, "transaction_stream")
-    file, entry = state["files"][0], state["partitions"][0]
-    later = {**entry, "path": "year=2025/month=01/day=22"}
-    state["partitions"].append(later)
-    state["files"] += [{**file, "path": f"{file['path']}{i}"} for i in range(19)]
-    state["schema_history"].append({"version": "1.1", "at": "2025-01-17T02:00:00Z", "added": ["NOTE STRING"]})
-    state["last_export"] = "2025-01-18T01:00:00Z"
+    state = FeedState.from_json(state_of(lake, "transaction_stream"))
+    file = next(iter(state.files))
+    later = "year=2025/month=01/day=22"
+    state.files.add([replace(file, path=f"{later}/f.parquet", partition=later)])
+    state.files.add(replace(file, path=f"{file.path}{i}") for i in range(19))
+    state.schema_history += (SchemaVersion("1.1", "2025-01-17T02:00:00Z", ("NOTE STRING",)),)
+    state.last_export = "2025-01-18T01:00:00Z"
     found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
     assert set(found) == {"gap", "schema"}, "a few small files are what every night leaves"
-    state["files"].append({**file, "path": file["path"] + "x"})
-    state["quarantine"] = [{"rows": 3}, {"rows": 4}]
+    state.files.add([replace(file, path=file.path + "x")])
+    state.quarantine = (replace(file, rows=3), replace(file, rows=4))
     found = {f.kind: f for f in findings_of_state("s", state, None, NOW, 0.3)}
     assert set(found) == {"gap", "small files", "schema", "quarantine"}
-    assert found["quarantine"].message == "s: 7 rows set aside; python manage_feeds.py quarantine s"
+    assert found["quarantine"].line == "s: 7 rows in quarantine; python manage_feeds.py quarantine s"
     assert "no rows on 4 days: 2025-01-18 to 2025-01-21" in found["gap"].message and found["gap"].level == "warning"
     assert "21 small files on 1 day;" in found["small files"].message and "NOTE STRING" in found["schema"].message
-    state["removed"] = {f"year=2025/month=01/day={day}": {"erasure": 1} for day in (18, 19, 20, 21)}
+    state.removed = {f"year=2025/month=01/day={day}": {"erasure": 1} for day in (18, 19, 20, 21)}
     much_later = NOW + dt.timedelta(days=30)
     assert [f.kind for f in findings_of_state("s", state, None, much_later, 0.3)] == ["small files", "quarantine"]
 
@@ -185,8 +224,9 @@ def test_an_event_of_the_year_9999_is_no_crash_and_no_silence(lake: Path) -> Non
 
 
 def test_the_form_for_machines_and_the_order_of_findings(lake: Path) -> None:
-    finding = Finding("retention", "s: 1 day due to go")
+    finding = Finding("retention", "1 day due to go", feed="s", partition=1)
     shown = json.loads(json.dumps(as_json(replace(one(lake, "transaction_stream"), findings=(finding,)))))
-    assert shown["findings"][0].keys() == {"kind", "level", "message"}
+    assert shown["findings"] == [{"kind": "retention", "level": "note", "message": "s: partition 1: 1 day due to go",
+                                  "feed": "s", "partition": 1, "offset": None}]
     found = [Finding(kind, "x") for kind in reversed(KINDS)]
     assert [f.kind for f in sorted(found, key=lambda f: f.rank)] == list(KINDS) and set(KINDS.values()) == set(LEVELS)

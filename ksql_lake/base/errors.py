@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
+from typing import Any, Self
 
 
 class ExitCode(IntEnum):
@@ -35,9 +35,20 @@ class ExitCode(IntEnum):
 
 
 class LakeError(Exception):
-    """A failure the operator can fix; the message is one line and says how."""
+    """A failure the operator can fix; the message is one line and says how.
+
+    Attributes:
+        partition, offset: of the row it concerns, where it concerns one; see `at`.
+    """
 
     exit_code = ExitCode.FINDINGS
+    partition: int | None = None
+    offset: int | None = None
+
+    def at(self, partition: int | None, offset: int | None) -> Self:
+        """The same error, which now names a row of a Kafka topic."""
+        self.partition, self.offset = partition, offset
+        return self
 
 
 class ConfigError(LakeError):

@@ -64,7 +64,6 @@ static const char HEAD[] = "{\"row\":{\"columns\":[";
 static const char TAIL[] = "]}},\n";
 enum { HEAD_SIZE = sizeof HEAD - 1, TAIL_SIZE = sizeof TAIL - 1, LONGEST_NUMBER = 400, FEW_KEYS = 8, PROBES = 64 };
 static const int64_t LIMIT = INT32_MAX - 63; /* what 32-bit offsets reach */
-static const int64_t GREGORIAN_DAY = -141427; /* 1582-10-15; before it the server writes Julian dates */
 
 /* ---- memory ---- */
 
@@ -311,16 +310,31 @@ static int32_t figures(Text p, int count) {
     return value;
 }
 
-/* "yyyy-MM-dd" as days since 1970-01-01. */
-static int day(Text p, int64_t *out) {
+static int64_t floor_div(int64_t a, int64_t b) {
+    return a / b - (a % b < 0);
+}
+
+/* A date of any year, "yyyy-MM-dd" with four to nine figures for the year and perhaps a sign, from `p` to `stop`, as
+ * days since 1970-01-01; 0 for anything else. With `julian` a date before 1582-10-15 is one of the Julian calendar. */
+static int day(Text p, Text stop, int julian, int64_t *out) {
     static const uint8_t lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    int32_t y = figures(p, 4), m = figures(p + 5, 2), d = figures(p + 8, 2);
-    if (y < 1 || m < 1 || m > 12 || d < 1 || p[4] != '-' || p[7] != '-') return 0;
-    int leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+    int negative = *p == '-';
+    p += *p == '-' || *p == '+';
+    int64_t count = stop - p - 6;
+    if (count < 4 || count > 9) return 0;
+    int64_t y = figures(p, (int)count);
+    if (y < 0) return 0;
+    if (negative) y = -y;
+    p += count;
+    int32_t m = figures(p + 1, 2), d = figures(p + 4, 2);
+    if (m < 1 || m > 12 || d < 1 || p[0] != '-' || p[3] != '-') return 0;
+    julian = julian && (y < 1582 || (y == 1582 && (m < 10 || (m == 10 && d < 15))));
+    int leap = y % 4 == 0 && (julian || y % 100 != 0 || y % 400 == 0);
     if (d > lengths[m - 1] + (m == 2 && leap)) return 0;
-    int32_t year = y - (m <= 2), century = year / 100; /* years begin in March: the leap day comes last */
-    int32_t in_year = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
-    *out = 365 * (int64_t)year + year / 4 - century + century / 4 + in_year - 719468;
+    int64_t year = y - (m <= 2); /* years begin in March: the leap day comes last */
+    int64_t in_year = (153 * (m + (m > 2 ? -3 : 9)) + 2) / 5 + d - 1;
+    *out = 365 * year + floor_div(year, 4) + in_year;
+    *out += julian ? -719470 : floor_div(year, 400) - floor_div(year, 100) - 719468;
     return 1;
 }
 
@@ -340,21 +354,24 @@ static Text moment(Reader *r, Text p, int32_t kind, int64_t *out) {
         if (kind == TIME && p && (*out < 0 || *out >= 86400000)) return NULL;
         return p;
     }
-    Text start = ++p, stop = start + (r->end - p < 24 ? r->end - p : 24);
+    Text start = ++p, stop = start + (r->end - p < 32 ? r->end - p : 32);
     while (p < stop && *p != '"') p++;
     if (p == stop) return NULL;
     int64_t size = p - start;
-    if (kind == DATE) return size == 10 && day(start, out) ? p + 1 : NULL;
+    if (kind == DATE)
+        return size >= 10 && day(start, p, 0, out) && *out >= INT32_MIN && *out <= INT32_MAX ? p + 1 : NULL;
     if (kind == TIME) {
         if (size != 5 && size != 8) return NULL;
         *out = (int64_t)seconds(start, size) * 1000;
         return *out >= 0 ? p + 1 : NULL;
     }
-    if (size != 23 || start[10] != 'T' || start[19] != '.' || !day(start, out) || *out < GREGORIAN_DAY) return NULL;
-    int32_t second = seconds(start + 11, 8), millisecond = figures(start + 20, 3);
+    Text clock = p - 13; /* "T10:00:00.000" */
+    if (size < 23 || clock[0] != 'T' || clock[9] != '.' || !day(start, clock, 1, out)) return NULL;
+    int32_t second = seconds(clock + 1, 8), millisecond = figures(clock + 10, 3);
     if (second < 0 || millisecond < 0) return NULL;
-    *out = *out * 86400000 + (int64_t)second * 1000 + millisecond;
-    return p + 1;
+    Wide wide = (Wide)*out * 86400000 + (int64_t)second * 1000 + millisecond;
+    *out = (int64_t)wide;
+    return *out == wide ? p + 1 : NULL;
 }
 
 /* ---- strings ---- */
@@ -385,11 +402,11 @@ static Text escape(Text p, uint8_t **out) {
     int32_t code = hex4(p + 1);
     if (code < 0) return NULL;
     p += 5;
-    if (code >= 0xd800 && code < 0xe000) { /* a pair, or not certain */
+    if (code >= 0xd800 && code < 0xe000) { /* a pair; half of one is stored as U+FFFD */
         int32_t low = code < 0xdc00 && p[0] == '\\' && p[1] == 'u' ? hex4(p + 2) : -1;
-        if (low < 0xdc00 || low >= 0xe000) return NULL;
-        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-        p += 6;
+        int paired = low >= 0xdc00 && low < 0xe000;
+        code = paired ? 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00) : 0xfffd;
+        p += paired ? 6 : 0;
     }
     if (code < 0x80) {
         *o++ = (uint8_t)code;

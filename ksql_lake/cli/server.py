@@ -47,7 +47,7 @@ def server_of(config: Config, timeout: float | None = None) -> Any:
 
 def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
-    from ksql_lake.ingest.streams.reading import RESERVED
+    from ksql_lake.ingest.streams.job import RESERVED
     from ksql_lake.model.columns import refuse_forbidden
     from ksql_lake.model.partitions import disk_names
     from ksql_lake.model.types import arrow_schema

@@ -162,6 +162,17 @@ class Engine:
             self.changed.notify_all()
         return record.offset
 
+    def append_text(self, name: str, partition: int, rowtime: int, columns: str) -> int:
+        """Append a record whose columns are this JSON, `"a",1,null`: whatever a server may send. Returns its offset."""
+        with self.changed:
+            source = self.sources[name]
+            record = self._record(source, partition, rowtime, [None] * len(source.columns))
+            record.cached = columns
+            if source.kind == "TABLE":
+                source.state[(columns,)] = record
+            self.changed.notify_all()
+        return record.offset
+
     @staticmethod
     def _record(source: Source, partition: int, rowtime: int, values: Row | None, tombstone: bool = False) -> Record:
         if values is not None and len(values) != len(source.columns):
@@ -198,12 +209,15 @@ class Engine:
             topic = self.sources[name].topic
             topic.base[partition] = max(topic.base[partition], upto)
 
-    def recreate(self, name: str) -> None:
-        """The topic is deleted and created again, empty, offsets from 0; running queries see nothing of it."""
+    def recreate(self, name: str, partitions: int | None = None) -> None:
+        """The topic is deleted and created again, empty, offsets from 0; running queries see nothing of it.
+
+        `partitions`: how many it has now; as many as before for None.
+        """
         with self.changed:
             source = self.sources[name]
-            source.topic = Topic(source.topic.partitions)
-            source.state = {}
+            source.topic = Topic(source.topic.partitions if partitions is None else partitions)
+            source.state, source.muted = {}, set()
 
     def add_partition(self, name: str) -> int:
         """One more partition; returns its number."""
@@ -213,9 +227,13 @@ class Engine:
             return topic.partitions - 1
 
     def mute(self, name: str, *partitions: int) -> None:
-        """Partitions that say nothing to queries (a lost leader); without numbers: none any more."""
+        """Partitions that say nothing to queries (a lost leader); without numbers: none any more.
+
+        As with a real server, a pull query on the stream does not complete meanwhile.
+        """
         with self.changed:
             self.sources[name].muted = set(partitions)
+            self.changed.notify_all()
 
     def skip(self, name: str, partition: int, offsets: int) -> None:
         """Leave a gap of that many offsets (transaction markers, compacted records)."""

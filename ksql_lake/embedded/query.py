@@ -44,6 +44,8 @@ class Query:
             self.committed = properties.get("isolation.level") == "read_committed"
             earliest = properties.get("auto.offset.reset", "earliest" if source.kind == "TABLE" else "latest")
             self.cursor = len(self.topic.log) if select.push and earliest != "earliest" else 0
+        self.end = 0  # of the log, for a pull query
+        self.held: dict[int, list[Record]] = {}
         self.table_pull = not select.push and source.kind == "TABLE"
         self.columns = [c for columns, _ in self.parts for c in columns]
 
@@ -115,20 +117,32 @@ class Query:
         return kept[:self.select.limit] if self.select.limit is not None else kept
 
     def batch(self, end: int | None = None) -> list[Record] | None:
-        """The next records that the query shows, None when the log (up to `end`) has no more."""
+        """The next records that the query shows, None when the log (up to `end`) has no more.
+
+        Those of a muted partition are held back, and come in their order when it speaks again.
+        """
         topic = self.topic
         with self.engine.changed:
             stop = min(len(topic.log) if end is None else end, self.cursor + _BATCH)
-            if self.cursor >= stop:
-                return None
-            found = topic.log[self.cursor:stop]
-            self.cursor = stop
             base, muted = list(topic.base), set(self.source.muted)
+            released = [r for p in sorted(self.held.keys() - muted) for r in self.held.pop(p)]
+            if self.cursor >= stop and not released:
+                return None
+            found = [*released, *topic.log[self.cursor:stop]]
+            self.cursor = max(stop, self.cursor)
+            for record in found if muted else ():
+                if record.partition in muted:
+                    self.held.setdefault(record.partition, []).append(record)
         return self._kept([r for r in found if r.values is not None and r.offset >= base[r.partition]
                            and not (r.aborted and self.committed) and r.partition not in muted])
 
+    def waits(self) -> bool:
+        """Whether there are records that cannot be read now; a pull query does not complete without them."""
+        with self.engine.changed:
+            return any(r.offset >= self.topic.base[p] for p, records in self.held.items() for r in records)
+
     def bounded(self) -> Iterator[Record]:
         """The rows of a stream pull: what is there now."""
-        end = len(self.topic.log)
+        end = self.end = len(self.topic.log)
         while (found := self.batch(end)) is not None:
             yield from found

@@ -281,15 +281,26 @@ class _Handler(BaseHTTPRequestHandler):
             if query.select.push:
                 self._push(query, answer)
             else:
-                self._rows(query, answer, list(query.bounded()))
-                if not answer.ended:
-                    answer.finish("Query Completed")
+                self._stream_pull(query, answer)
         except OSError:
             self.close_connection = True
         finally:
             with self.db.changed:
                 self.db.open_queries -= 1
                 self.db.changed.notify_all()
+
+    def _stream_pull(self, query: Query, answer: Answer) -> None:
+        self._rows(query, answer, list(query.bounded()))
+        while not answer.ended and query.waits() and not self.db.stopping:
+            answer.flush()
+            if self._gone():
+                self.close_connection = True
+                return
+            with self.db.changed:
+                self.db.changed.wait(0.2)
+            self._rows(query, answer, query.batch(query.end) or [])
+        if not answer.ended:
+            answer.finish("Query Completed")
 
     def _rows(self, query: Query, answer: Answer, records: list[Record]) -> None:
         limit = query.select.limit

@@ -12,18 +12,20 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
-from ksql_lake.ingest.streams.reading import StreamJob
+from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
 from ksql_lake.maintain import retention
 from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
+from ksql_lake.model.findings import Finding, findings_of
 from ksql_lake.model.state import FeedState, new_stream, new_table
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
@@ -68,13 +70,25 @@ class FeedResult:
     bytes: int = 0
     seconds: float = 0.0
     version: str | None = None
-    messages: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     exit_code: int = ExitCode.OK
     reconciled: tuple[str, ...] = ()
     retries: int = 0
     offsets: dict[str, list[int]] = field(default_factory=dict)
     checks: tuple[Result, ...] = ()
     quarantined: int = 0
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The findings as lines that begin with the feed's name."""
+        return tuple(finding.line for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The form of `--json`: findings as objects, and their lines under `messages`."""
+        return {
+            **vars(self), "checks": [asdict(check) for check in self.checks], "messages": list(self.messages),
+            "findings": [finding.as_json() for finding in self.findings],
+        }
 
 
 def export_feed(
@@ -95,22 +109,21 @@ def export_feed(
             outcome = _export(task, dataset, progress, workers)
             _afterwards(task, dataset, outcome)
     except LakeBusyError as error:
-        return _failed(task, str(error), started, "busy", ExitCode.LOCKED)
+        return _failed(task, error, started, "busy", ExitCode.LOCKED)
     except QualityError as error:
-        return replace(_failed(task, str(error), started), checks=error.results)
+        return replace(_failed(task, error, started, "quality"), checks=error.results)
     except LakeError as error:
-        text = str(error)
-        return _failed(task, text if name.lower() in text.lower() else f"{name}: {text}", started)
+        return _failed(task, error, started)
     except OSError as error:
-        return _failed(task, f"{name}: {file_error(error)}", started)
+        return _failed(task, LakeError(file_error(error)), started)
     except Exception as error:
         log.exception("%s: a bug", name)
-        text = f"{name}: a bug: {type(error).__name__}: {error}; the traceback is in {task.lake / 'logs'}"
-        return _failed(task, text, started)
+        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {task.lake / 'logs'}"
+        return _failed(task, LakeError(text), started)
     for note in outcome.notes:
         log.info("%s: %s", name, note)
     for finding in outcome.findings:
-        log.warning("%s: %s", name, finding)
+        log.warning("%s", finding.line)
     log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
     return FeedResult(
         name,
@@ -139,9 +152,9 @@ def _afterwards(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
         if task.rule is not None:
             _retain(task, dataset, outcome)
     except LakeError as error:
-        outcome.findings.append(f"{task.feed.name}: exported, but then: {error}")
+        outcome.findings += findings_of(task.feed.name, "run", f"exported, but then: {error}")
     except OSError as error:
-        outcome.findings.append(f"{task.feed.name}: exported, but then: {file_error(error)}")
+        outcome.findings += findings_of(task.feed.name, "run", f"exported, but then: {file_error(error)}")
 
 
 def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
@@ -152,23 +165,28 @@ def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
     moment = dt.datetime.now(dt.UTC)
     decided = retention.plan(dataset.feed, state, task.rule, moment)
     if decided.refusal:
-        outcome.findings.append(f"retention: {decided.refusal}")
+        refusal = f"retention: {decided.refusal.removeprefix(f'{dataset.feed}: ')}"
+        outcome.findings.append(Finding("retention", refusal, "warning", dataset.feed))
     if decided.going:
         linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
         outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")
-        outcome.findings += [f"{path}: too old, but a symbolic link stands in the way; left alone" for path in linked]
+        outcome.findings += [
+            Finding("link", f"{path}: too old, but a symbolic link stands in the way; left alone", feed=dataset.feed)
+            for path in linked
+        ]
     for path in trash.empty(dataset, task.trash_days, moment.date()):
         outcome.notes.append(f"removed {path} for good")
 
 
 def _failed(
-    task: FeedTask, text: str, started: float, result: str = "failed", code: int = ExitCode.FINDINGS
+    task: FeedTask, error: LakeError, started: float, kind: str = "failed", code: int = ExitCode.FINDINGS
 ) -> FeedResult:
-    lines = tuple(text.splitlines())
-    for line in lines:
-        log.error("%s", line)
+    found = tuple(findings_of(task.feed.name, kind, str(error), error.partition, error.offset))
+    for finding in found:
+        log.error("%s", finding.line)
     seconds = round(time.monotonic() - started, 3)
-    return FeedResult(task.feed.name, task.feed.type, result, seconds=seconds, messages=lines, exit_code=code)
+    result = "busy" if kind == "busy" else "failed"
+    return FeedResult(task.feed.name, task.feed.type, result, seconds=seconds, findings=found, exit_code=code)
 
 
 def file_error(error: OSError) -> str:
@@ -195,9 +213,8 @@ def _export(
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
     if (last := state.last_export) and last > now():
-        outcome.findings.append(
-            f"{task.feed.name}: the last export was at {last}, which this machine's clock has not reached yet; set it"
-        )
+        message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
+        outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     while True:
         staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
         outcome.add(staged.outcome)
@@ -225,12 +242,14 @@ def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = la
             table = TableJob(
                 dataset, feed.source, task.run, task.limits, writer, feed.max_shrink, task.allow_shrink,
                 task.batch_size, progress, feed.forbidden_columns, feed.checks, task.usual_rows,
+                feed.on_bad_value,
             )
             return stage_table(client, table, state, now)
         stream = StreamJob(
             dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
+            on_bad_value=feed.on_bad_value,
         )
         return stage_stream(client, stream, state, now)
 
@@ -259,7 +278,7 @@ def _reconcile(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
     with Client(task.server) as client:
         counts = reconcile(client, dataset, task.days, task.limits)
     outcome.reconciled = [str(count) for count in counts]
-    outcome.findings += [f"{task.feed.name}: {count}" for count in counts if not count.explained]
+    outcome.findings += [Finding("drift", str(count), feed=dataset.feed) for count in counts if not count.explained]
 
 
 def now() -> str:

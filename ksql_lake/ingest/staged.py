@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.checks import Result
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import Change, FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset, Move
@@ -21,7 +22,7 @@ from ksql_lake.store.metadata import Dataset, Move
 
 @dataclass
 class Outcome:
-    """What one export did; `findings` are lines a person should read, `reconciled` one line a day.
+    """What one export did; `findings` are what a person should know, `reconciled` one line a day.
 
     `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the rows set aside.
     """
@@ -29,7 +30,7 @@ class Outcome:
     rows: int = 0
     files: int = 0
     bytes: int = 0
-    findings: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     version: str | None = None
     retries: int = 0

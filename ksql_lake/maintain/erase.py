@@ -6,34 +6,25 @@ coverage stay, so an erased row never comes back. What the receipt keeps of the 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import secrets
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import append_line, atomic_write, make_dirs
+from ksql_lake.base.files import atomic_write, make_dirs
+from ksql_lake.maintain.erased import hashed
+from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import Erasure, FeedState, FileEntry
+from ksql_lake.model.target import Target, Test, as_mask
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset, Move
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
-
-RECEIPTS = "logs/erasures"
-RULES = ".state/_erasures.jsonl"  # beginning with _, as all files of the lake that belong to no feed
-OLD_RULES = ".state/erasures.jsonl"  # where they were before; a feed called erasures has its state log there
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -48,60 +39,6 @@ class Found:
     rows: int
     bundle: trash.Bundle | None = None
     set_aside: bool = False
-
-
-@dataclass(frozen=True)
-class Target:
-    """Whose rows: a column, or a field of that name at any depth (`customer.ip_address`), and its value as text."""
-
-    column: str
-    value: str
-
-    def names(self, schema: pa.Schema) -> list[str]:
-        """The top-level columns of a file in which the column stands, at any depth."""
-        return [field.name for field in schema if _holds(field.name, field.type, self.column.upper())]
-
-    def rows_of(self, table: pa.Table | pa.RecordBatch) -> Mask:
-        """Which rows hold the value."""
-        mask = np.zeros(table.num_rows, bool)
-        for name in self.names(table.schema):
-            column = table.column(name)
-            array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-            mask |= _matches(array, name, self.column.upper(), self.value)
-        return mask
-
-
-def _holds(path: str, kind: pa.DataType, wanted: str) -> bool:
-    if pa.types.is_struct(kind):
-        return any(_holds(f"{path}.{field.name}", field.type, wanted) for field in kind)
-    if pa.types.is_map(kind):
-        return _holds(path, kind.item_type, wanted)
-    if pa.types.is_list(kind):
-        return _holds(path, kind.value_type, wanted)
-    return f".{path.upper()}".endswith(f".{wanted}")
-
-
-def _matches(array: pa.Array, path: str, wanted: str, value: str) -> Mask:
-    kind = array.type
-    mask = np.zeros(len(array), bool)
-    if pa.types.is_struct(kind):
-        for field in kind:
-            if _holds(f"{path}.{field.name}", field.type, wanted):
-                mask |= _matches(pc.struct_field(array, field.name), f"{path}.{field.name}", wanted, value)
-        return mask
-    if pa.types.is_map(kind) or pa.types.is_list(kind):
-        if pa.types.is_map(kind):
-            array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
-            items = pc.struct_field(pc.list_flatten(array), "value")
-        else:
-            items = pc.list_flatten(array)
-        inner = _matches(items, path, wanted, value)
-        mask[pc.list_parent_indices(array).to_numpy()[inner]] = True
-        return mask
-    text = array
-    if not pa.types.is_string(kind):
-        text = pa.array([None if v is None else str(v) for v in array.to_pylist()], pa.string())
-    return np.asarray(pc.fill_null(pc.equal(text, value), False).to_numpy(zero_copy_only=False), bool)
 
 
 def find(dataset: Dataset, state: FeedState, target: Target) -> Iterator[Found]:
@@ -125,19 +62,30 @@ def find(dataset: Dataset, state: FeedState, target: Target) -> Iterator[Found]:
             yield Found(path, entry, rows, set_aside=True)
 
 
-def has_column(state: FeedState, target: Target) -> bool:
-    """Whether a feed has the column at all, now or in older files."""
-    from ksql_lake.model.columns import schema_of
-
-    return bool(target.names(schema_of(state.columns)))
+def aimed(state: FeedState, column: str, value: str) -> Target:
+    """What is meant in one feed, whose columns may have other names on disk."""
+    return Target(column, value, {column.disk_name: column.name for column in state.columns})
 
 
-def _count(path: Path, target: Target) -> int:
+def declared(state: FeedState, target: Target) -> list[pa.DataType]:
+    """The types that the column has in a feed; none where the feed does not have it, or only as a key of MAPs."""
+    return target.declared(schema_of(state.columns))
+
+
+def has_key(dataset: Dataset, state: FeedState, target: Target) -> bool:
+    """Whether a MAP of a feed has an entry that is called so: no schema says."""
+    paths = [dataset.directory / entry.path for entry in state.files]
+    paths += [dataset.lake / entry.path for entry in state.quarantined]
+    return any(_count(path, target, lambda leaf: as_mask(leaf.is_valid())) for path in paths)
+
+
+def _count(path: Path, target: Target, test: Test | None = None) -> int:
     with pq.ParquetFile(path) as parquet:
-        names = target.names(parquet.schema_arrow)
+        names = target.columns(parquet.schema_arrow)
         if not names:
             return 0
-        return sum(int(target.rows_of(batch).sum()) for batch in parquet.iter_batches(columns=names))
+        batches = parquet.iter_batches(columns=names)
+        return sum(int(target.rows_where(batch, test or target.equals).sum()) for batch in batches)
 
 
 def erase(
@@ -169,19 +117,14 @@ def erase(
     salt = next((e.salt for e in state.erasures), None) or secrets.token_hex(16)
     done = (e for e in state.erasures if e.receipt != receipt)
     before = [e for e in state.erasures if e.receipt == receipt]
-    mine = Erasure(
-        receipt, target.column, salt, salted(salt, target.value), rule, rows + sum(e.rows for e in before),
-        len(found) + sum(e.files for e in before),
-    )
+    mine = Erasure.from_json({
+        "receipt": receipt, "column": target.column, **hashed(salt, target.value), "later": rule,
+        "rows": rows + sum(e.rows for e in before), "files": len(found) + sum(e.files for e in before),
+    })
     state.erasures = (*done, mine)
     what = f"erase: {rows} rows in {len(found)} files"
     metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
     return rows
-
-
-def salted(salt: str, value: str) -> str:
-    """What is kept of a value: enough to recognise it, not enough to read it."""
-    return hashlib.sha256(f"{salt}:{value}".encode()).hexdigest()
 
 
 def _replace(
@@ -249,122 +192,3 @@ def _replace_bundle(
     retired = dataset.staging / run / "retired" / f"{len(moves)}_{trash.MANIFEST}"
     moves.append(Move.of(dataset, bundle.directory / trash.MANIFEST, retired))
     moves.append(Move.of(dataset, staged, directory / trash.MANIFEST))
-
-
-def lock(lake: Path) -> Path:
-    """The lock of erasures: one at a time."""
-    return lake / ".state" / "erase.erasure"
-
-
-def begin(lake: Path, target: Target, receipt: str, *, rule: str, now: str, by: str) -> dict[str, Any]:
-    """A receipt that says what was begun; an unfinished one of the same value and column goes on.
-
-    Call with `lock` held.
-
-    Raises:
-        StateError: a receipt cannot be read.
-    """
-    for temporary in (lake / RECEIPTS).glob(".*.inprogress"):
-        os.unlink(temporary)  # of a call that was killed: with the lock held nobody else writes
-    for path in sorted((lake / RECEIPTS).glob("*.json")):
-        try:
-            known: dict[str, Any] = json.loads(path.read_bytes())
-            same = known["column"] == target.column and salted(known["salt"], target.value) == known["hash"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StateError(f"{path}: not readable as a receipt ({error}); move it away") from None
-        if same and not known["ended"] and known["later"] == rule:
-            return known
-    salt = secrets.token_hex(16)
-    begun: dict[str, Any] = {
-        "receipt": receipt, "begun": now, "ended": None, "by": by, "column": target.column, "salt": salt,
-        "hash": salted(salt, target.value), "later": rule, "feeds": [], "rows": 0, "rows_left": None,
-    }
-    write(lake, begun)
-    return begun
-
-
-def write(lake: Path, receipt: dict[str, Any]) -> Path:
-    """Write a receipt, readable by the owner and the group only."""
-    path = lake / RECEIPTS / f"{receipt['receipt']}.json"
-    make_dirs(path.parent, 0o750)
-    atomic_write(path, (json.dumps(receipt, indent=2, ensure_ascii=False) + "\n").encode(), 0o640)
-    return path
-
-
-def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
-    """Keep in mind that this person's later rows are to be dropped: in all feeds, also those not exported yet.
-
-    Args:
-        feeds: only in these; empty for all.
-    """
-    known = _remembered(lake)
-    if any(salted(r["salt"], target.value) == r["hash"] and r["column"] == target.column and
-           (not r["feeds"] or set(feeds) and set(feeds) <= set(r["feeds"])) for r in known):
-        return
-    salt = known[0]["salt"] if known else secrets.token_hex(16)  # one for all: a value is hashed once
-    rule = {"column": target.column, "salt": salt, "hash": salted(salt, target.value), "feeds": sorted(feeds)}
-    make_dirs((lake / RULES).parent)
-    append_line(lake / RULES, json.dumps(rule, ensure_ascii=False).encode(), 0o640)
-
-
-def _remembered(lake: Path) -> list[dict[str, Any]]:
-    found = []
-    for path in (lake / OLD_RULES, lake / RULES):
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            try:
-                rule = json.loads(line)
-            except ValueError:
-                continue  # torn by a crash; its erasure was not over and is begun again
-            if isinstance(rule, dict) and {"column", "salt", "hash", "feeds"} <= rule.keys():
-                found.append(rule)
-    return found
-
-
-Rules: TypeAlias = dict[tuple[str, str], set[str]]
-
-
-def lasting(dataset: Dataset, state: FeedState) -> Rules:
-    """(column, salt) -> hashes of the values whose rows a feed drops: its own rules and those of the whole lake."""
-    rules: Rules = defaultdict(set)
-    for rule in _remembered(dataset.lake):
-        if not rule["feeds"] or dataset.feed in rule["feeds"]:
-            rules[(rule["column"], rule["salt"])].add(rule["hash"])
-    for erasure in state.erasures:
-        if erasure.later == "drop":
-            rules[(erasure.column, erasure.salt)].add(erasure.hash)
-    return rules
-
-
-def later(rules: Rules, table: pa.RecordBatch) -> Mask | None:
-    """Rows of persons erased before whose later events are to be dropped; None when there is no such rule."""
-    if not rules:
-        return None
-    mask = np.zeros(table.num_rows, bool)
-    for (column, salt), hashes in rules.items():
-        for value in _values(table, Target(column, "")):
-            if salted(salt, value) in hashes:
-                mask |= Target(column, value).rows_of(table)
-    return mask
-
-
-def _values(table: pa.RecordBatch, target: Target) -> set[str]:
-    """The different values of a column at any depth, as text."""
-    found: set[str] = set()
-    for name in target.names(table.schema):
-        found |= _texts(table.column(name), name, target.column.upper())
-    return found
-
-
-def _texts(array: pa.Array, path: str, wanted: str) -> set[str]:
-    kind = array.type
-    if pa.types.is_struct(kind):
-        parts = [
-            _texts(pc.struct_field(array, field.name), f"{path}.{field.name}", wanted)
-            for field in kind if _holds(f"{path}.{field.name}", field.type, wanted)
-        ]
-        return set().union(*parts)
-    if pa.types.is_map(kind):
-        return _texts(array.items, path, wanted)
-    if pa.types.is_list(kind):
-        return _texts(pc.list_flatten(array), path, wanted)
-    return {str(value) for value in array.unique().to_pylist() if value is not None}

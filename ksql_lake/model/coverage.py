@@ -30,3 +30,12 @@ def merge(
         else:
             merged.append((max(low, upto + 1), high))
     return tuple(merged)
+
+
+def inside(spans: Sequence[Sequence[int]], offsets: np.ndarray) -> np.ndarray:
+    """A mask of the offsets that lie in one of the ranges, which are in order and apart from each other."""
+    if not len(spans):
+        return np.zeros(len(offsets), bool)
+    bounds = np.asarray(spans, np.int64)
+    at = np.searchsorted(bounds[:, 1], offsets)
+    return np.asarray((at < len(bounds)) & (bounds[np.minimum(at, len(bounds) - 1), 0] <= offsets))

@@ -66,6 +66,8 @@ KEYS: dict[str, Key] = {
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "on_bad_value": Key((str,), "A value that its type cannot hold: fail stops the feed (default), null stores null, "
+                        "quarantine keeps the row where bad rows are kept", ("fail", "null", "quarantine")),
     "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
 }
 
@@ -93,6 +95,7 @@ class Feed:
     compression_level: int | None
     bloom_filter_columns: tuple[str, ...]
     checks: tuple[checks.Check, ...]
+    on_bad_value: str
     path: Path
     raw: Mapping[str, Any]
 
@@ -160,6 +163,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         compression_level=raw.get("compression_level"),
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
         checks=checks.parse(raw.get("checks", ())),
+        on_bad_value=raw.get("on_bad_value", "fail"),
         path=path,
         raw=raw,
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
 import math
 import numbers
 import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Context, Decimal
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -20,6 +17,7 @@ import pyarrow.compute as pc
 
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.model.partitions import PARTITION_KEYS
+from ksql_lake.model.values import limits, scalar, units
 
 Condition: TypeAlias = tuple[str, str, Any]
 Filters: TypeAlias = pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]
@@ -27,8 +25,6 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
     ">=": operator.ge,
 }
-SECOND = 1_000_000_000  # nanoseconds
-WIDE = Context(prec=80)  # digits, more than twice those of a DECIMAL
 
 
 class Names:
@@ -91,7 +87,7 @@ def _one(condition: Any, names: Names, schema: pa.Schema) -> pc.Expression:
         if how in COMPARISONS:
             return _compare(pc.field(column), how, _place(value, is_key, kind), kind)
         places = [_place(one, is_key, kind) for one in value]
-        chosen = pc.field(column).isin(pa.array([one.floor for one in places if one.exact], kind))
+        chosen = pc.field(column).isin(pa.array([_scalar(one.floor, kind) for one in places if one.exact], kind))
         return chosen if how == "in" else ~chosen & pc.field(column).is_valid()
     except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
         raise ConfigError(f"{names.feed}: {name} {how} {value!r}: does not fit {column}, which is {kind} ({error})"
@@ -110,13 +106,17 @@ class _Place:
 def _compare(field: pc.Expression, how: str, place: _Place, kind: pa.DataType) -> pc.Expression:
     """A comparison that cuts nothing off the value: `< 1.5` is `<= 1` for whole numbers."""
     if place.exact:
-        return COMPARISONS[how](field, pa.scalar(place.floor, kind))
+        return COMPARISONS[how](field, _scalar(place.floor, kind))
     if how == "!=" or (place.beyond and how[0] == "><"[place.beyond > 0]):
         return field.is_valid()
     if how in ("=", "==") or place.beyond:
         return pc.scalar(False)
-    floor = pa.scalar(place.floor, kind)
+    floor = _scalar(place.floor, kind)
     return field <= floor if how[0] == "<" else field > floor
+
+
+def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
+    return value if isinstance(value, pa.Scalar) else pa.scalar(value, kind)
 
 
 def _place(value: Any, is_key: bool, kind: pa.DataType) -> _Place:
@@ -127,59 +127,15 @@ def _place(value: Any, is_key: bool, kind: pa.DataType) -> _Place:
         value = value.item()  # in NumPy's types Python's functions round
     if is_key:
         value = int(str(value).removeprefix("v"))
-    if pa.types.is_integer(kind):
-        if not isinstance(value, numbers.Number):
-            raise TypeError("expected a number")
-        return _number(value, 2 ** (kind.bit_width - 1) - 1, -(2 ** (kind.bit_width - 1)), 0)
-    if pa.types.is_decimal(kind):
-        most = Decimal(10**kind.precision - 1).scaleb(-kind.scale, WIDE)
-        return _number(value if isinstance(value, Decimal) else Decimal(str(value)), most, -most, kind.scale)
-    if pa.types.is_temporal(kind) and not isinstance(value, int):
-        unit = 86_400 * SECOND if pa.types.is_date(kind) else SECOND // 1000
-        floor, rest = divmod(_of_day(value) if pa.types.is_time(kind) else _of_epoch(value), unit)
-        return _Place(floor, not rest)
-    return _Place(value)
-
-
-def _number(value: Any, most: Any, least: Any, scale: int) -> _Place:
-    if value > most or value < least:
-        return _Place(None, False, 1 if value > most else -1)
-    if isinstance(most, Decimal):
-        floor: Any = value.quantize(Decimal(1).scaleb(-scale), ROUND_FLOOR, WIDE)
-    else:
-        floor = math.floor(value)
-    return _Place(floor, floor == value)
-
-
-def _of_epoch(value: Any) -> int:
-    """Nanoseconds since 1970 of a time, a date, or ISO text; pandas and NumPy count so fine."""
-    if isinstance(value, np.datetime64) and not np.isnat(value):
-        return int(value.astype("datetime64[ns]").astype(np.int64))
-    if not isinstance(value, str | dt.date):
-        raise TypeError("expected a time")
-    since = utc(_fine(value)) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    return int(since // dt.timedelta(microseconds=1)) * 1000 + int(getattr(since, "nanoseconds", 0))
-
-
-def _of_day(value: Any) -> int:
-    """Nanoseconds since midnight."""
-    time = dt.time.fromisoformat(_fine(value)) if isinstance(value, str) else value
-    if not isinstance(time, dt.time) or time.tzinfo is not None:
-        raise TypeError("expected a time of day, without a zone")
-    return ((time.hour * 60 + time.minute) * 60 + time.second) * SECOND + time.microsecond * 1000
-
-
-def _fine(value: Any) -> Any:
-    """Text that Python reads whole: it drops digits from the seventh on."""
-    if isinstance(value, str) and re.search(r"[.,]\d{6}0*[1-9]", value):
-        raise ValueError("finer than a microsecond")
-    return value
-
-
-def utc(value: str | dt.date) -> dt.datetime:
-    """A moment from ISO 8601 text, a date (its first instant) or a time; without a zone it is UTC."""
-    if isinstance(value, str):
-        value = dt.datetime.fromisoformat(value)
-    elif not isinstance(value, dt.datetime):
-        value = dt.datetime.combine(value, dt.time())
-    return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+    counted = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    if not counted and (not pa.types.is_temporal(kind) or isinstance(value, int)):
+        return _Place(value)
+    if pa.types.is_integer(kind) and not isinstance(value, numbers.Number):
+        raise TypeError("expected a number")
+    if counted and isinstance(value, numbers.Number) and abs(value) == math.inf:  # type: ignore[arg-type]
+        return _Place(None, False, 1 if value > 0 else -1)  # type: ignore[operator]
+    exact = units(value, kind)
+    least, most = limits(kind)
+    if not least <= exact <= most:
+        return _Place(None, False, 1 if exact > most else -1)
+    return _Place(scalar(math.floor(exact), kind), exact.denominator == 1)

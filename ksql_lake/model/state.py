@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ksql_lake.model.findings import Finding
+
 Json = dict[str, Any]
 FOOTER = "ksql_lake"  # the key of a footer among the key-value metadata of a Parquet file
 RESUME = "ksql_lake.resume"
@@ -21,19 +23,25 @@ QUARANTINE = "quarantine"
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns."""
+    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
+
+    `missing`: it did not come again when it was last asked for, so no run waits for it any more.
+    """
 
     offset: int
     rowtime: int
     hash: str
     columns: tuple[str, ...]
+    missing: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]))
+        missing = bool(value.get("missing", False))
+        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
 
     def to_json(self) -> Json:
-        return {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
+        made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
+        return {**made, "missing": True} if self.missing else made
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
@@ -271,7 +279,8 @@ class FileSet:
                 self.manifests.remove(manifest)
                 self.recent = [*(file for file in entries if file.path not in wanted), *self.recent]
                 gone += hit
-        self.removed += [file for file in gone if file not in self.added]
+        new = {file.path for file in self.added}
+        self.removed += [file for file in gone if file.path not in new]
         self.added = [file for file in self.added if file.path not in wanted]
         touched = {file.partition for file in gone}
         left = summarised(file for file in self if file.partition in touched) if touched else {}
@@ -332,17 +341,17 @@ class LastRun:
 
 @dataclass(frozen=True)
 class Told:
-    """A finding of the last export as the metadata keep it; `kind` and `level` are empty in older lakes."""
+    """A finding of the last export as the metadata keep it: `said` is `Finding.as_json`, or only a message."""
 
     at: str
-    message: str
-    kind: str = ""
-    level: str = ""
-    partition: int | None = None
-    offset: int | None = None
+    said: Json
+
+    @classmethod
+    def of(cls, at: str, findings: Iterable[Finding]) -> tuple[Told, ...]:
+        return tuple(cls(at, finding.as_json()) for finding in findings)
 
     def to_json(self) -> Json:
-        return {key: value for key, value in vars(self).items() if value not in ("", None) or key in ("at", "message")}
+        return {"at": self.at, **self.said}
 
 
 @dataclass(frozen=True)
@@ -377,6 +386,16 @@ class Erasure:
     later: str
     rows: int
     files: int
+    equal: tuple[str, ...] | None = None  # hashes of what the value may mean in columns of other types
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Erasure:
+        known = {key: value[key] for key in ("receipt", "column", "salt", "hash", "later", "rows", "files")}
+        return cls(**known, equal=None if value.get("equal") is None else tuple(value["equal"]))
+
+    def to_json(self) -> Json:
+        equal = {} if self.equal is None else {"equal": list(self.equal)}
+        return {key: item for key, item in vars(self).items() if key != "equal"} | equal
 
 
 Removed = dict[str, dict[str, int]]  # partition -> why -> rows that went
@@ -501,8 +520,8 @@ class FeedState:
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
             "changes": [dict(vars(change)) for change in self.changes] or None,
-            "removed": self.removed or None,
-            "erasures": [dict(vars(erasure)) for erasure in self.erasures] or None,
+            "removed": self.removed if self.removed or self.changes else None,
+            "erasures": [erasure.to_json() for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
         }
         return made | {key: value for key, value in optional.items() if value is not None} | self.extra
@@ -539,7 +558,7 @@ class FeedState:
             None if quarantine is None else tuple(map(FileEntry.from_json, quarantine)),
             tuple(Amendment(c["at"], c["by"], c["what"]) for c in value.get("changes", ())),
             {partition: dict(whys) for partition, whys in value.get("removed", {}).items()},
-            tuple(Erasure(*(e[f.name] for f in fields(Erasure))) for e in value.get("erasures", ())),
+            tuple(map(Erasure.from_json, value.get("erasures", ()))),
             {key: item for key, item in value.items() if key not in _STATE_KEYS},
         )
 
@@ -550,7 +569,7 @@ _STATE_KEYS = frozenset(f.name for f in fields(FeedState)) - {"extra"} | {
 
 
 def _told(value: Mapping[str, Any]) -> Told:
-    return Told(*(value.get(f.name, f.default) for f in fields(Told)))
+    return Told(str(value.get("at", "")), {key: item for key, item in value.items() if key != "at"})
 
 
 def _coverage_from(value: Mapping[str, Any]) -> Coverage:

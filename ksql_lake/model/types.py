@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ksql_lake.base.errors import SchemaError
+from ksql_lake.base.limits import NESTED_TYPES
 from ksql_lake.model.partitions import disk_names
 
 PSEUDO = ("ROWTIME", "ROWPARTITION", "ROWOFFSET")  # before a stream's own columns, in queries and in files
@@ -25,7 +26,8 @@ SCALARS: dict[str, pa.DataType] = {
 }
 _TYPE_START = re.compile("` (?:" + "|".join([*SCALARS, "DECIMAL", "ARRAY", "MAP", "STRUCT"]) + r")\b")
 _WORD = re.compile(r"[A-Z]+")
-_DECIMAL = re.compile(r"\((\d+), ?(\d+)\)")
+_DECIMAL = re.compile(r"\((\d{1,4}), ?(\d{1,4})\)", re.ASCII)
+MOST_DIGITS = 38  # of a DECIMAL: DuckDB, Polars and Spark read no more
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def parse_type(text: str) -> SqlType:
 
 class _Scan:
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text, self.at, self.depth = text, 0, 0
 
     def done(self) -> bool:
         return self.at >= len(self.text)
@@ -102,7 +104,8 @@ class _Scan:
         return found
 
     def skip_to(self, literal: str) -> None:
-        self.at = self.text.index(literal, self.at) + len(literal)
+        found = self.text.find(literal, self.at)
+        self.at = found + len(literal) if found >= 0 else len(self.text)
 
     def name(self) -> str:
         """Backticks inside a name are not doubled: a name ends where a backtick is followed by a type."""
@@ -114,6 +117,14 @@ class _Scan:
         return name
 
     def type(self, column: str) -> SqlType:
+        self.depth += 1
+        if self.depth > NESTED_TYPES:
+            raise SchemaError(f"column {column}: its type has more than {NESTED_TYPES} types inside each other")
+        kind = self._type(column)
+        self.depth -= 1
+        return kind
+
+    def _type(self, column: str) -> SqlType:
         word = _WORD.match(self.text, self.at)
         base = word.group() if word else ""
         self.at += len(base)
@@ -151,11 +162,16 @@ def arrow_type(kind: SqlType) -> pa.DataType:
     """The one Arrow type of a ksqlDB type.
 
     Raises:
-        SchemaError: Parquet cannot hold it (an empty STRUCT, an unknown base).
+        SchemaError: Parquet files that everybody reads cannot hold it (an empty STRUCT, a DECIMAL of 39 digits).
     """
     if kind.base in SCALARS:
         return SCALARS[kind.base]
     if kind.base == "DECIMAL":
+        if not 1 <= kind.precision <= MOST_DIGITS or kind.scale > kind.precision:
+            raise SchemaError(
+                f"{kind} cannot be stored: a DECIMAL has 1 to {MOST_DIGITS} digits in Parquet files that DuckDB, "
+                "Polars and Spark read"
+            )
         return pa.decimal128(kind.precision, kind.scale)
     if kind.base == "ARRAY" and kind.element:
         return pa.list_(arrow_type(kind.element))

@@ -18,8 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ksql_lake.base.arrays import texts
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column, arrow_schema
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind
@@ -129,7 +131,7 @@ def _reason(rule: Rule, column: pa.Array, failing: pa.BooleanArray) -> pa.Array:
     head = reason_head(rule.check.label)
     if rule.check.check == "not_null":
         return pc.if_else(failing, f"{head}is null", pa.scalar(None, pa.string()))
-    value = pc.utf8_slice_codeunits(column.cast(pa.string()), 0, REASON_LENGTH)
+    value = pc.utf8_slice_codeunits(texts(column), 0, REASON_LENGTH)
     text = pc.binary_join_element_wise(f"{head}is ", value, f" ({rule.expected})", "")
     return pc.if_else(failing, text, pa.scalar(None, pa.string()))
 
@@ -192,7 +194,7 @@ def _collected(checkers: Sequence[Checker], i: int) -> list[Hashes]:
     return parts
 
 
-def judge(feed: str, found: Sequence[Result]) -> list[str]:
+def judge(feed: str, found: Sequence[Result]) -> list[Finding]:
     """The findings of a run; call before it is published.
 
     Raises:
@@ -204,7 +206,7 @@ def judge(feed: str, found: Sequence[Result]) -> list[str]:
         lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
         raise QualityError("\n".join(lines), found)
     after = {"warn": "published all the same", "quarantine": f"set aside: python manage_feeds.py quarantine {feed}"}
-    return [f"{feed}: {result}; {after[result.level]}" for result in bad]
+    return [Finding("quality", f"{result}; {after[result.level]}", "warning", feed) for result in bad]
 
 
 def _complaint(check: Check) -> str:

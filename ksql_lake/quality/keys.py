@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.arrays import numbers
+from ksql_lake.base.arrays import numbers, pylist
 
 Hashes: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 PIECE = 1 << 20  # rows that are compared at a time
@@ -119,6 +119,6 @@ def repeats(parts: list[Hashes]) -> int:
 def _text(column: pa.Array) -> pa.Array:
     """The keys as text; null is one more text, that no key has."""
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
-        return pa.array([repr(value) for value in column.to_pylist()], pa.large_string())
+        return pa.array([repr(value) for value in pylist(column)], pa.large_string())
     text = column.cast(pa.large_string())
     return text.fill_null("\0null") if text.null_count else text

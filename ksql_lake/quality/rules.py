@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Context, Decimal, InvalidOperation
 from fractions import Fraction
 
 import numpy as np
@@ -15,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksql_lake.base.errors import SchemaError
-from ksql_lake.model.checks import Bound, Check, moment
+from ksql_lake.model.checks import Bound, Check
+from ksql_lake.model.values import Unfit, limits, number, scalar, units
 
-WIDE = Context(prec=80)
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 Test = Callable[[pa.Array], pa.BooleanArray]
 
 
@@ -67,13 +64,9 @@ def bind(feed: str, check: Check, schema: pa.Schema, names: Mapping[str, str]) -
         return Rule(check, paths, None, "")
     try:
         test, expected = _TESTS[check.check](check, kind)
-    except _Unfit as problem:
+    except Unfit as problem:
         raise SchemaError(f"{where}; expected {problem}") from None
     return Rule(check, paths, test, expected)
-
-
-class _Unfit(Exception):
-    """A check and the type of its column do not go together; the message says what was expected."""
 
 
 def _not_null(check: Check, kind: pa.DataType) -> tuple[Test, str]:
@@ -82,7 +75,7 @@ def _not_null(check: Check, kind: pa.DataType) -> tuple[Test, str]:
 
 def _regex(check: Check, kind: pa.DataType) -> tuple[Test, str]:
     if not pa.types.is_string(kind):
-        raise _Unfit("STRING")
+        raise Unfit("STRING")
     return lambda column: pc.fill_null(
         pc.invert(pc.match_substring_regex(column, check.pattern)), False
     ), f"expected {check.pattern}"
@@ -103,15 +96,15 @@ def _value(value: Bound, kind: pa.DataType) -> object:
     if pa.types.is_string(kind) or pa.types.is_boolean(kind):
         wanted = str if pa.types.is_string(kind) else bool
         if not isinstance(value, wanted):
-            raise _Unfit(f"values of its type, found {value!r}")
+            raise Unfit(f"values of its type, found {value!r}")
         return value
     if isinstance(value, bool):
-        raise _Unfit(f"values of its type, found {value!r}")
+        raise Unfit(f"values of its type, found {value!r}")
     if pa.types.is_floating(kind):
-        return float(_number(value)) + 0.0
+        return float(number(value)) + 0.0
     units = _units(value, kind)
-    least, most = _limits(kind)
-    return _scalar(int(units), kind).as_py() if units.denominator == 1 and least <= units <= most else None
+    least, most = limits(kind)
+    return scalar(int(units), kind).as_py() if units.denominator == 1 and least <= units <= most else None
 
 
 def _range(check: Check, kind: pa.DataType) -> tuple[Test, str]:
@@ -120,16 +113,16 @@ def _range(check: Check, kind: pa.DataType) -> tuple[Test, str]:
     low: pa.Scalar | None = None
     high: pa.Scalar | None = None
     if pa.types.is_floating(kind):
-        low = None if check.min is None else pa.scalar(float(_number(check.min)))
-        high = None if check.max is None else pa.scalar(float(_number(check.max)))
+        low = None if check.min is None else pa.scalar(float(number(check.min)))
+        high = None if check.max is None else pa.scalar(float(number(check.max)))
     else:
-        least, most = _limits(kind)
+        least, most = limits(kind)
         first = least if check.min is None else math.ceil(_units(check.min, kind))
         last = most if check.max is None else math.floor(_units(check.max, kind))
         if first > min(last, most) or last < least:
             return lambda column: column.is_valid(), expected  # no value of the type lies between
-        low = _scalar(first, kind) if first > least else None
-        high = _scalar(last, kind) if last < most else None
+        low = scalar(first, kind) if first > least else None
+        high = scalar(last, kind) if last < most else None
     return lambda column: _outside(column, low, high), expected
 
 
@@ -144,62 +137,16 @@ def _outside(column: pa.Array, low: pa.Scalar | None, high: pa.Scalar | None) ->
     return pc.fill_null(pc.invert(inside), False)
 
 
-def _limits(kind: pa.DataType) -> tuple[int, int]:
-    """The least and the greatest value of a type, in its own units."""
-    if pa.types.is_decimal(kind):
-        most = 10**kind.precision - 1
-        return -most, most
-    if not (pa.types.is_integer(kind) or pa.types.is_temporal(kind)):
-        raise _Unfit("a number, or a date or time")
-    bits = kind.bit_width
-    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-
-
 def _units(value: Bound, kind: pa.DataType) -> Fraction:
     """A value of the feed file, exactly, in the units that the column's type counts in."""
-    if pa.types.is_integer(kind):
-        return _finite(value)
-    if pa.types.is_decimal(kind):
-        return _finite(value) * Fraction(10**kind.scale)
+    if not pa.types.is_temporal(kind):
+        return units(number(value) if isinstance(value, float) else value, kind)  # a float as it was written
+    if not isinstance(value, str):
+        raise Unfit(f"a time as ISO 8601 text, found {value!r}")
     try:
-        if pa.types.is_timestamp(kind) and isinstance(value, str):
-            return Fraction((moment(value) - EPOCH) // dt.timedelta(microseconds=1), 1000)
-        if pa.types.is_date(kind) and isinstance(value, str):
-            return Fraction((dt.date.fromisoformat(value) - dt.date(1970, 1, 1)).days)
-        if pa.types.is_time(kind) and isinstance(value, str):
-            at = dt.time.fromisoformat(value)
-            return Fraction(((at.hour * 60 + at.minute) * 60 + at.second) * 1_000_000 + at.microsecond, 1000)
-    except ValueError:
-        raise _Unfit(f"values of its type, found {value!r}") from None
-    if pa.types.is_temporal(kind):
-        raise _Unfit(f"a time as ISO 8601 text, found {value!r}")
-    raise _Unfit("a number, or a date or time")
-
-
-def _number(value: Bound) -> Decimal:
-    """As it was written: 0.1 is a tenth."""
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise _Unfit(f"a number, found {value!r}") from None
-    if number.is_snan():  # no float either
-        raise _Unfit(f"a number, found {value!r}")
-    return number
-
-
-def _finite(value: Bound) -> Fraction:
-    """For types that have neither NaN nor infinity."""
-    number = _number(value)
-    if not number.is_finite():
-        raise _Unfit(f"a number, found {value!r}")
-    return Fraction(number)
-
-
-def _scalar(units: int, kind: pa.DataType) -> pa.Scalar:
-    if pa.types.is_decimal(kind):
-        return pa.scalar(Decimal(units).scaleb(-kind.scale, WIDE), kind)
-    storage = pa.int64() if kind.bit_width == 64 else pa.int32()
-    return pa.scalar(units, storage).cast(kind)
+        return units(value, kind)
+    except Unfit:
+        raise Unfit(f"values of its type, found {value!r}") from None
 
 
 _TESTS: dict[str, Callable[[Check, pa.DataType], tuple[Test, str]]] = {

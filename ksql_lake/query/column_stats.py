@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ksql_lake.base.arrays import python
 from ksql_lake.model.state import FeedState
 
 KEPT = 1024
@@ -70,6 +71,7 @@ class _Column:
     sketch: _Sketch = field(default_factory=_Sketch)
 
     def span(self, least: Any, greatest: Any) -> None:
+        """Count in two values; of dates and times their numbers, which know no first and last year."""
         if least is not None:
             self.least = least if self.least is None else min(self.least, least)
             self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
@@ -77,8 +79,12 @@ class _Column:
     def result(self) -> ColumnStats:
         distinct, exact = (None, True) if pa.types.is_nested(self.type) else self.sketch.estimate()
         return ColumnStats(
-            self.name, str(self.type), self.rows, self.nulls, self.least, self.greatest, distinct, exact
+            self.name, str(self.type), self.rows, self.nulls, self._value(self.least), self._value(self.greatest),
+            distinct, exact,
         )
+
+    def _value(self, number: Any) -> Any:
+        return python(pa.scalar(number, self.type)) if pa.types.is_temporal(self.type) else number
 
 
 def column_stats(directory: Path, state: FeedState, partitions: Sequence[str]) -> list[ColumnStats]:
@@ -121,7 +127,8 @@ def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> 
     for statistics in chunks:
         column.nulls += statistics.null_count
         if statistics.has_min_max:
-            column.span(statistics.min, statistics.max)
+            raw = pa.types.is_temporal(column.type)
+            column.span(*(statistics.min_raw, statistics.max_raw) if raw else (statistics.min, statistics.max))
     return True
 
 
@@ -137,4 +144,5 @@ def _read(column: _Column, values: pa.Array, told: bool) -> None:
     column.sketch.add(different)
     if not told:
         extremes = pc.min_max(different)
-        column.span(extremes["min"].as_py(), extremes["max"].as_py())
+        raw = pa.types.is_temporal(column.type)
+        column.span(*(extremes[end].value if raw else extremes[end].as_py() for end in ("min", "max")))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from ksql_lake.base.arrays import pylist
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
 from ksql_lake.model.state import FeedState
@@ -74,7 +75,7 @@ def _read(dataset: Dataset, state: FeedState, version: str) -> Iterator[Row]:
         if file.partition == f"version={version}":
             with pq.ParquetFile(dataset.directory / file.path) as parquet:
                 for batch in parquet.iter_batches():
-                    for row in batch.to_pylist():
+                    for row in pylist(batch.to_struct_array()):
                         yield {name: canonical(value) for name, value in row.items()}
 
 

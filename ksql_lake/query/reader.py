@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs
 
-from ksql_lake.base.arrays import mask, numbers
+from ksql_lake.base.arrays import beyond_datetime, mask, numbers, pylist
 from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day, parse_version, version_path
-from ksql_lake.model.predicates import Filters, Names, expression, utc
+from ksql_lake.model.predicates import Filters, Names, expression
 from ksql_lake.model.state import Coverage, FeedState, FileEntry
+from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
 from ksql_lake.store import metadata
@@ -108,12 +109,19 @@ def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
 
     INTEGER, BIGINT and BOOLEAN become pandas' nullable Int32, Int64 and boolean; what is never null (partition
     keys, a stream's ROWPARTITION and ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP
-    datetime64 in UTC.
+    datetime64 in UTC. A column with a time outside of the years 1 to 9999 becomes objects: datetime where that can
+    hold the value, else ISO 8601 text such as "+10000-01-01T00:00:00.000Z".
     """
     import pandas as pd
 
     nullable = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-    frame = table.to_pandas(types_mapper=nullable.get, integer_object_nulls=True, ignore_metadata=True)
+    absurd = [i for i, column in enumerate(table.columns) if beyond_datetime(column)]
+    shown = table
+    for i in absurd:
+        shown = shown.set_column(i, table.field(i).name, pa.nulls(len(table)))
+    frame = shown.to_pandas(types_mapper=nullable.get, integer_object_nulls=True, ignore_metadata=True)
+    for i in absurd:
+        frame.isetitem(i, pd.Series(pylist(table.column(i)), frame.index, dtype=object))
     added = VERSION_KEY if dataset.kind == "table" else (*PSEUDO, *DAY_KEYS)  # other names are the source's own
     never_null = {field.name: str(field.type) for field in added if pa.types.is_integer(field.type)}
     return frame.astype({name: kind for name, kind in never_null.items() if name in frame.columns})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ksql_lake.base.files import atomic_write
-from ksql_lake.reporting.findings import LEVELS
+from ksql_lake.model.findings import LEVELS
 from ksql_lake.reporting.summary import FeedSummary, summarise
 
 log = logging.getLogger("export_to_data_lake")

@@ -15,9 +15,10 @@ from typing import Any
 from ksql_lake.base.errors import FeedError, StateError
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
-from ksql_lake.reporting.findings import Finding, findings_of_runs, findings_of_state
+from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
 from ksql_lake.store import history, metadata
 from ksql_lake.store.history import Run
 
@@ -185,13 +186,13 @@ def _findings(
 ) -> tuple[Finding, ...]:
     found: list[Finding] = []
     if record.metadata_problem:
-        found.append(Finding("metadata", record.metadata_problem))
+        found.append(Finding("metadata", record.metadata_problem, feed=record.name))
     if record.feed_problem:
-        found.append(Finding("feed file", record.feed_problem))
+        found.append(Finding("feed file", record.feed_problem, feed=record.name))
     if record.status == "active":
         found += _age(record.name, now, newest_event, age, limit)
     if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
-        found += findings_of_runs(record.runs, record.state)
+        found += findings_of_runs(record.name, record.runs, record.state)
     if record.state is not None:
         rule = record.feed if record.status in ("active", "disabled") else None
         found += findings_of_state(record.name, record.state, rule, now, max_share)
@@ -202,13 +203,13 @@ def _age(
     name: str, now: dt.datetime, newest_event: dt.datetime | None, age: float | None, limit: float | None
 ) -> Iterator[Finding]:
     if limit is not None and age is None:
-        yield Finding("stale", f"{name}: has no data yet; at most {limit / 3600:g} hours are allowed")
+        yield Finding("stale", f"has no data yet; at most {limit / 3600:g} hours are allowed", feed=name)
     elif limit is not None and age is not None and age > limit:
-        yield Finding("stale", f"{name}: its newest data are {age / 3600:,.1f} hours old; {limit / 3600:g} are allowed")
+        message = f"its newest data are {age / 3600:,.1f} hours old; {limit / 3600:g} are allowed"
+        yield Finding("stale", message, feed=name)
     if newest_event is not None and newest_event > now + dt.timedelta(days=1):
-        yield Finding(
-            "clock", f"{name}: its newest event is of {_iso(newest_event)}, in the future; its age says nothing"
-        )
+        message = f"its newest event is of {_iso(newest_event)}, in the future; its age says nothing"
+        yield Finding("clock", message, feed=name)
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,10 @@ def as_json(summary: FeedSummary) -> dict[str, Any]:
     """The stable form for machines: the fields of `FeedSummary`, size in MB, result, findings as objects."""
     shown = {**vars(summary), "size_mb": round(summary.bytes / 1e6, 6), "result": result_of(summary)}
     shown["findings"] = [
-        {"kind": finding.kind, "level": finding.level, "message": finding.message} for finding in summary.findings
+        {
+            "kind": finding.kind, "level": finding.level, "message": finding.line, "feed": finding.feed or summary.feed,
+            "partition": finding.partition, "offset": finding.offset,
+        }
+        for finding in summary.findings
     ]
     return shown

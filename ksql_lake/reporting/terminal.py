@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksql_lake.base.figures import count, duration, since, size
-from ksql_lake.reporting.findings import Finding
+from ksql_lake.model.findings import Finding, read_findings
 from ksql_lake.reporting.summary import (
     FeedSummary,
     PartitionSummary,
@@ -67,9 +68,8 @@ def _findings(summaries: Sequence[FeedSummary], ink: Ink) -> list[str]:
 
 
 def _finding(summary: FeedSummary, finding: Finding, ink: Ink) -> list[str]:
-    named = summary.feed.lower() in finding.message.lower()
-    text = finding.message if named else f"{summary.feed}: {finding.message}"
-    wrapped = textwrap.wrap(text, WIDTH - 14, break_on_hyphens=False) or [""]
+    line = replace(finding, feed=summary.feed).line
+    wrapped = textwrap.wrap(line, WIDTH - 14, break_on_hyphens=False) or [""]
     head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
     return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
 
@@ -177,7 +177,7 @@ def history(runs: Sequence[Run], colour: bool = False) -> str:
 
 def _run(run: Run, ink: Ink) -> str:
     result = str(run.get("result"))
-    findings = "; ".join(str(message) for message in run.get("findings", ())) or "-"
+    findings = "; ".join(finding.message for finding in read_findings(run["feed"], run.get("findings"))) or "-"
     return (
         f"{str(run.get('ended'))[:16].replace('T', ' '):<16} {_clip(run['feed']):<{NAME}} "
         f"{ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(run.get('rows', 0)):>5} "

@@ -55,17 +55,24 @@ class Pace:
             self.first_row += seconds
             self.seen = {partition: at + seconds for partition, at in self.seen.items()}
 
-    def silence(self, now: float) -> float:
-        return now - (self.last_row if self.last_row is not None else self.started)
+    def silence(self, now: float, partition: int | None = None) -> float:
+        """Seconds since the last row, of one partition or of any; since the start when none has come."""
+        last = self.last_row if partition is None else self.seen.get(partition)
+        return now - (last if last is not None else self.started)
+
+    def waiting(self, now: float) -> list[int]:
+        """Partitions that may not be at their end: no row of this run's time came, and they are not silent for long."""
+        known = sorted(set(range(self.partitions)) | set(self.seen))
+        if self.first_row is None:
+            return known
+        first, idle = self.first_row, max(self.limits.idle, 3 * self.longest_gap)
+        return [p for p in known if p not in self.recent and now - self.seen.get(p, first) < idle]
 
     def ended(self, now: float) -> str | None:
         """Why the topic counts as read to its end, or None to go on."""
         if self.first_row is None:
             return "no rows" if now - self.started >= self.limits.first_row else None
-        idle = max(self.limits.idle, 3 * self.longest_gap)
-        known = set(range(self.partitions)) | set(self.seen)
-        waiting = [p for p in known - self.recent if now - self.seen.get(p, self.first_row) < idle]
-        if not waiting:
+        if not self.waiting(now):
             return "caught up"
         span = 3 * self.limits.idle
         if now - self.first_row >= span:

@@ -13,12 +13,13 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, refuse_links, remove_tree
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import (
     QUARANTINE,
     Amendment,
@@ -30,74 +31,16 @@ from ksql_lake.model.state import (
         with_files,
 )
 from ksql_lake.store import state_log
-from ksql_lake.store.observers import Observer, tell
+from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
+from ksql_lake.store.observers import tell
 
 JOURNAL = "commit.json"
-METADATA = "_metadata.json"
 LEASE = ".lease"
-TRASH = ".trash"
-MANIFESTS = "_manifests"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # JSON of another shape
 
-__all__ = ["QUARANTINE"]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Where one feed lives in the lake, and the modes of what is made there."""
-
-    lake: Path
-    feed: str
-    kind: str
-    restricted: bool = False
-    observers: tuple[Observer, ...] = field(default=(), compare=False)
-
-    @property
-    def directory(self) -> Path:
-        return self.lake / f"{self.kind}s" / self.feed
-
-    @property
-    def metadata(self) -> Path:
-        return self.directory / METADATA
-
-    @property
-    def staging(self) -> Path:
-        return self.lake / ".staging" / self.feed
-
-    @property
-    def lock(self) -> Path:
-        return self.lake / ".state" / f"{self.feed}.lock"
-
-    @property
-    def log(self) -> Path:
-        return self.lake / ".state" / f"{self.feed}.jsonl"
-
-    @property
-    def manifests(self) -> Path:
-        return self.directory / MANIFESTS
-
-    @property
-    def dir_mode(self) -> int:
-        return 0o750 if self.restricted else 0o755
-
-    @property
-    def file_mode(self) -> int:
-        return 0o640 if self.restricted else 0o644
-
-
-@dataclass(frozen=True)
-class Move:
-    """One rename of a commit; both paths are relative to the lake."""
-
-    source: str
-    target: str
-
-    @classmethod
-    def of(cls, dataset: Dataset, source: Path, target: Path) -> Move:
-        """From whole paths inside the lake."""
-        return cls(str(source.relative_to(dataset.lake)), str(target.relative_to(dataset.lake)))
+__all__ = ["METADATA", "QUARANTINE", "TRASH", "Dataset", "Move"]
 
 
 def load(dataset: Dataset) -> FeedState | None:
@@ -187,7 +130,7 @@ def parquet_files(directory: Path) -> Iterator[Path]:
         yield from (Path(top, name) for name in names if name.endswith(".parquet"))
 
 
-def unknown_files(dataset: Dataset, state: FeedState) -> list[str]:
+def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
     """A finding for each Parquet file in the feed's directory that its metadata does not know.
 
     Names are only looked up in partitions whose number of files or names are not as the metadata say.
@@ -200,8 +143,10 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[str]:
     paths = {file.path for file in state.files} if unclear else set()
     found = {f"{partition}/{name}".removeprefix("./") for partition in unclear for name in there[partition]}
     return [
-        f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it away, or if the "
-        f"metadata is an old copy: {_rebuild(dataset)}"
+        Finding(
+            "files", f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it "
+            f"away, or if the metadata is an old copy: {_rebuild(dataset)}", feed=dataset.feed,
+        )
         for path in sorted(found - paths)
     ]
 
@@ -277,7 +222,7 @@ def _remove_old_manifests(dataset: Dataset, state: FeedState) -> None:
 
 def commit(
     dataset: Dataset, run: str, base: int, moves: Sequence[Move], state: FeedState, change: Change
-) -> list[str]:
+) -> list[Finding]:
     """Publish staged files and the state that goes with them, as one change that a crash cannot split.
 
     Args:
@@ -286,7 +231,7 @@ def commit(
         change: what is done; its files are taken from the state.
 
     Returns:
-        A line for each observer that could not be told; the change itself is in the lake.
+        A finding for each observer that could not be told; the change itself is in the lake.
 
     Raises:
         LinkError: a move would lead through a link or out of the lake; nothing was changed.
@@ -320,7 +265,7 @@ def _seal(dataset: Dataset, directory: Path, state: FeedState) -> Move:
 
 def amend(
     dataset: Dataset, run: str, state: FeedState, moves: Sequence[Move], *, kind: str, now: str, by: str, what: str
-) -> list[str]:
+) -> list[Finding]:
     """Commit a change that is no export (retention, rollback, erasure ...), and remember who made it and when.
 
     Args:
@@ -363,12 +308,13 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
         if journal_file.exists():
             try:
                 journal = json.loads(journal_file.read_bytes())
-                done += _carry_out(dataset, directory, journal, trusted=trusted)
+                problems = _carry_out(dataset, directory, journal, trusted=trusted)
             except UNREADABLE as error:
                 raise StateError(
                     f"{journal_file}: not readable as a journal ({type(error).__name__}: {error}); move the directory "
                     "away and run again"
                 ) from None
+            done += [problem.line for problem in problems]
             done.append(f"finished the interrupted commit of run {directory.name}")
         else:
             remove_tree(directory)
@@ -379,7 +325,7 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
 def _carry_out(
     dataset: Dataset, directory: Path, journal: Mapping[str, Any], state: FeedState | None = None,
     trusted: bool = False,
-) -> list[str]:
+) -> list[Finding]:
     before = load(dataset)
     sequence = before.sequence if before else 0
     state = state or FeedState.from_json(journal["state"], ManifestReader(dataset.manifests))

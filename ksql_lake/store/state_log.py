@@ -1,7 +1,8 @@
 """The state log `.state/<feed>.jsonl`: one line for each change of a feed, with what is different since.
 
 It holds what Parquet footers cannot: resume points and pointers of runs that wrote no file. Files and partitions are
-not in it. A line without `"delta"` is the whole state, as earlier versions wrote each line; a torn line is passed over.
+not in it. A line with `"after"` says what is different from the line of that number; one without is the whole state,
+as earlier versions wrote every line. A torn line is passed over; the line after it is whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 from ksql_lake.base.files import append_line, last_line, make_dirs
 from ksql_lake.model.state import Change, FeedState
 
-DELTA = "delta"
+AFTER = "after"
+WHOLE = 64  # every so many lines the whole state is written, so that it is never far to one
 GONE = "gone"  # keys that are no longer there
 CHANGE = "change"  # the kind of the change and the paths of its files, for whoever missed it
 TOTALS = ("total_records", "total_size_mb")
@@ -46,7 +48,17 @@ class Logged:
 def states(path: Path) -> Iterator[Logged]:
     """The states that the log tells of, oldest first."""
     for line, state in _folded(path):
-        yield Logged(line["sequence"], state)
+        if state is not None:
+            yield Logged(line["sequence"], state)
+
+
+def begins(path: Path) -> tuple[int, str] | None:
+    """The number and the time of the first change that the log tells of, or None where there is none."""
+    line = next(_lines(path), None)
+    if line is None:
+        return None
+    at = (line.get(CHANGE) or {}).get("at")
+    return line["sequence"], at or Logged(line["sequence"], line).at
 
 
 def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str], list[str]]]:
@@ -87,7 +99,8 @@ def append(path: Path, state: FeedState, before: FeedState | None, change: Chang
         return
     make_dirs(path.parent)
     now = _described(state)
-    line = now if before is None or logged != before.sequence else _delta(_described(before), now)
+    whole = before is None or logged != before.sequence or state.sequence % WHOLE == 0
+    line = now if whole or before is None else _delta(_described(before), now)
     if change is not None:
         paths = {key: [file.path for file in files] for key, files in
                  (("added", change.added), ("removed", change.removed))}
@@ -101,7 +114,7 @@ def _described(state: FeedState) -> dict[str, Any]:
 
 def _delta(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """What is different in `now`, so that `_apply` makes it from `before`."""
-    line: dict[str, Any] = {"sequence": now["sequence"], DELTA: True}
+    line: dict[str, Any] = {"sequence": now["sequence"], AFTER: before["sequence"]}
     for key, value in now.items():
         old = before.get(key)
         if value == old and key in before:
@@ -130,18 +143,18 @@ def _kept(old: list[Any], new: list[Any]) -> int | None:
     return None
 
 
-def _folded(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _folded(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     state: dict[str, Any] | None = None
     for line in _lines(path):
-        if line.get(DELTA):
-            state = None if state is None else _apply(state, line)
+        if AFTER in line:
+            follows = state is not None and state["sequence"] == line[AFTER]
+            state = _apply(state, line) if state is not None and follows else None
         else:
             held = (state or {}).get("quarantine")
             state = {key: value for key, value in line.items() if key not in (CHANGE, "quarantine_added")}
             if "quarantine" not in line and held is not None:  # earlier versions said only what was new
                 state["quarantine"] = [*held, *line.get("quarantine_added", ())]
-        if state is not None:
-            yield line, state
+        yield line, state
 
 
 def _apply(before: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +169,7 @@ def _apply(before: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
             gone = set(line.get(f"{key}_{GONE}", ()))
             kept = {name: one for name, one in before[key].items() if name not in gone}
             state[key] = kept | line[f"{key}_set"]
-    marks = {DELTA, GONE, CHANGE, *(f"{key}_{end}" for key in LISTS for end in ("added", "dropped")),
+    marks = {AFTER, GONE, CHANGE, *(f"{key}_{end}" for key in LISTS for end in ("added", "dropped")),
              *(f"{key}_{end}" for key in TABLES for end in ("set", GONE))}
     return state | {key: value for key, value in line.items() if key not in marks}
 

@@ -9,30 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.arrays import numbers
+from ksql_lake.base.arrays import numbers, python
 from ksql_lake.base.errors import SourceError
 from ksql_lake.model.canonical import canonical
+from ksql_lake.model.coverage import inside
 from ksql_lake.model.state import Anchor
-
-TICK = 1000  # rows with ROWOFFSET % TICK < 2 come in every query, whatever it resumes from
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK
 
 
 class TopicRecreated(Exception):
-    """At an exported offset another row stands now: the topic was made anew."""
+    """The topic was made anew: what it holds now contradicts what was read of `partition` before."""
 
-    def __init__(self, partition: int, offset: int) -> None:
-        super().__init__(f"partition {partition} holds another row at offset {offset}")
+    def __init__(self, partition: int, why: str, offset: int | None = None) -> None:
+        super().__init__(why)
+        self.partition, self.offset = partition, offset
+
+
+def _replaced(partition: int, offset: int) -> TopicRecreated:
+    return TopicRecreated(partition, f"partition {partition} holds another row at offset {offset}", offset)
 
 
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
     """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
-    rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(3))
-    values = [canonical(batch.column(i)[row].as_py()) for i in range(3, 3 + len(names))]
+    rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(PSEUDO_COLUMNS))
+    values = [canonical(python(batch.column(PSEUDO_COLUMNS + i)[row])) for i in range(len(names))]
     return Anchor(offset, rowtime, _digest(values), tuple(names))
 
 
@@ -41,17 +46,42 @@ def _digest(values: Sequence[object]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one partition in a batch: their positions in it and their offsets."""
+
+    batch: pa.RecordBatch
+    partition: int
+    positions: np.ndarray
+    offsets: np.ndarray
+    names: Sequence[str]
+
+    def anchor(self, index: int) -> Anchor:
+        return anchor_of(self.batch, int(self.positions[index]), self.names)
+
+    def rowtime(self, index: int) -> int:
+        return int(self.batch.column(0)[int(self.positions[index])].as_py())
+
+    def same(self, index: int, known: Anchor) -> bool:
+        """Whether a row has the values of a known one, in the columns that there were then."""
+        row, where = int(self.positions[index]), {name: PSEUDO_COLUMNS + i for i, name in enumerate(self.names)}
+        return _digest([canonical(python(self.batch.column(where[n])[row])) for n in known.columns]) == known.hash
+
+
 @dataclass
 class Sieve:
     """Keeps the rows of one generation that are new, partition by partition.
 
     Attributes:
         anchors: per partition, the last row read so far.
-        pending: partitions whose anchor has not been seen in this query.
         skip: per partition, offset ranges (both ends included) beyond the anchors that are exported already.
+        pending: partitions whose anchor has not been seen in this query; of them nothing is kept until then.
         gaps: (partition, rows at most lost) where the first row came after the anchor.
-        heads: per partition, the first row of an earlier query that comes in every query (a tick).
+        heads: per partition, the first row of an earlier query: the first that comes in every query (a tick), or the
+            very first where no tick came. No tick below it existed then.
         new_heads: the same of this query.
+        evidence: partitions of which this query brought a row that was known before, or new rows.
+        doubts: partitions that look like those of another topic, and why; only a matching anchor clears them.
     """
 
     source: str
@@ -61,79 +91,129 @@ class Sieve:
     gaps: list[tuple[int, int]] = field(default_factory=list)
     heads: Mapping[int, Anchor] = field(default_factory=dict)
     new_heads: dict[int, Anchor] = field(default_factory=dict)
+    evidence: set[int] = field(default_factory=set)
+    doubts: dict[int, str] = field(default_factory=dict)
+    samples: bool = True
+    proven: bool = False
+    _settled: set[int] = field(default_factory=set)
+    _resumed: frozenset[int] = frozenset()
 
-    def start_query(self) -> None:
-        self.pending = set(self.anchors)
+    def start_query(self, *, proven: bool = False, samples: bool = True) -> None:
+        """A new query begins, from the anchors.
+
+        Args:
+            proven: the source knows that the topic is the same, so no anchor is compared.
+            samples: rows with ROWOFFSET % TICK < 2 come from the whole of each partition.
+        """
+        self.pending = set() if proven else set(self.anchors)
         self.heads = {**self.heads, **self.new_heads}
-        self.new_heads = {}
+        self.new_heads, self.evidence, self.doubts, self._settled = {}, set(), {}, set()
+        self.proven, self.samples, self._resumed = proven, samples, frozenset(self.anchors)
 
     def new_rows(self, batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
         """A boolean mask of the rows of this batch that were never exported nor read before.
 
         Raises:
-            TopicRecreated: an anchor's columns differ.
+            TopicRecreated: a known row has other columns now, or lies below where its partition began.
             SourceError: an anchor's columns are equal, but its ROWTIME is not.
         """
-        partitions = numbers(batch.column(1))
-        offsets = numbers(batch.column(2))
+        partitions, offsets = numbers(batch.column(1)), numbers(batch.column(2))
         keep = np.zeros(len(offsets), dtype=bool)
         for partition in np.unique(partitions).tolist():
-            rows = np.flatnonzero(partitions == partition)
-            keep[rows] = self._new_in_partition(batch, partition, rows, offsets[rows], names)
+            positions = np.flatnonzero(partitions == partition)
+            keep[positions] = self._new_in_partition(_Rows(batch, partition, positions, offsets[positions], names))
         return keep
 
-    def _new_in_partition(
-        self, batch: pa.RecordBatch, partition: int, rows: np.ndarray, offsets: np.ndarray, names: Sequence[str]
-    ) -> np.ndarray:
+    def log_starts(self, starts: Mapping[int, int]) -> None:
+        """What the source knows of the lowest offsets that exist: an anchor below them is not waited for."""
+        for partition, start in starts.items():
+            anchor = self.anchors.get(partition)
+            if anchor is not None and start > anchor.offset:
+                self.pending.discard(partition)
+                if start > anchor.offset + 1:
+                    self.gaps.append((partition, start - anchor.offset - 1))
+
+    def _new_in_partition(self, rows: _Rows) -> np.ndarray:
+        partition, offsets = rows.partition, rows.offsets
         anchor = self.anchors.get(partition)
         last = anchor.offset if anchor else -1
-        if partition not in self.new_heads:
-            self._check_head(batch, partition, rows, offsets, names)
+        if partition not in self._settled:
+            self._look_at_start(rows)
         if anchor and partition in self.pending:
             reached = np.flatnonzero(offsets >= anchor.offset)
             if not len(reached):
                 return np.zeros(len(offsets), dtype=bool)
-            self._check_anchor(batch, partition, int(rows[reached[0]]), int(offsets[reached[0]]), anchor, names)
+            self._check_anchor(rows, int(reached[0]), anchor)
             self.pending.discard(partition)
         before = np.maximum.accumulate(np.concatenate(([last], offsets[:-1])))
         new = offsets > np.maximum(before, last)
         if new.any():
-            newest = int(rows[np.flatnonzero(new)[-1]])
-            self.anchors[partition] = anchor_of(batch, newest, names)
-        for low, high in self.skip.get(partition, ()):
-            new &= (offsets < low) | (offsets > high)
+            self.anchors[partition] = rows.anchor(int(np.flatnonzero(new)[-1]))
+            self.evidence.add(partition)
+        if partition in self.skip:
+            new &= ~inside(self.skip[partition], offsets)
         return np.asarray(new)
 
-    def _check_head(
-        self, batch: pa.RecordBatch, partition: int, rows: np.ndarray, offsets: np.ndarray, names: Sequence[str]
-    ) -> None:
-        """A topic recreated with fewer rows never shows its anchor, but it shows another row at the first tick."""
+    def _look_at_start(self, rows: _Rows) -> None:
+        """The first rows of a partition: remember one, and compare with what an earlier query saw there.
+
+        A topic recreated with fewer rows never shows its anchor, but it shows another row at the start, or one below
+        what had expired: Kafka's log start never moves back.
+        """
+        partition, offsets = rows.partition, rows.offsets
         ticks = np.flatnonzero(offsets % TICK < 2)
-        if not len(ticks):
-            return
-        row, old = int(rows[ticks[0]]), self.heads.get(partition)
-        head = self.new_heads[partition] = anchor_of(batch, row, names)
-        if old and old.offset == head.offset and self._hash(batch, row, old, names) != old.hash:
-            raise TopicRecreated(partition, head.offset)
+        head = self.new_heads.get(partition)
+        better = head is None or (head.offset % TICK >= 2 and len(ticks))
+        if better and (self.samples or partition not in self._resumed):
+            head = self.new_heads[partition] = rows.anchor(int(ticks[0]) if len(ticks) else 0)
+        known = self.heads.get(partition)
+        if known is not None and not self.proven:
+            self._compare_head(rows, known, ticks)
+        passed = known is None or int(offsets.max()) >= known.offset
+        if passed and (head is not None and head.offset % TICK < 2 or not self.samples):
+            self._settled.add(partition)
 
-    def _hash(self, batch: pa.RecordBatch, row: int, known: Anchor, names: Sequence[str]) -> str:
-        """The hash of a row over the columns that a known row was hashed over."""
-        positions = {name: 3 + i for i, name in enumerate(names)}
-        return _digest([canonical(batch.column(positions[name])[row].as_py()) for name in known.columns])
+    def _compare_head(self, rows: _Rows, known: Anchor, ticks: np.ndarray) -> None:
+        partition = rows.partition
+        for index in np.flatnonzero(rows.offsets == known.offset)[:1].tolist():
+            if not rows.same(index, known):
+                raise _replaced(partition, known.offset)
+            if rows.rowtime(index) == known.rowtime:
+                self.evidence.add(partition)
+            elif partition not in self.pending:
+                raise self._redefined(partition, known.offset)
+            else:
+                self._doubt(partition, f"the row at offset {known.offset} of partition {partition} has another ROWTIME")
+        below = rows.offsets[ticks][rows.offsets[ticks] < known.offset]
+        if len(below):
+            was = f"and partition {partition} used to begin at {known.offset}"
+            self._doubt(partition, f"there is a row at offset {int(below[0])}, {was}")
 
-    def _check_anchor(
-        self, batch: pa.RecordBatch, partition: int, row: int, offset: int, anchor: Anchor, names: Sequence[str]
-    ) -> None:
+    def _doubt(self, partition: int, why: str) -> None:
+        """Another topic, as it seems. Where an anchor is still to come, that one decides."""
+        if partition not in self.pending:
+            raise TopicRecreated(partition, why)
+        self.doubts.setdefault(partition, why)
+
+    def _redefined(self, partition: int, offset: int) -> SourceError:
+        return SourceError(
+            f"{self.source}: the row at partition {partition}, offset {offset} now has another ROWTIME with the "
+            "same columns: the stream was redefined over the same topic (another timestamp column?); archive "
+            "this feed and add a new one under another name"
+        )
+
+    def _check_anchor(self, rows: _Rows, index: int, anchor: Anchor) -> None:
+        partition, offset = rows.partition, int(rows.offsets[index])
         if offset > anchor.offset:
+            if partition in self.doubts:
+                raise TopicRecreated(partition, self.doubts[partition])
             if offset > anchor.offset + 1:
                 self.gaps.append((partition, offset - anchor.offset - 1))
             return
-        if self._hash(batch, row, anchor, names) != anchor.hash:
-            raise TopicRecreated(partition, offset)
-        if batch.column(0)[row].as_py() != anchor.rowtime:
-            raise SourceError(
-                f"{self.source}: the row at partition {partition}, offset {offset} now has another ROWTIME with the "
-                "same columns: the stream was redefined over the same topic (another timestamp column?); archive "
-                "this feed and add a new one under another name"
-            )
-
+        if not rows.same(index, anchor):
+            raise _replaced(partition, offset)
+        if rows.rowtime(index) != anchor.rowtime:
+            raise self._redefined(partition, offset)
+        self.doubts.pop(partition, None)
+        self.evidence.add(partition)
+        self.anchors[partition] = replace(anchor, missing=False)

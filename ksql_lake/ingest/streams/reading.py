@@ -1,135 +1,112 @@
-"""A push query read to its present end: which rows are new, staged in the partition of their day.
+"""A stream read to its present end, through cuts: which rows are new, staged in the partition of their day.
 
-Design: a push query never ends and no end mark can be believed, so what decides is offsets. Rows are
-staged per query ("attempt"); an attempt counts once all its anchors were seen.
+Design: a source may never end and no end mark can be believed, so what decides is offsets. Rows are staged per reading
+("attempt"), and kept only of partitions whose anchor was seen; a partition that stays silent holds no other up.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake import __version__
-from ksql_lake.base.arrays import mask, numbers
-from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
+from ksql_lake.base.arrays import numbers
+from ksql_lake.base.errors import KsqlUnavailable
 from ksql_lake.base.retry import delay
-from ksql_lake.ingest.streams.anchors import TICK, Sieve, TopicRecreated
-from ksql_lake.maintain.erase import lasting, later
-from ksql_lake.model.checks import Check
-from ksql_lake.model.columns import evolve, refuse_forbidden, schema_of
-from ksql_lake.model.coverage import ranges
-from ksql_lake.model.partitions import day_bounds, day_path, days_of
-from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
-from ksql_lake.model.types import PSEUDO
-from ksql_lake.quality.checker import Checker
-from ksql_lake.quality.quarantine import Aside
-from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
-from ksql_lake.sources.ksqldb.rows import Decoder, ErrorRow
-from ksql_lake.sources.pace import POLL, Limits, Pace
-from ksql_lake.store import metadata
-from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
-
-EPOCH = dt.date(1970, 1, 1)
-RESERVED = (*PSEUDO, "year", "month", "day")
-
-
-@dataclass(frozen=True)
-class StreamJob:
-    """What to export and how; all values come from the feed file and the command line."""
-
-    dataset: metadata.Dataset
-    source: str
-    run: str
-    limits: Limits = Limits()
-    writer: WriterOptions = WriterOptions()
-    timezone: str = "UTC"
-    timestamp_column: str | None = None
-    days: tuple[dt.date, ...] = ()
-    source_retention_days: int = 7
-    batch_size: int = 10_000
-    progress: Callable[[int], None] = lambda rows: None
-    forbidden_columns: tuple[str, ...] = ()
-    checks: tuple[Check, ...] = ()
-    usual_rows: tuple[int, ...] = ()
-
-
-def stream_query(
-    source: str, anchors: Mapping[int, Anchor], window: tuple[int, int] | None = None
-) -> str:
-    """The push query that resumes at the anchors; `window` limits new rows to ROWTIME in [start, end) ms.
-
-    300 ORs overflow the server's stack, CASE works to 1,000 partitions; beyond that the least offset filters.
-    Rows with ROWOFFSET % 1000 < 2 come from everywhere and show that the server is still reading.
-    """
-    select = f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET, * FROM {quote(source)}"
-    if not anchors and window is None:
-        return f"{select} EMIT CHANGES;"
-    wanted = f"ROWOFFSET >= {_case(anchors, 0)}" if anchors else "ROWOFFSET >= 0"
-    if window is not None:
-        wanted = f"({wanted} AND ROWTIME >= {window[0]} AND ROWTIME < {window[1]})"
-        if anchors:
-            wanted += f" OR ROWOFFSET = {_case(anchors, -1)}"
-    return f"{select} WHERE {wanted} OR ROWOFFSET % {TICK} < 2 EMIT CHANGES;"
-
-
-def _case(anchors: Mapping[int, Anchor], otherwise: int) -> str:
-    if len(anchors) > 1000 and otherwise == 0:
-        return str(min(anchor.offset for anchor in anchors.values()))
-    whens = " ".join(f"WHEN ROWPARTITION = {p} THEN {anchors[p].offset}" for p in sorted(anchors))
-    return f"CASE {whens} ELSE {otherwise} END"
-
-
-@dataclass
-class Attempt:
-    """What one query brought: staged files, rows set aside and what the checks found, and the anchors after it."""
-
-    checker: Checker
-    aside: Aside
-    files: list[StagedFile] = field(default_factory=list)
-    anchors: dict[int, Anchor] = field(default_factory=dict)
-    rows: int = 0
-    ranges: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
-    verified: bool = False
+from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
+from ksql_lake.ingest.streams.attempt import Attempt
+from ksql_lake.ingest.streams.event_time import EPOCH, event_times
+from ksql_lake.ingest.streams.job import RESERVED, StreamJob
+from ksql_lake.ingest.streams.patience import Patience
+from ksql_lake.maintain.erased import lasting, later
+from ksql_lake.model.columns import evolve, refuse_forbidden
+from ksql_lake.model.findings import Finding
+from ksql_lake.model.partitions import days_of
+from ksql_lake.model.state import Anchor, FeedState
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, RowSource, Wanted
 
 
 class StreamExport:
-    """The state of one run over one generation of a stream."""
+    """The state of one run over one generation of a stream.
 
-    def __init__(self, client: Client, job: StreamJob, source: Source, state: FeedState) -> None:
-        self.client, self.job, self.source, self.state = client, job, source, state
-        self.started_ms = int(time.time() * 1000)
+    Args:
+        started_ms: epoch ms at which the run began.
+
+    Attributes:
+        attempts: what the readings brought that count, in order.
+        given_up: partitions whose last exported row does not come, so that nothing of them is read.
+    """
+
+    def __init__(self, rows: RowSource, job: StreamJob, state: FeedState, started_ms: int) -> None:
+        self.source, self.job, self.state = rows, job, state
+        self.started_ms = started_ms
         self.attempts: list[Attempt] = []
-        self.findings: list[str] = []
+        self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.retries = 0
         self.deadline = time.monotonic() + job.limits.duration
         self.base = dict(state.resume)
-        skip = {partition: covered.beyond for partition, covered in state.covered.items()}
+        skip = {partition: covered.beyond for partition, covered in state.covered.items() if covered.beyond}
+        self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
-        self.sieve = Sieve(source.name, dict(self.base), skip, heads=dict(state.heads))
+        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
+        self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
 
     def read(self) -> bool:
         """Read to the end, through cuts; True when the topic turned out to be recreated."""
+        try:
+            self._refuse_gone_partitions()
+            self._read_through_cuts()
+        except TopicRecreated as evidence:
+            self._discard(evidence.partition)
+            next_one = f"generation {self.state.generation + 1} starts, older data stay"
+            message = f"the topic was recreated ({evidence}); {next_one}"
+            self._found("drift", message, evidence.partition, evidence.offset)
+            return True
+        return False
+
+    @property
+    def anchors(self) -> dict[int, Anchor]:
+        """How far each partition is read by what counts."""
+        anchors = self.attempts[-1].anchors if self.attempts else self.base
+        return {p: self._marked(p, anchor) for p, anchor in anchors.items()}
+
+    @property
+    def heads(self) -> dict[int, Anchor]:
+        """The first row of each partition by what counts."""
+        return self.attempts[-1].heads if self.attempts else self.base_heads
+
+    @property
+    def rows(self) -> int:
+        return sum(attempt.rows for attempt in self.attempts)
+
+    @property
+    def _taken(self) -> int:
+        """New rows so far, quarantined or not."""
+        return self.rows + sum(attempt.aside.rows for attempt in self.attempts)
+
+    def _marked(self, partition: int, anchor: Anchor) -> Anchor:
+        return replace(anchor, missing=True) if partition in self.given_up else anchor
+
+    def _refuse_gone_partitions(self) -> None:
+        """Kafka never takes a partition away: where there are fewer of them, it is another topic."""
+        for partition in sorted({*self.base, *self.base_heads}):
+            if 0 < self.source.partitions <= partition:
+                raise TopicRecreated(
+                    partition, f"it has {self.source.partitions} partitions now, and partition {partition} was exported"
+                )
+
+    def _read_through_cuts(self) -> None:
         failing_since: float | None = None
         tries = 0
         while True:
             before = self._taken
             try:
-                ended = self._attempt()
-                self.notes.append(f"ended: {ended}")
-                return False
-            except TopicRecreated as evidence:
-                self.drop_unverified()
-                self.findings.append(
-                    f"{self.source.name}: the topic was recreated ({evidence}); generation "
-                    f"{self.state.generation + 1} starts, older data stay"
-                )
-                return True
+                self.notes.append(f"ended: {self._attempt()}")
+                return
             except KsqlUnavailable as error:
                 now = time.monotonic()
                 if self._taken > before or failing_since is None:
@@ -138,219 +115,154 @@ class StreamExport:
                 tries += 1
                 if now + pause - failing_since > self.job.limits.retry or now + pause > self.deadline:
                     self._give_up(error)
-                    return False
+                    return
                 self.notes.append(f"retry after {pause:.1f} s: {error}")
                 self.retries += 1
                 time.sleep(pause)
 
-    @property
-    def run(self) -> str:
-        """The name of this run in this generation: of its staging directory, its journal, its files."""
-        return f"{self.job.run}g{self.state.generation}"
-
-    @property
-    def rows(self) -> int:
-        return sum(attempt.rows for attempt in self.attempts)
-
-    @property
-    def _taken(self) -> int:
-        """New rows so far, set aside or not."""
-        return self.rows + sum(attempt.aside.rows for attempt in self.attempts)
-
     def _give_up(self, error: KsqlUnavailable) -> None:
-        self.drop_unverified()
-        if not self.attempts:
+        """The server cannot be read any more: what was read until then counts, but for what may be another topic's."""
+        while self.attempts and self.attempts[-1].doubtful:
+            self.attempts.pop()
+        if not self._taken:
             raise error
-        self.findings.append(f"{error}; what was read until then is published, the next run goes on from there")
+        self._found("incomplete", f"{error}; what was read until then is published, the next run goes on from there")
 
-    def drop_unverified(self) -> None:
-        """Forget the attempts whose anchors were never seen."""
-        while self.attempts and not self.attempts[-1].verified:
+    def _found(self, kind: str, message: str, partition: int | None = None, offset: int | None = None) -> None:
+        self.findings.append(Finding(kind, message, feed=self.job.dataset.feed, partition=partition, offset=offset))
+
+    def _discard(self, partition: int) -> None:
+        """Forget the attempts that may hold rows of the new topic.
+
+        An attempt that saw a known row of the partition that gave it away, or brought the one that was contradicted,
+        read the old topic, and so did all before it.
+        """
+        while self.attempts and partition not in self.attempts[-1].evidence:
             self.attempts.pop()
 
     def _attempt(self) -> str:
-        """One query: stage its new rows until the end rule holds. Always leaves an Attempt behind, also on a cut."""
-        job = self.job
-        window = self._window()
-        sql = stream_query(self.source.name, self.sieve.anchors, window)
-        self.sieve.start_query()
-        with self.client.query(sql, earliest=True) as answer:
-            refuse_forbidden(job.dataset.feed, answer.columns[3:], job.forbidden_columns)
-            columns, version = evolve(
-                job.dataset.feed, self.state.columns, answer.columns[3:], RESERVED, self.state.schema_version
+        """One reading: stage its new rows until the end rule holds. Leaves an Attempt behind, also after a cut."""
+        job, state = self.job, self.state
+        wanted = Wanted({p: anchor.offset for p, anchor in self.sieve.anchors.items()}, job.window)
+        with self.source.open(wanted) as reading:
+            self.sieve.start_query(proven=reading.proven, samples=reading.samples)
+            self.sieve.log_starts(reading.starts())
+            refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
+            state.columns, state.schema_version = evolve(
+                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
             )
-            self.state.columns, self.state.schema_version = columns, version
-            schema = pa.schema(
-                [
-                    pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
-                    pa.field("ROWPARTITION", pa.int32()),
-                    pa.field("ROWOFFSET", pa.int64()),
-                    *schema_of(columns),
-                ]
-            )
-            attempt = self._begin(schema)
-            name = f"a{len(self.attempts)}"
-            directory, footer = job.dataset.staging / self.run / name, self._footer()
-            writer = PartitionWriter(directory, schema, f"{self.run}{name}", "data", job.writer, footer)
+            before = self.attempts[-1].checker if self.attempts else None
+            attempt = Attempt(job, state, len(self.attempts), before)
             try:
-                return self._drain(answer, writer, schema, attempt)
-            except (TopicRecreated, SourceError):
-                writer.abort()
-                attempt.aside.abort()
+                reason = self._drain(reading, attempt)
+            except KsqlUnavailable:
+                self._keep(attempt)
                 raise
-            finally:
-                attempt.verified = not self.sieve.pending
-                attempt.anchors = dict(self.sieve.anchors)
-                resume = resume_pair(attempt.anchors)
-                attempt.files = writer.close(resume)
-                attempt.aside.close(resume)
-                self.attempts.append(attempt)
+            except BaseException:
+                attempt.abort()
+                raise
+            self._keep(attempt)
+            return reason
 
-    def _begin(self, schema: pa.Schema) -> Attempt:
-        """The next attempt; its checks know the values of the attempts before it."""
-        job, name = self.job, f"a{len(self.attempts)}"
-        names = {column.name: column.disk_name for column in self.state.columns}
-        before = self.attempts[-1].checker if self.attempts else None
-        checker = Checker(job.dataset.feed, job.checks, schema, names, before)
-        directory, footer = job.dataset.staging / self.run / f"{name}q", self._footer()
-        return Attempt(checker, Aside(directory, schema, f"{self.run}{name}", job.writer, footer))
+    def _keep(self, attempt: Attempt) -> None:
+        attempt.close(self.sieve)
+        self.attempts.append(attempt)
+        self.given_up &= self.sieve.pending
 
-    def _window(self) -> tuple[int, int] | None:
-        """One span of ROWTIME that holds all days asked for; a day by another column cannot be asked of the server."""
-        if not self.job.days or self.job.timestamp_column:
-            return None
-        bounds = [day_bounds(day, self.job.timezone) for day in self.job.days]
-        return min(start for start, _ in bounds), max(end for _, end in bounds)
-
-    def _drain(self, answer: Answer, writer: PartitionWriter, schema: pa.Schema, attempt: Attempt) -> str:
-        names = [column.name for column in answer.columns[3:]]
-        decoder = Decoder(answer.columns, self.job.batch_size)
-        pace = Pace(self.job.limits, self.source.partitions, self.started_ms, time.monotonic())
+    def _drain(self, reading: Reading, attempt: Attempt) -> str:
+        names = [column.name for column in reading.columns]
+        patience = Patience(self.job.limits.anchor, self.given_up)
         while True:
-            lines = answer.read(POLL)
+            batches = reading.read()
             received = time.monotonic()
-            if lines == b"":
-                raise AnswerCut(f"{self.source.name}: the server ended a query that never ends")
-            for element in decoder.decode(lines) if lines else ():
-                if isinstance(element, pa.RecordBatch):
-                    self._rows(element, names, writer, schema, attempt, pace)
-                elif isinstance(element, ErrorRow):
-                    raise KsqlUnavailable(
-                        f"{self.source.name}: the server broke off: {element.message}", code=element.code
-                    )
+            for rows in batches:
+                flawed = isinstance(rows, Flawed)
+                self._rows(rows.batch if flawed else rows, names, attempt, rows.flaws if flawed else ())
             now = time.monotonic()
-            pace.worked(now - received)
-            self._give_anchors_up(pace, now)
-            reason = None if self.sieve.pending else pace.ended(now)
+            reading.worked(now - received)
+            reason = self._ended(reading, patience, now)
             if reason:
                 return reason
-            if now >= self.deadline:
-                self.findings.append(f"{self.source.name}: stopped at the time limit; the rest is read next time")
-                return "time limit"
 
-    def _give_anchors_up(self, pace: Pace, now: float) -> None:
-        if self.sieve.pending and pace.silence(now) >= self.job.limits.anchor:
-            oldest_kept = self.started_ms - self.job.source_retention_days * 86_400_000
-            for partition in sorted(self.sieve.pending):
-                expected = self.sieve.anchors[partition].rowtime < oldest_kept
-                (self.notes if expected else self.findings).append(
-                    f"{self.source.name}: the last exported row of partition {partition} did not come again within "
-                    f"{self.job.limits.anchor:.0f} s; expired, or the topic was recreated with fewer rows"
-                )
-            self.sieve.pending.clear()
+    def _ended(self, reading: Reading, patience: Patience, now: float) -> str | None:
+        """Why the reading is over; None to go on.
 
-    def _rows(
-        self, batch: pa.RecordBatch, names: Sequence[str], writer: PartitionWriter, schema: pa.Schema,
-        attempt: Attempt, pace: Pace,
-    ) -> None:
-        rowtimes = numbers(batch.column(0))
-        partitions = numbers(batch.column(1))
-        pace.rows(time.monotonic(), int(time.time() * 1000), partitions, rowtimes)
+        Raises:
+            TopicRecreated: a partition that looks like another topic's is at its end, and its anchor never came.
+        """
+        reason, sieve = reading.ended(now), self.sieve
+        over = now >= self.deadline
+        behind = reading.behind(now) if sieve.doubts else ()
+        for partition, why in sieve.doubts.items():
+            if over or (reason and partition not in behind):
+                raise TopicRecreated(partition, why)
+        waits = patience.waits_for(sieve.pending, reading, now, reason is not None)
+        if not over and (not reason or waits):
+            return None
+        if over and not (reason and not waits):
+            reason = "time limit"
+            self._tell_time_limit(reading.behind(now), waits)
+        for partition in sorted(sieve.pending - waits):
+            self._tell_given_up(partition, sieve.anchors[partition])
+        return reason
+
+    def _tell_time_limit(self, behind: Collection[int], waits: Collection[int]) -> None:
+        """Which partitions are not read to their end, and whether the next run can go on where this one stopped."""
+        stopped = f"stopped at the time limit of {self.job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
+        begun = sorted(p for p in set(behind) - self.sieve.pending if self.sieve.anchors.get(p) != self.base.get(p))
+        rest = sorted({*behind, *waits} - {*begun, *self.given_up})
+        if begun:
+            self._found("incomplete", f"{stopped}; the rest of {_partitions(begun)} is read next time")
+        if rest:
+            what = f"before anything new of {_partitions(rest)} had come; if this happens again, raise it"
+            self._found("incomplete", f"{stopped}, {what}")
+
+    def _tell_given_up(self, partition: int, anchor: Anchor) -> None:
+        """Of a partition whose last exported row did not come: that it was not read, and why that may be."""
+        expired = anchor.rowtime < self.started_ms - self.job.source_retention_days * 86_400_000
+        message = (
+            f"partition {partition} was not read: its last exported row (offset {anchor.offset}) did not come again "
+            f"within {self.job.limits.anchor:.0f} s; "
+        )
+        if expired:
+            self.notes.append(f"{message}it is old enough to have expired")
+        else:
+            message += "it expired, its leader is lost, or the topic was recreated with fewer rows"
+            self._found("gap", message, partition, anchor.offset)
+
+    def _rows(self, batch: pa.RecordBatch, names: list[str], attempt: Attempt, flaws: Sequence[Flaw]) -> None:
+        job = self.job
+        rowtimes, partitions, offsets = (numbers(batch.column(i)) for i in range(PSEUDO_COLUMNS))
         keep = self.sieve.new_rows(batch, names)
         self._report_gaps()
-        times = event_times(batch, 3, names, rowtimes, self.job.timestamp_column, self.job.dataset.feed)
-        days = days_of(times, self.job.timezone)
-        if self.job.days:
-            keep &= np.isin(days, [(day - EPOCH).days for day in self.job.days])
+        times = event_times(batch, PSEUDO_COLUMNS, names, rowtimes, job.timestamp_column, job.dataset.feed)
+        days = days_of(times, job.timezone)
+        if job.days:
+            keep &= np.isin(days, [(day - EPOCH).days for day in job.days])
         if not keep.any():
             return
-        table = self._on_disk(batch, names, schema)
-        erased = later(self.erased, table)
+        table = self._on_disk(batch, names, attempt.schema)
+        erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
-        offsets = numbers(batch.column(2))
-        if self.job.days:
-            for partition in np.unique(partitions[keep]).tolist():
-                exported = ranges(np.sort(offsets[keep & (partitions == partition)]))
-                attempt.ranges.setdefault(partition, []).extend(exported)
-        self.job.progress(int(keep.sum()))
-        self._set_aside(table, keep, days, attempt)
-        for day in np.unique(days[keep]).tolist():
-            chosen = keep & (days == day)
-            part = table if chosen.all() else table.filter(mask(chosen))
-            date = EPOCH + dt.timedelta(days=day)
-            writer.write(part, day_path(date), date.strftime("%Y%m%d"))
-        attempt.rows += int(keep.sum())
-
-    def _set_aside(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, attempt: Attempt) -> None:
-        """Show the new rows to the checks; the bad ones are taken out of `keep`."""
-        bad = attempt.checker.look(table if keep.all() else table.filter(mask(keep)))
-        if bad is None:
-            return
-        rows = np.flatnonzero(keep)[bad.mask]
-        keep[rows] = False
-        for day in np.unique(days[rows]).tolist():
-            date = EPOCH + dt.timedelta(days=day)
-            attempt.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[rows] == day)
+        if job.days:
+            attempt.cover(partitions[keep], offsets[keep])
+        job.progress(int(keep.sum()))
+        attempt.take(table, keep, days, flaws)
 
     def _report_gaps(self) -> None:
         for partition, lost in self.sieve.gaps:
-            self.findings.append(
-                f"{self.source.name}: at most {lost} rows of partition {partition} expired before they were exported"
-            )
+            message = f"at most {lost} rows of partition {partition} expired before they were exported"
+            self._found("gap", message, partition)
         self.sieve.gaps.clear()
 
-    def _on_disk(self, batch: pa.RecordBatch, names: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
-        positions = {name: 3 + i for i, name in enumerate(names)}
+    def _on_disk(self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema) -> pa.RecordBatch:
+        positions = {name: PSEUDO_COLUMNS + i for i, name in enumerate(names)}
         ordered = [positions[column.name] for column in self.state.columns]
-        arrays = [batch.column(i) for i in (0, 1, 2, *ordered)]
+        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *ordered)]
         arrays[0] = arrays[0].cast(schema.field(0).type)
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _footer(self) -> dict[str, str]:
-        job = self.job
-        made = Footer.of(self.state, job.dataset.feed, tool=__version__, run=job.run, origin=origin(job))
-        return made.pairs()
 
-
-def event_times(
-    batch: pa.RecordBatch, first: int, names: Sequence[str], rowtimes: np.ndarray, wanted: str | None, feed: str
-) -> np.ndarray:
-    """Epoch milliseconds that decide a row's day: its ROWTIME, or the feed's timestamp column where that is not null.
-
-    Args:
-        first: the position in the batch of the first of `names`.
-
-    Raises:
-        SourceError: the column is not there, or is no time.
-    """
-    if wanted is None:
-        return rowtimes
-    matches = [i for i, name in enumerate(names) if name == wanted] or [
-        i for i, name in enumerate(names) if name.upper() == wanted.upper()
-    ]
-    if not matches:
-        raise SourceError(f"{feed}: timestamp_column {wanted} is not a column of the source")
-    column = batch.column(first + matches[0])
-    if not (pa.types.is_int64(column.type) or pa.types.is_timestamp(column.type)):
-        raise SourceError(
-            f"{feed}: timestamp_column {wanted} is {column.type}; expected BIGINT (epoch milliseconds) or TIMESTAMP"
-        )
-    milliseconds = column.cast(pa.int64())
-    missing = milliseconds.is_null().to_numpy(zero_copy_only=False)
-    return np.where(missing, rowtimes, milliseconds.fill_null(0).to_numpy(zero_copy_only=False))
-
-
-def origin(job: StreamJob) -> str:
-    return "date:" + ",".join(map(str, job.days)) if job.days else "export"
-
+def _partitions(numbers_: Collection[int]) -> str:
+    return f"partition{'s' if len(numbers_) > 1 else ''} {', '.join(map(str, numbers_))}"

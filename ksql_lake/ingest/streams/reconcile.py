@@ -7,7 +7,6 @@ not which row is missing; offsets are what the export itself goes by.
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, SourceError
+from ksql_lake.base.errors import SourceError
 from ksql_lake.base.retry import until_answered
-from ksql_lake.ingest.streams.reading import EPOCH, event_times
+from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.model.partitions import day_bounds, days_of, parse_day
 from ksql_lake.model.state import FeedState
+from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Client, quote
-from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow
-from ksql_lake.sources.pace import POLL, Limits
+from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata
 
 
@@ -142,23 +141,12 @@ def _count(
     if days and column is None:
         bounds = [day_bounds(day, zone) for day in days]
         sql += f" WHERE ROWTIME >= {min(b for b, _ in bounds)} AND ROWTIME < {max(b for _, b in bounds)}"
-    count, closed, heard = SourceCount(), False, time.monotonic()
+    count = SourceCount()
     with client.query(f"{sql};", earliest=True) as answer:
-        decoder = Decoder(answer.columns)
-        while (lines := answer.read(POLL)) != b"":
-            if lines is None:
-                if time.monotonic() - heard > limits.first_row:
-                    raise AnswerCut(f"{source.name}: no more rows within {limits.first_row:.0f} s")
-                continue
-            heard = time.monotonic()
-            for element in decoder.decode(lines):
-                if isinstance(element, pa.RecordBatch):
-                    _add(count, element, [c.name for c in answer.columns[1:]], column, zone, newest)
-                elif isinstance(element, ErrorRow):
-                    raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
-                closed |= isinstance(element, ArrayEnd)
-        if not closed or not answer.same_connection_info():
-            raise AnswerCut(f"{source.name}: the count ended early; the server went away")
+        names = [column.name for column in answer.columns[1:]]
+        for element in AnswerRows(answer, source.name).whole(limits):
+            if isinstance(element, pa.RecordBatch):
+                _add(count, element, names, column, zone, newest)
     if days:
         count.days = Counter({day: count.days[day] for day in days})
     return count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
@@ -10,13 +11,18 @@ from ksql_lake.base.errors import SourceError
 from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
-from ksql_lake.ingest.streams.reading import Attempt, StreamExport, StreamJob, origin
+from ksql_lake.ingest.streams.attempt import Attempt, run_name
+from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.ingest.streams.reading import StreamExport
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
 from ksql_lake.model.state import Change, Covered, FeedState, FileEntry, LastRun, Told
+from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
+from ksql_lake.sources.ksqldb.push_rows import PushSource
+from ksql_lake.sources.row_source import RowSource
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import StagedFile
 
@@ -33,20 +39,29 @@ def stage_stream(client: Client, job: StreamJob, state: FeedState, now: Callable
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
     _refuse_moved_days(job, state)
+    started_ms = int(time.time() * 1000)
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
-    export = StreamExport(client, job, source, state)
+    rows = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
+    return stage_rows(rows, job, state, outcome, now, started_ms)
+
+
+def stage_rows(
+    rows: RowSource, job: StreamJob, state: FeedState, outcome: Outcome, now: Callable[[], str], started_ms: int
+) -> Staged:
+    """The same from any source of rows."""
+    export = StreamExport(rows, job, state, started_ms)
     recreated = False
     try:
-        if not state.resume and client.is_empty(source.name):
+        if not state.resume and rows.is_empty():
             outcome.notes.append("the stream is empty")
         else:
             recreated = export.read()
-        export.drop_unverified()
         outcome.checks = _verdict(job, export, now(), recreated)
         export.findings += judge(job.dataset.feed, outcome.checks)
+        export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])
         return _staged(job, export, outcome, now(), recreated)
     except BaseException:
-        remove_tree(job.dataset.staging / export.run)
+        remove_tree(job.dataset.staging / run_name(job, state))
         raise
 
 
@@ -83,32 +98,32 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
             entries.append(_file_entry(job, state, file, now))
             outcome.files += 1
             outcome.bytes += file.bytes
-        outcome.rows += attempt.rows
+            outcome.rows += file.rows
     state.files.add(entries)
     _advance(job, export, state)
     outcome.offsets = _spans(export.attempts)
     outcome.findings += export.findings
     outcome.notes += export.notes
     outcome.retries += export.retries
-    base = state.sequence
-    state.sequence, state.last_export, state.run = base + 1, now, export.run
-    state.findings = tuple(Told(now, message) for message in export.findings)
+    base, run = state.sequence, run_name(job, state)
+    state.sequence, state.last_export, state.run = base + 1, now, run
+    state.findings = Told.of(now, export.findings)
     state.last_run = LastRun(now, export.rows, outcome.files, "findings" if export.findings else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)
-    change = Change("export", base + 1, export.run, now, schema=record_schema(state, now))
-    return Staged(export.run, base, tuple(moves), state, change, outcome, recreated)
+    change = Change("export", base + 1, run, now, schema=record_schema(state, now))
+    return Staged(run, base, tuple(moves), state, change, outcome, recreated)
 
 
 def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
     """Count in the rows that the checks set aside; the renames of their files."""
     state, moves = export.state, list[metadata.Move]()
     for number, attempt in enumerate(export.attempts):
-        renames, entries = attempt.aside.publish(job.dataset, f"{export.run}a{number}")
+        renames, entries = attempt.aside.publish(job.dataset, f"{attempt.run}a{number}")
         moves += renames
         if entries:
             made = (
-                replace(entry, run=job.run, origin=origin(job), schema_version=state.schema_version, exported_at=now,
+                replace(entry, run=job.run, origin=job.origin, schema_version=state.schema_version, exported_at=now,
                         generation=state.generation)
                 for entry in entries
             )
@@ -127,10 +142,10 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
 
 
 def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
-    anchors = export.attempts[-1].anchors if export.attempts else export.base
+    anchors = export.anchors
     covered = state.coverage.setdefault(state.generation, {})
     # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
-    state.heads = {**export.sieve.heads, **export.sieve.new_heads}
+    state.heads = dict(export.heads)
     if not job.days:
         state.resume = dict(anchors)
         for partition, anchor in anchors.items():
@@ -146,6 +161,6 @@ def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
 def _file_entry(job: StreamJob, state: FeedState, file: StagedFile, now: str) -> FileEntry:
     options = job.writer
     return file.entry(
-        run=job.run, origin=origin(job), schema_version=state.schema_version, exported_at=now,
+        run=job.run, origin=job.origin, schema_version=state.schema_version, exported_at=now,
         generation=state.generation, compression=options.compression, compression_level=options.compression_level,
     )

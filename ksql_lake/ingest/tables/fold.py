@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ksql_lake.base.arrays import pylist
+from ksql_lake.base.errors import SchemaError
 from ksql_lake.base.files import make_file
-from ksql_lake.sources.ksqldb.rows import Tombstone
+from ksql_lake.sources.ksqldb.rows import Flaw, Tombstone
 
 
 class Fold:
@@ -20,9 +22,10 @@ class Fold:
         directory: an existing directory for the two spill files.
         schema: the schema of the batches.
         keys: positions of the key columns, windows included.
+        names: the source's names of all columns.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema, keys: Sequence[int]) -> None:
+    def __init__(self, directory: Path, schema: pa.Schema, keys: Sequence[int], names: Sequence[str]) -> None:
         self.keys = list(keys)
         self.count = 0
         self.spill = directory / "changelog.arrow"
@@ -32,14 +35,26 @@ class Fold:
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("PRAGMA synchronous = OFF")
         self.database.execute("CREATE TABLE latest (key TEXT PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+        self.database.execute("CREATE TABLE flaws (row INTEGER, column TEXT, reason TEXT)")
+        self.names = [names[i] for i in self.keys]
         self.writer = pa.ipc.new_file(str(self.spill), schema)
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        columns = [batch.column(i).to_pylist() for i in self.keys]
+    def add(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:
+        """The next rows.
+
+        Raises:
+            SchemaError: a key is a value that its type cannot hold: its row can neither replace nor be replaced.
+        """
+        for flaw in flaws:
+            if flaw.column in self.names:
+                raise SchemaError(f"{flaw}; it is a key, by which the changelog is folded")
+        columns = [pylist(batch.column(i)) for i in self.keys]
         keys = (_key(values) for values in zip(*columns, strict=True))
         self.database.execute("BEGIN")
         positions = range(self.count, self.count + len(batch))
         self.database.executemany("INSERT OR REPLACE INTO latest VALUES (?, ?)", zip(keys, positions, strict=True))
+        known = ((self.count + flaw.row, flaw.column, flaw.reason) for flaw in flaws)
+        self.database.executemany("INSERT INTO flaws VALUES (?, ?, ?)", known)
         self.database.execute("COMMIT")
         self.writer.write_batch(batch)
         self.count += len(batch)
@@ -48,8 +63,8 @@ class Fold:
         key = _key(tuple(tombstone.columns[i] for i in self.keys))
         self.database.execute("DELETE FROM latest WHERE key = ?", (key,))
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The latest rows, in the order they came. Ends the fold."""
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, list[Flaw]]]:
+        """The latest rows, in the order they came, and their flaws. Ends the fold."""
         self.writer.close()
         with pa.memory_map(str(self.spill)) as source:
             reader = pa.ipc.open_file(source)
@@ -64,12 +79,21 @@ class Fold:
                     )
                 ]
                 if rows:
-                    yield batch.take(pa.array(rows, pa.int64()))
+                    yield batch.take(pa.array(rows, pa.int64())), self._flaws(start, rows)
                 start = end
+
+    def _flaws(self, start: int, rows: Sequence[int]) -> list[Flaw]:
+        found = self.database.execute(
+            "SELECT row, column, reason FROM flaws WHERE row >= ? AND row <= ? ORDER BY row, column",
+            (start + rows[0], start + rows[-1]),
+        ).fetchall()
+        places = {start + row: place for place, row in enumerate(rows)} if found else {}
+        return [Flaw(places[row], column, reason) for row, column, reason in found if row in places]
 
     def prepare(self) -> None:
         """Index the latest rows by position; call once, before `batches`."""
         self.database.execute("CREATE INDEX by_row ON latest (row)")
+        self.database.execute("CREATE INDEX flaws_by_row ON flaws (row)")
 
     def close(self) -> None:
         self.database.close()

@@ -9,29 +9,32 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__
 from ksql_lake.base.arrays import mask
-from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SourceError
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SchemaError, SourceError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.tables.fold import Fold
-from ksql_lake.maintain.erase import lasting, later
+from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import evolve, record_schema, refuse_forbidden, schema_of
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
 from ksql_lake.model.state import Change, Current, FeedState, FileEntry, Footer, LastRun, Told
 from ksql_lake.model.types import Column
+from ksql_lake.quality.bad_values import BadValues, told
 from ksql_lake.quality.checker import Checker, Occasion, judge, results
 from ksql_lake.quality.keys import KeyHashes
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
-from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Tombstone
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, ErrorRow, Flaw, Flawed, Tombstone
 from ksql_lake.sources.pace import POLL, Limits
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
@@ -56,6 +59,7 @@ class TableJob:
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
+    on_bad_value: str = "fail"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Snapshot:
     rows: int
     checker: Checker
     aside: Aside
+    bad: BadValues
 
 
 class Sink:
@@ -91,14 +96,20 @@ class Sink:
         directory, footer = job.dataset.staging / job.run, _footer(job, state)
         self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
         self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+        self._bad = BadValues(job.on_bad_value)
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """The next rows of the answer."""
+    def write(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:
+        """The next rows of the answer, and which of them have a value that its type cannot hold."""
         arrays = [batch.column(position) for position in self._positions]
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-        erased = later(self.erased, made)
-        made = made if erased is None else made.filter(mask(~erased))
+        erased = later(self.erased, made, self.state.columns)
+        keep = np.ones(len(made), bool) if erased is None else ~erased
         day = self.job.run[:8]
+        unfit = self._bad.look(made, keep, flaws)
+        if unfit is not None:
+            self._aside.write(unfit, self._partition, day)
+            keep &= ~unfit.mask
+        made = made if keep.all() else made.filter(mask(keep))
         bad = self._checker.look(made)
         if bad is not None:
             self._aside.write(bad, self._partition, day)
@@ -110,7 +121,7 @@ class Sink:
     def close(self) -> Snapshot:
         """All rows came."""
         self._aside.close()
-        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside)
+        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside, self._bad)
 
 
 def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[], str]) -> Staged:
@@ -126,7 +137,7 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         _refuse_shrunk(job, state, snapshot.rows)
         occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
         outcome.checks = results(job.checks, [snapshot.checker], occasion)
-        found = judge(job.dataset.feed, outcome.checks)
+        found = [*judge(job.dataset.feed, outcome.checks), *told(job.dataset.feed, [snapshot.bad])]
         outcome.findings += found
         return _staged(job, state, snapshot, outcome, found, now())
     except BaseException:
@@ -153,7 +164,7 @@ def _pull(client: Client, job: TableJob, source: Source, state: FeedState) -> Sn
         columns = _columns(job, answer, source)
         keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
         sink = Sink(job, state, columns)
-        decoder = Decoder(answer.columns, job.batch_size)
+        decoder = Decoder(answer.columns, job.batch_size, lenient=job.on_bad_value != "fail")
         closed = False
         deadline = time.monotonic() + job.limits.duration
         heard = time.monotonic()
@@ -168,6 +179,9 @@ def _pull(client: Client, job: TableJob, source: Source, state: FeedState) -> Sn
                 if isinstance(element, pa.RecordBatch):
                     sink.write(element)
                     keys.add(element)
+                elif isinstance(element, Flawed):
+                    sink.write(element.batch, element.flaws)
+                    keys.add(_with_keys(element, columns, job))
                 elif isinstance(element, ErrorRow):
                     raise KsqlUnavailable(f"{source.name}: the server broke off: {element.message}", code=element.code)
                 elif isinstance(element, ArrayEnd):
@@ -187,14 +201,14 @@ def _changelog(client: Client, job: TableJob, source: Source, state: FeedState) 
         keys = [i for i, column in enumerate(columns) if column.key]
         if not keys:
             raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
-        decoder = Decoder(answer.columns, job.batch_size)
-        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys)
+        decoder = Decoder(answer.columns, job.batch_size, lenient=job.on_bad_value != "fail")
+        fold = Fold(job.dataset.staging / job.run, decoder.schema, keys, [c.name for c in columns])
         try:
             _fold_answer(answer, decoder, fold, job, source)
             fold.prepare()
             sink = Sink(job, state, columns)
-            for batch in fold.batches():
-                sink.write(batch)
+            for batch, flaws in fold.batches():
+                sink.write(batch, flaws)
             return sink.close()
         finally:
             fold.close()
@@ -213,6 +227,8 @@ def _fold_answer(answer: Answer, decoder: Decoder, fold: Fold, job: TableJob, so
         for element in elements:
             if isinstance(element, pa.RecordBatch):
                 fold.add(element)
+            elif isinstance(element, Flawed):
+                fold.add(element.batch, element.flaws)
             elif isinstance(element, Tombstone):
                 fold.remove(element)
             elif isinstance(element, ErrorRow):
@@ -233,6 +249,17 @@ def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
     refuse_forbidden(job.dataset.feed, answer.columns, job.forbidden_columns)
     keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
+
+
+def _with_keys(flawed: Flawed, columns: Sequence[Column], job: TableJob) -> pa.RecordBatch:
+    """The rows whose key is what the source says; a key cannot be null."""
+    names = {column.name for column in columns if column.key}
+    bad = [flaw for flaw in flawed.flaws if flaw.column in names]
+    if bad and job.on_bad_value == "null":
+        raise SchemaError(f'{bad[0]}; it is a key, which cannot be null: set "on_bad_value" to "quarantine"')
+    there = np.ones(len(flawed.batch), bool)
+    there[[flaw.row for flaw in bad]] = False
+    return flawed.batch.filter(mask(there))
 
 
 def _footer(job: TableJob, state: FeedState) -> dict[str, str]:
@@ -260,7 +287,7 @@ def _refuse_shrunk(job: TableJob, state: FeedState, rows: int) -> None:
 
 
 def _staged(
-    job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[str], now: str
+    job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str
 ) -> Staged:
     """The snapshot as the next version: one rename, and the state that goes with it."""
     number = state.last_version + 1
@@ -274,7 +301,7 @@ def _staged(
     base = state.sequence
     state.sequence, state.run, state.last_export = base + 1, job.run, now
     state.last_version, state.current = number, Current(f"v{number}", path)
-    state.findings = tuple(Told(now, message) for message in found)
+    state.findings = Told.of(now, found)
     state.last_run = LastRun(now, rows, len(snapshot.files), "findings" if found else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)

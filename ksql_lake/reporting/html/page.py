@@ -10,9 +10,11 @@ import base64
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from ksql_lake.base.figures import count, duration, since, size
+from ksql_lake.model.findings import read_findings
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.html.feed_page import (
     RESULTS,
@@ -92,7 +94,7 @@ def _findings(summaries: Sequence[FeedSummary]) -> str:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
         f'<li><span class="kind dot {finding.level}">{escape(finding.kind)}</span><span>{_link(summary.feed)} '
-        f'<span class="said">{escape(finding.message.removeprefix(f"{summary.feed}: "))}</span></span></li>'
+        f'<span class="said">{escape(replace(finding, feed="").line)}</span></span></li>'
         for summary, finding in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
@@ -217,7 +219,7 @@ def _night(runs: Sequence[Run]) -> charts.Bar:
 
 
 def _run_row(run: Run) -> str:
-    word, findings = str(run.get("result")), [str(message) for message in run.get("findings", ())]
+    word, findings = str(run.get("result")), [f.message for f in read_findings(run["feed"], run.get("findings"))]
     return (
         f'<tr><td class="w">{escape(str(run.get("ended"))[:16].replace("T", " "))}</td><td>{name(run["feed"])}</td>'
         f'<td class="w"><span class="dot {RESULTS.get(word, "soft")}">{escape(word)}</span></td>'

@@ -1,36 +1,29 @@
-"""The rows of an answer, exactly: lines of bytes in, Arrow record batches of the header's types out.
-
-The header's types decide, never the values. Inside a STRUCT the server uses another encoding (reference
-3.2): dates and times are numbers, decimals went through a double, maps with other keys are pairs.
-"""
+"""The rows of an answer, exactly: lines of bytes in, Arrow record batches of the header's types out."""
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from ksql_lake.base.arrays import pylist
 from ksql_lake.base.errors import KsqlError, SchemaError
+from ksql_lake.base.limits import DIGITS
 from ksql_lake.base.native import library
-from ksql_lake.model.types import Column, SqlType, arrow_schema
-from ksql_lake.sources.ksqldb.blocks import PATIENCE, TAIL, BlockReader
+from ksql_lake.model.types import PSEUDO, Column, arrow_schema
 from ksql_lake.sources.ksqldb.native_rows import RowReader, Unsupported
+from ksql_lake.sources.ksqldb.values import Unfit, converter
+from ksql_lake.sources.row_source import Flaw as Flaw
+from ksql_lake.sources.row_source import Flawed as Flawed
 
-Convert = Callable[[Any], Any]
-EPOCH = dt.datetime(1970, 1, 1)
-GREGORIAN = dt.datetime(1582, 10, 15)
-MILLISECOND = dt.timedelta(milliseconds=1)
-HALVED = 512 << 10  # bytes; a block of more, with nested columns, is read in two halves at the same time
+TAIL = b"]}},\n"  # how a row ends that another element follows
+PATIENCE = 8  # blocks of which the native reader took next to nothing, after which a query's rows are left to Python
+WAY_OUT = 'to export the other rows, set "on_bad_value" to "null" or "quarantine" in the feed file'
 SCATTERED = 16  # runs of plain rows in a block, of less than eight on average: tiny batches cost more than they save
-OURS = ("expected ", "more than ")  # how the reasons begin that converters here give: without the value
-WIDE = 60  # digits, beyond DECIMAL(38)
 
 
 @dataclass(frozen=True)
@@ -60,55 +53,47 @@ class ArrayEnd:
     """The closing bracket of the answer."""
 
 
-Element: TypeAlias = pa.RecordBatch | Tombstone | Final | ErrorRow | ArrayEnd
+Element: TypeAlias = pa.RecordBatch | Flawed | Tombstone | Final | ErrorRow | ArrayEnd
 
 
 class Decoder:
     """Turns the lines after an answer's header into elements, in the order of the wire.
 
-    Plain rows go through `native_rows` where the native library is built, else in whole blocks through `blocks`;
-    everything else row by row here. All mean the same.
+    Plain rows go through `native_rows` where the native library is built; everything else row by row here. Both mean
+    the same.
 
     Args:
         batch_size: the rows that are Python objects at a time. Batches of the native reader, which makes none, are as
             long as the lines they come from.
-        fast: False leaves everything to the exact path.
         native: False leaves the native reader out.
+        lenient: hand rows with a value that its type cannot hold out as `Flawed`, instead of raising SchemaError.
     """
 
     def __init__(
-        self, columns: Sequence[Column], batch_size: int = 10_000, *, fast: bool = True, native: bool = True
+        self, columns: Sequence[Column], batch_size: int = 10_000, *, native: bool = True, lenient: bool = False
     ) -> None:
         self.batch_size = batch_size
         self.columns = list(columns)
         self.schema = arrow_schema(columns, [str(i) for i in range(len(columns))])
-        self._converters = [_converter(column.type) for column in columns]
-        self._blocks = BlockReader(columns, self.schema, self._converters) if fast else None
-        self._reader = self._native_reader() if fast and native else None
+        self._lenient = lenient
+        self._converters = [converter(column.type) for column in columns]
+        names = [column.name for column in columns]
+        self._place = [names.index(name) if name in names else None for name in PSEUDO[1:]]
+        self._reader = self._native_reader() if native else None
         self._given_up = 0
-        self._helper = ThreadPoolExecutor(1, thread_name_prefix="decoder")  # starts its thread when it is needed
 
     def decode(self, lines: bytes) -> list[Element]:
-        """Decode whole lines (framing: reference 1.9).
+        """Decode whole lines.
 
         Raises:
             KsqlError: a line is no element of this answer.
-            SchemaError: a value does not fit the type of its column.
+            SchemaError: a value does not fit the type of its column, and the decoder is not lenient.
         """
-        found = lines.rfind(TAIL)
-        cut = found + len(TAIL) if found >= 0 else 0
-        if self._reader is not None:
-            before = self._decode_native(self._reader, lines, cut) if cut else []
-            return [*before, *self._decode_end(lines[cut:])]
-        if self._blocks is None or not cut:
+        if self._reader is None:
             return self._decode_each(lines)
-        # Flat rows gain nothing from a second thread: they wait for Python's lock more than they read (measured).
-        halved = cut >= HALVED and self._blocks.nested
-        half = lines.find(TAIL, cut // 2) + len(TAIL) if halved else cut
-        first = self._helper.submit(self._blocks.read, lines[:half]) if half < cut else None
-        last = self._decode_block(lines[half:cut] if first else lines[:cut], None)
-        earlier = self._decode_block(lines[:half], first) if first else []
-        return [*earlier, *last, *self._decode_each(lines[cut:])]
+        cut = lines.rfind(TAIL) + len(TAIL) if TAIL in lines else 0
+        before = self._decode_native(self._reader, lines, cut) if cut else []
+        return [*before, *self._decode_end(lines[cut:])]
 
     def _native_reader(self) -> RowReader | None:
         loaded = library()
@@ -146,13 +131,6 @@ class Decoder:
                 return [batch, ArrayEnd()]
         return self._decode_each(lines)
 
-    def _decode_block(self, lines: bytes, reading: Future[pa.RecordBatch | None] | None) -> list[Element]:
-        assert self._blocks is not None
-        batch = reading.result() if reading else self._blocks.read(lines)
-        if batch is None:
-            return self._decode_each(lines)
-        return [batch.slice(at, self.batch_size) for at in range(0, len(batch), self.batch_size)]
-
     def _decode_each(self, lines: bytes) -> list[Element]:
         elements: list[Element] = []
         rows: list[list[Any]] = []
@@ -174,173 +152,112 @@ class Decoder:
         return elements
 
     def _line(self, line: bytes, rows: list[list[Any]]) -> Element | None:
-        try:
-            element = json.loads(line, parse_float=Decimal)
-        except (ValueError, RecursionError):
-            raise KsqlError(f"the server sent a line of {len(line):,} bytes that is not JSON") from None
+        element = parse(line)
         if not isinstance(element, dict):
-            raise KsqlError(f"the server sent an element of no known kind: {_shape(element)}")
+            raise KsqlError(f"the answer is not what ksqlDB sends: an element of no known kind: {shape(element)}")
         if "row" in element:
             row = element["row"]
             values = row.get("columns") if isinstance(row, dict) else None
             if not isinstance(values, list) or len(values) != len(self.columns):
-                shown = f"{len(values)} values" if isinstance(values, list) else _shape(row)
+                shown = f"{len(values)} values" if isinstance(values, list) else shape(row)
                 raise KsqlError(
-                    f"the server sent a row that does not fit its header: {shown}, expected {len(self.columns)} columns"
+                    f"the answer is not what ksqlDB sends: a row does not fit its header: {shown}, expected "
+                    f"{len(self.columns)} columns"
                 )
             if row.get("tombstone"):
-                return Tombstone(tuple(self._convert(values)))
+                return self._tombstone(values)
             rows.append(values)
             return None
         if "finalMessage" in element:
             return Final(str(element["finalMessage"]))
         error = element.get("errorMessage", element if "error_code" in element else None)
         if isinstance(error, dict):
-            return ErrorRow(int(error.get("error_code", 0)), " ".join(str(error.get("message", "")).split()))
+            code = error.get("error_code", 0)
+            words = " ".join(str(error.get("message", "")).split())
+            return ErrorRow(code if isinstance(code, int) else 0, words)
         if "continuationToken" in element or "consistencyToken" in element:
             return None
-        raise KsqlError(f"the server sent an element of no known kind: {_shape(element)}")
+        raise KsqlError(f"the answer is not what ksqlDB sends: an element of no known kind: {shape(element)}")
 
-    def _convert(self, values: Sequence[Any]) -> list[Any]:
-        converted = []
-        for column, convert, value in zip(self.columns, self._converters, values, strict=True):
-            converted.append(None if value is None else self._value(column, convert, value))
-        return converted
+    def _tombstone(self, values: Sequence[Any]) -> Tombstone:
+        flaws: list[Flaw] = []
+        found = [self._column([list(values)], i, flaws)[0] for i in range(len(values))]
+        if flaws:
+            raise SchemaError(f"a deleted key cannot be read: {flaws[0]}")
+        arrays = [pa.array([value], field.type) for value, field in zip(found, self.schema, strict=True)]
+        return Tombstone(tuple(pylist(array)[0] for array in arrays))  # as the rows of a batch have it
 
-    def _value(self, column: Column, convert: Convert, value: Any) -> Any:
+    def _batch(self, rows: list[list[Any]]) -> pa.RecordBatch | Flawed:
+        flaws: list[Flaw] = []
+        columns = [self._column(rows, i, flaws) for i in range(len(self.columns))]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, self.schema, strict=True)]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return Flawed(batch, tuple(flaws)) if flaws else batch
+
+    def _column(self, rows: Sequence[list[Any]], i: int, flaws: list[Flaw]) -> list[Any]:
+        """The values of one column as Arrow takes them; what does not fit becomes None and a flaw."""
+        convert = self._converters[i]
         try:
-            return convert(value)
-        except (ValueError, TypeError, OverflowError, KeyError, AttributeError, InvalidOperation) as error:
-            why = f" ({error})" if type(error) is ValueError and str(error).startswith(OURS) else ""
-            raise SchemaError(
-                f"column {column.name}: {_shape(value)} is no {column.type} that can be stored{why}"
-            ) from None
+            return [None if row[i] is None else convert(row[i]) for row in rows]
+        except Unfit:
+            return [self._value(row, number, i, convert, flaws) for number, row in enumerate(rows)]
 
-    def _batch(self, rows: list[list[Any]]) -> pa.RecordBatch:
-        arrays = []
-        for i, (column, convert) in enumerate(zip(self.columns, self._converters, strict=True)):
-            values = [None if row[i] is None else self._value(column, convert, row[i]) for row in rows]
-            try:
-                arrays.append(pa.array(values, self.schema.field(i).type))
-            except (pa.ArrowException, OverflowError, TypeError, ValueError):
-                raise SchemaError(f"column {column.name}: a value does not fit {column.type}") from None
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+    def _value(self, row: list[Any], number: int, i: int, convert: Callable[[Any], Any], flaws: list[Flaw]) -> Any:
+        if row[i] is None:
+            return None
+        try:
+            return convert(row[i])
+        except Unfit as error:
+            column = self.columns[i]
+            reason = f"{shape(row[i])} that does not fit {column.type} ({error})"
+            places = [row[at] if at is not None and type(row[at]) is int else None for at in self._place]
+            flaw = Flaw(number, column.name, reason, *places)
+            if not self._lenient or column.name in PSEUDO:
+                raise SchemaError(f"{flaw}; {WAY_OUT}").at(flaw.partition, flaw.offset) from None
+            flaws.append(flaw)
+            return None
 
 
-def _shape(value: Any) -> str:
+def parse(text: bytes) -> Any:
+    """JSON with exact numbers.
+
+    Raises:
+        KsqlError: it is none.
+    """
+    try:
+        return _DECODER.decode(text.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        raise KsqlError(f"the answer is not what ksqlDB sends: a line of {len(text):,} bytes is not JSON") from None
+
+
+class _TooLong:
+    """A number of more digits than any type has, which no converter takes."""
+
+
+def _whole(token: str) -> int | _TooLong:
+    return int(token) if len(token) <= DIGITS else _TooLong()
+
+
+def _real(token: str) -> Decimal | _TooLong:
+    try:
+        return Decimal(token) if len(token) <= DIGITS else _TooLong()
+    except InvalidOperation:  # an exponent of twenty digits
+        return _TooLong()
+
+
+def _constant(token: str) -> object:
+    raise ValueError(token)
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant)
+
+
+def shape(value: Any) -> str:
     """What a value is, without the value: messages go where an erasure does not look."""
     if isinstance(value, dict):
-        return f"an object with {', '.join(map(str, list(value)[:5])) or 'nothing in it'}"
+        return f"an object with {', '.join(str(key)[:40] for key in list(value)[:5]) or 'nothing in it'}"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if isinstance(value, str):
         return f"a text of {len(value)} characters"
     return "true or false" if isinstance(value, bool) else "null" if value is None else "a number"
-
-
-def _converter(kind: SqlType) -> Convert:
-    """A function from a JSON value (never None) to what `pa.array` takes for the type."""
-    simple: dict[str, Convert] = {
-        "BOOLEAN": _boolean,
-        "INTEGER": _integer,
-        "BIGINT": _integer,
-        "DOUBLE": float,
-        "STRING": _text,
-        "BYTES": lambda value: base64.b64decode(value, validate=True),
-        "DATE": _date,
-        "TIME": _time,
-        "TIMESTAMP": _timestamp,
-    }
-    if kind.base in simple:
-        return simple[kind.base]
-    if kind.base == "DECIMAL":
-        return _decimal(kind.scale)
-    inner = _nullable(_converter(kind.element)) if kind.element else None
-    if kind.base == "ARRAY" and inner:
-        return lambda value: [inner(item) for item in value]
-    if kind.base == "MAP" and inner and kind.key:
-        key = _map_key(kind.key)
-        return lambda value: [(key(k), inner(v)) for k, v in (value.items() if isinstance(value, dict) else value)]
-    fields = [(name, _nullable(_converter(field))) for name, field in kind.fields]
-    # By position: on disk a field may have another name.
-    return lambda value: tuple([convert(value.get(name)) for name, convert in fields])
-
-
-def _nullable(convert: Convert) -> Convert:
-    return lambda value: None if value is None else convert(value)
-
-
-def _map_key(kind: SqlType) -> Convert:
-    """Outside a STRUCT all keys are strings, also numbers and booleans."""
-    convert = _converter(kind)
-    if kind.base == "BOOLEAN":
-        return lambda value: value == "true" if isinstance(value, str) else convert(value)
-    if kind.base in ("INTEGER", "BIGINT"):
-        return int
-    return convert
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _integer(value: Any) -> int:
-    """A forwarded row may carry another token for the same number, a fraction is refused."""
-    if isinstance(value, bool | str) or value != int(value):
-        raise ValueError("expected a whole number")
-    return int(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected a string")
-    return value
-
-
-def _decimal(scale: int) -> Convert:
-    import decimal
-
-    context = decimal.Context(prec=WIDE)
-    step = Decimal(1).scaleb(-scale)
-
-    def convert(value: Any) -> Decimal:
-        exact = Decimal(value)
-        scaled = exact.quantize(step, context=context)
-        if scaled != exact:
-            raise ValueError(f"more than {scale} digits after the point")
-        return scaled
-
-    return convert
-
-
-def _date(value: Any) -> Any:
-    if isinstance(value, int):
-        return value
-    return dt.date.fromisoformat(value)
-
-
-def _time(value: Any) -> int:
-    """Milliseconds of the day; "10:00" when the seconds are 0 (reference 3.1)."""
-    if isinstance(value, int):
-        return value
-    time = dt.time.fromisoformat(value)
-    return ((time.hour * 60 + time.minute) * 60 + time.second) * 1000 + time.microsecond // 1000
-
-
-def _timestamp(value: Any) -> int:
-    """Epoch milliseconds. Before 1582-10-15 the server writes Julian dates (reference 3.1)."""
-    if isinstance(value, int):
-        return value
-    time = dt.datetime.fromisoformat(value)
-    milliseconds = (time - EPOCH) // MILLISECOND
-    if time >= GREGORIAN:
-        return milliseconds
-    return milliseconds + _julian_days(time.year, time.month) * 86_400_000
-
-
-def _julian_days(year: int, month: int) -> int:
-    """How many days a Julian date is later than the same Gregorian date."""
-    before = year if month > 2 else year - 1
-    return before // 100 - before // 400 - 2

@@ -1,0 +1,115 @@
+"""What one reading brought: staged files, quarantined rows, what the checks found, and how far it got."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake import __version__
+from ksql_lake.base.arrays import mask
+from ksql_lake.ingest.streams.anchors import Sieve
+from ksql_lake.ingest.streams.event_time import EPOCH
+from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.model.columns import schema_of
+from ksql_lake.model.coverage import ranges
+from ksql_lake.model.partitions import day_path
+from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
+from ksql_lake.quality.bad_values import BadValues
+from ksql_lake.quality.checker import BadRows, Checker
+from ksql_lake.quality.quarantine import Aside
+from ksql_lake.sources.row_source import Flaw
+from ksql_lake.store.writer import PartitionWriter, StagedFile
+
+
+class Attempt:
+    """The rows of one reading on their way into staged files; `close` or `abort` ends it.
+
+    Args:
+        number: of the attempt in its run, from 0.
+        before: the checker of the attempt before, so that a value that came then comes twice now.
+
+    Attributes:
+        files, rows: what is staged for the lake; `rows` is the sum over `files` once it is closed.
+        anchors, heads: how far each partition is read, and its first row, once it is closed.
+        ranges: partition -> offsets that were taken, of a run of some days.
+        evidence: partitions whose rows belong to the same topic as what was known of them before.
+        doubtful: whether some partition looked like that of another topic.
+    """
+
+    def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
+        self.run, name = run_name(job, state), f"a{number}"
+        self.schema = pa.schema([
+            pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
+            pa.field("ROWPARTITION", pa.int32()),
+            pa.field("ROWOFFSET", pa.int64()),
+            *schema_of(state.columns),
+        ])
+        names = {column.name: column.disk_name for column in state.columns}
+        self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
+        staging, footer = job.dataset.staging / self.run, _footer(job, state)
+        self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
+        self._writer = PartitionWriter(staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer)
+        self.bad = BadValues(job.on_bad_value)
+        self.files: list[StagedFile] = []
+        self.rows = 0
+        self.anchors: dict[int, Anchor] = {}
+        self.heads: dict[int, Anchor] = {}
+        self.ranges: dict[int, list[tuple[int, int]]] = {}
+        self.evidence: frozenset[int] = frozenset()
+        self.doubtful = False
+
+    def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
+        """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
+        keep = keep.copy()
+        flawed = self.bad.look(table, keep, flaws) if flaws else None
+        if flawed is not None:
+            self._quarantine(flawed, np.flatnonzero(flawed.mask), keep, days)
+        unfit = self.checker.look(table if keep.all() else table.filter(mask(keep)))
+        if unfit is not None:
+            self._quarantine(unfit, np.flatnonzero(keep)[unfit.mask], keep, days)
+        for day in np.unique(days[keep]).tolist():
+            chosen = keep & (days == day)
+            part = table if chosen.all() else table.filter(mask(chosen))
+            date = EPOCH + dt.timedelta(days=day)
+            self._writer.write(part, day_path(date), date.strftime("%Y%m%d"))
+        self.rows += int(keep.sum())
+
+    def cover(self, partitions: np.ndarray, offsets: np.ndarray) -> None:
+        """Remember the offsets of rows that a run of some days took."""
+        for partition in np.unique(partitions).tolist():
+            taken = ranges(np.sort(offsets[partitions == partition]))
+            self.ranges.setdefault(partition, []).extend(taken)
+
+    def close(self, sieve: Sieve) -> None:
+        """Finish the files, and remember what the sieve knows now."""
+        self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
+        self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
+        resume = resume_pair(self.anchors)
+        self.files = self._writer.close(resume)
+        self.aside.close(resume)
+        self.rows = sum(file.rows for file in self.files)
+
+    def abort(self) -> None:
+        """Let go of everything: nothing of it will be published."""
+        self._writer.abort()
+        self.aside.abort()
+
+    def _quarantine(self, bad: BadRows, rows: np.ndarray, keep: np.ndarray, days: np.ndarray) -> None:
+        """Stage bad rows by their days, and take them out of `keep`; `rows` are their positions in the table."""
+        keep[rows] = False
+        for day in np.unique(days[rows]).tolist():
+            date = EPOCH + dt.timedelta(days=day)
+            self.aside.write(bad, day_path(date), date.strftime("%Y%m%d"), days[rows] == day)
+
+
+def run_name(job: StreamJob, state: FeedState) -> str:
+    """The name of a run in one generation: of its staging directory, its journal, its files."""
+    return f"{job.run}g{state.generation}"
+
+
+def _footer(job: StreamJob, state: FeedState) -> dict[str, str]:
+    made = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin)
+    return made.pairs()

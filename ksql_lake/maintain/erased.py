@@ -1,0 +1,169 @@
+"""Values whose later rows are dropped: the rules that erasures leave behind, and the rows they meet in an export.
+
+A rule keeps a salted hash of the value as it was typed, and of all that it may mean in a column of another type
+(`equal`). Rules of older versions have the first only; they go by the spellings that such a value can have.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ksql_lake.base.files import append_line, make_dirs
+from ksql_lake.model.state import FeedState, RecordedColumn
+from ksql_lake.model.target import Mask, Target, as_mask
+from ksql_lake.model.values import canonical, spellings
+from ksql_lake.store.metadata import Dataset
+
+RULES = ".state/_erasures.jsonl"  # beginning with _, as all files of the lake that belong to no feed
+OLD_RULES = ".state/erasures.jsonl"  # where they were before; a feed called erasures has its state log there
+
+
+@dataclass
+class Hashes:
+    """What is known of the erased values of one column under one salt.
+
+    Attributes:
+        typed: hashes of the values as they were typed.
+        equal: hashes of the canonical texts of all they may mean, but for STRING.
+        old: of `typed`, those of rules that have no `equal`.
+    """
+
+    typed: set[str] = field(default_factory=set)
+    equal: set[str] = field(default_factory=set)
+    old: set[str] = field(default_factory=set)
+
+    def add(self, rule: Mapping[str, Any]) -> None:
+        self.typed.add(rule["hash"])
+        self.equal.update(rule.get("equal", ()))
+        if "equal" not in rule:
+            self.old.add(rule["hash"])
+
+
+@dataclass
+class Rules:
+    """The rules that hold for one feed, by (column, salt)."""
+
+    known: dict[tuple[str, str], Hashes] = field(default_factory=dict)
+
+    def add(self, rule: Mapping[str, Any]) -> None:
+        self.known.setdefault((rule["column"], rule["salt"]), Hashes()).add(rule)
+
+
+def salted(salt: str, value: str) -> str:
+    """What is kept of a value: enough to recognise it, not enough to read it."""
+    return hashlib.sha256(f"{salt}:{value}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hashed(salt: str, value: str) -> dict[str, Any]:
+    """The hashes by which a rule or a receipt recognises a value and its equals."""
+    return {"salt": salt, "hash": salted(salt, value), "equal": [salted(salt, one) for one in spellings(value)]}
+
+
+def is_same(rule: Mapping[str, Any], target: Target) -> bool:
+    """Whether a rule or a receipt is of the same column, in any case, and of the same text."""
+    same = rule["column"].upper() == target.column.upper()
+    return same and bool(rule["hash"] == salted(rule["salt"], target.value))
+
+
+def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
+    """Keep in mind that this person's later rows are to be dropped: in all feeds, also those not exported yet.
+
+    Args:
+        feeds: only in these; empty for all.
+    """
+    known = _remembered(lake)
+    if any("equal" in r and is_same(r, target) and (not r["feeds"] or set(feeds) and set(feeds) <= set(r["feeds"]))
+           for r in known):
+        return
+    salt = known[0]["salt"] if known else secrets.token_hex(16)  # one for all: a value is hashed once
+    rule = {"column": target.column, **hashed(salt, target.value), "feeds": sorted(feeds)}
+    make_dirs((lake / RULES).parent)
+    append_line(lake / RULES, json.dumps(rule, ensure_ascii=False).encode(), 0o640)
+
+
+def _remembered(lake: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in (lake / OLD_RULES, lake / RULES):
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            try:
+                rule = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash; its erasure was not over and is begun again
+            if isinstance(rule, dict) and {"column", "salt", "hash", "feeds"} <= rule.keys():
+                found.append(rule)
+    return found
+
+
+def lasting(dataset: Dataset, state: FeedState) -> Rules:
+    """What a feed drops: by its own rules and those of the whole lake."""
+    rules = Rules()
+    for rule in _remembered(dataset.lake):
+        if not rule["feeds"] or dataset.feed in rule["feeds"]:
+            rules.add(rule)
+    for erasure in state.erasures:
+        if erasure.later == "drop":
+            rules.add(erasure.to_json())
+    return rules
+
+
+def later(rules: Rules, table: pa.RecordBatch, columns: Sequence[RecordedColumn]) -> Mask | None:
+    """Rows of persons erased before whose later events are to be dropped; None when there is no such rule.
+
+    Args:
+        columns: the feed's recorded columns, for their names in the source.
+    """
+    if not rules.known:
+        return None
+    names = {column.disk_name: column.name for column in columns}
+    mask = np.zeros(table.num_rows, bool)
+    for (column, salt), hashes in rules.known.items():
+        mask |= Target(column, "", names).rows_where(table, partial(_recognised, salt, hashes))
+    return mask
+
+
+def _recognised(salt: str, hashes: Hashes, leaf: pa.Array) -> Mask:
+    """Which values of a column are erased ones."""
+    if pa.types.is_string(leaf.type):
+        chosen = [v for v in leaf.drop_null().unique().to_pylist() if salted(salt, v) in hashes.typed]
+        return as_mask(pc.is_in(leaf, value_set=pa.array(chosen, leaf.type)))
+    known = [
+        value for value, text in canonical(leaf)
+        if salted(salt, text) in hashes.equal
+        or (hashes.old and any(salted(salt, one) in hashes.old for one in _old_spellings(value)))
+    ]
+    return as_mask(pc.is_in(leaf, value_set=pa.array(known, leaf.type)))
+
+
+def _old_spellings(scalar: pa.Scalar) -> set[str]:
+    """How a value may have been typed for a rule that kept one spelling only."""
+    try:
+        value = scalar.as_py()
+    except (ValueError, OverflowError):
+        return set()  # a time beyond Python's years, which older versions could not read
+    found = {str(value)}
+    if isinstance(value, bool):
+        found |= {str(value).lower(), str(value).upper()}
+    elif isinstance(value, bytes):
+        found |= {base64.b64encode(value).decode(), value.decode("utf-8", "replace")}
+    elif isinstance(value, int | float | Decimal):
+        plain = f"{Decimal(str(value)):f}"
+        found |= {plain, plain.rstrip("0").rstrip(".") if "." in plain else f"{plain}.0"}
+    elif isinstance(value, dt.datetime | dt.time):
+        iso = value.replace(tzinfo=None).isoformat()
+        found |= {iso, f"{iso}Z", iso.replace("T", " "), value.isoformat()}
+        found |= {iso.removesuffix(":00"), iso.removesuffix("T00:00:00")}
+    return found

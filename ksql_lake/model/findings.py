@@ -1,0 +1,119 @@
+"""A finding: one thing that a person should know of a feed, with its kind from the moment somebody finds it.
+
+Whoever finds something names its kind, and the feed, partition and offset it concerns. To add a kind, add a line to
+`KINDS`; everything else (report, page, metrics, history) takes it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LEVELS = ("error", "warning", "note")
+# The worst kind first, each with its level where a finding does not name another.
+KINDS = {
+    "failed": "error",  # the last run failed
+    "metadata": "error",  # _metadata.json cannot be used
+    "feed file": "error",  # the feed file cannot be used
+    "gap": "error",  # rows expired before they were exported; as a warning: days without any row
+    "drift": "error",  # the source and the lake differ, or the topic was recreated
+    "quality": "error",  # checks of the data that failed
+    "stale": "error",  # the newest data are older than freshness_hours
+    "files": "error",  # files that no metadata knows
+    "run": "warning",  # anything else the last run reported
+    "incomplete": "warning",  # rows that are still at the source; the next run reads them
+    "link": "warning",  # a symbolic link that stands in the way
+    "clock": "warning",  # events in the future, or a clock that is wrong
+    "busy": "warning",  # the last run found the feed locked by another run
+    "quarantine": "note",  # rows in quarantine that nobody has looked at
+    "retention": "note",  # data that are due to be removed; as a warning: removing them was refused
+    "small files": "note",  # past days in more files than they need
+    "schema": "note",  # columns added lately
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know.
+
+    Args:
+        kind: a key of `KINDS`.
+        message: a sentence without the feed's name; where it begins with that, it is taken off.
+        level: error, warning or note; by default that of the kind.
+        feed: the feed it concerns.
+        partition: the Kafka partition it concerns, where it concerns one.
+        offset: the offset of the row it concerns, where it concerns one.
+    """
+
+    kind: str
+    message: str
+    level: str = ""
+    feed: str = ""
+    partition: int | None = None
+    offset: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.level:
+            object.__setattr__(self, "level", KINDS[self.kind])
+        object.__setattr__(self, "message", _without(self.feed, self.message))
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Sorts the worst first."""
+        return LEVELS.index(self.level), list(KINDS).index(self.kind)
+
+    @property
+    def line(self) -> str:
+        """The finding as a person reads it: the feed, the place, the message."""
+        return "".join((f"{self.feed}: " if self.feed else "", self._place(), self.message))
+
+    def _place(self) -> str:
+        """Partition and offset, where the message does not name them itself."""
+        words = (("partition", self.partition), ("offset", self.offset))
+        missing = [f"{word} {number}" for word, number in words
+                   if number is not None and f"{word} {number}" not in self.message]
+        return f"{', '.join(missing)}: " if missing else ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in the run history and in metadata; what is not known is left out."""
+        place = {"partition": self.partition, "offset": self.offset}
+        known = {name: number for name, number in place.items() if number is not None}
+        return {"kind": self.kind, "level": self.level, **known, "message": self.message}
+
+
+def findings_of(
+    feed: str, kind: str, text: str, partition: int | None = None, offset: int | None = None
+) -> list[Finding]:
+    """A finding for each line of a text, such as an error's."""
+    return [Finding(kind, line, feed=feed, partition=partition, offset=offset) for line in text.splitlines()]
+
+
+def read_findings(feed: str, entries: Any, kind: str = "run") -> Iterator[Finding]:
+    """Findings as the run history or metadata hold them; what is not in a form known here is passed over.
+
+    Args:
+        entries: objects as `Finding.as_json` makes them; older versions wrote texts, or objects with only a message.
+        kind: that of an entry which does not name one known here.
+    """
+    for entry in entries if isinstance(entries, list | tuple) else ():
+        given = entry if isinstance(entry, Mapping) else {"message": entry}
+        message = given.get("message")
+        if not isinstance(message, str):
+            continue
+        own, level = given.get("kind"), given.get("level")
+        for line in message.splitlines():
+            yield Finding(
+                own if isinstance(own, str) and own in KINDS else kind, line,
+                level if level in LEVELS else "", feed, _number(given.get("partition")), _number(given.get("offset")),
+            )
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _without(feed: str, message: str) -> str:
+    """The message without the feed's or the source's name in front, which differ in case only."""
+    head, colon, rest = message.partition(": ")
+    return rest if feed and colon and head.casefold() == feed.casefold() else message

@@ -1,0 +1,198 @@
+"""Records of a topic, as the rows that ksqlDB makes of them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import pyarrow as pa
+
+from ksql_lake.base.errors import LakeError, SchemaError
+from ksql_lake.model.types import PSEUDO, Column, SqlType, arrow_schema
+from ksql_lake.sources.kafka import json_text, json_values, kafka_format, rest_view, rowtime
+from ksql_lake.sources.kafka.delimited import DelimitedReader
+from ksql_lake.sources.kafka.formats import Header, Part, Plan
+from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
+
+Read: TypeAlias = Callable[[bytes], Sequence[Any]]
+BOUND = 8  # bytes of a window's bound behind the key
+
+
+class Record(NamedTuple):
+    """A record as Kafka has it; `timestamp` in epoch milliseconds."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A record that ksqlDB passes over, and why."""
+
+    partition: int
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and what is no row."""
+
+    batch: pa.RecordBatch
+    passed: tuple[Passed, ...]
+
+
+class RecordDecoder:
+    """Decodes records one by one, exactly.
+
+    Args:
+        exact: True keeps the value of the topic where the REST API would lose something of it.
+    """
+
+    def __init__(self, plan: Plan, *, exact: bool = False) -> None:
+        self.plan = plan
+        self.columns = plan.columns
+        names = [*PSEUDO, *(str(i) for i in range(len(self.columns)))]
+        bases = (SqlType("BIGINT"), SqlType("INTEGER"), SqlType("BIGINT"))
+        self.schema = arrow_schema([*map(Column, PSEUDO, bases), *self.columns], names)
+        self._key = _part_reader(plan.key)
+        self._value = _part_reader(plan.value)
+        self._views = [None if exact else rest_view.view(column.type) for column in self.columns]
+        self._time = self._time_reader()
+
+    def decode(self, records: Iterable[Record]) -> Decoded:
+        """Decode records, in their order.
+
+        Raises:
+            LakeError: a value that cannot be stored, with its partition and offset.
+        """
+        rows, passed = [], []
+        for record in records:
+            try:
+                rows.append(self.row(record))
+            except Skipped as reason:
+                passed.append(Passed(record.partition, record.offset, str(reason)))
+        return Decoded(self._batch(rows), tuple(passed))
+
+    def row(self, record: Record) -> list[Any]:
+        """ROWTIME, ROWPARTITION, ROWOFFSET and the columns of one record.
+
+        Raises:
+            Skipped: ksqlDB passes the record over.
+            LakeError: the row cannot be stored.
+        """
+        try:
+            key = self._key_values(record.key)
+            if record.value is None:
+                raise Skipped("no value: a deletion")
+            value = self._value(record.value)
+            time = rowtime.checked(self._time(record, key, value))
+            values = [*key, *value, *(_header(header, record.headers) for header in self.plan.headers)]
+            self._check_text(values)
+            shown = [v if v is None or look is None else look(v) for look, v in zip(self._views, values, strict=True)]
+        except LakeError as error:
+            where = f"partition {record.partition}, offset {record.offset}"
+            raise type(error)(f"{self.plan.source}: {where}: {error}") from None
+        return [time, record.partition, record.offset, *shown]
+
+    def _key_values(self, key: bytes | None) -> list[Any]:
+        columns = self.plan.key.columns
+        if not self.plan.window:
+            return [None] * len(columns) if key is None or not columns else list(self._key(key))
+        if key is None:
+            raise Unsure("a windowed stream with a record without a key")
+        bounds = 2 if self.plan.window == "SESSION" else 1
+        if len(key) < bounds * BOUND:
+            raise Skipped("the key is too short for a window")
+        inner, tail = key[: len(key) - bounds * BOUND], key[len(key) - bounds * BOUND :]
+        times = struct.unpack(f">{bounds}q", tail)  # of a session: its end, then its start
+        start, end = (times[1], times[0]) if bounds == 2 else (times[0], times[0] + self.plan.window_ms)
+        return [*(self._key(inner) if columns else ()), start, end]
+
+    def _time_reader(self) -> Callable[[Record, Sequence[Any], Sequence[Any]], int | None]:
+        plan = self.plan
+        if plan.timestamp is None:
+            return lambda record, key, value: record.timestamp
+        names = [column.name for column in (*plan.key.columns, *plan.value.columns)]
+        keys = len(plan.key.columns)
+        at = names.index(plan.timestamp)
+        of_text = rowtime.reader(plan.timestamp_format) if plan.timestamp_format else None
+
+        def read(record: Record, key: Sequence[Any], value: Sequence[Any]) -> int | None:
+            found = key[at] if at < keys else value[at - keys]
+            milliseconds: int | None = of_text(found) if of_text else found
+            return milliseconds
+
+        return read
+
+    def _check_text(self, values: Sequence[Any]) -> None:
+        """Half a surrogate pair has no form in UTF-8, neither in ksqlDB's answer nor in a file."""
+        for column, value in zip(self.columns, values, strict=True):
+            if isinstance(value, str) and not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    raise SchemaError(f"column {column.name}: half a surrogate pair cannot be stored") from None
+
+    def _batch(self, rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
+        arrays = []
+        for i, field in enumerate(self.schema):
+            try:
+                arrays.append(pa.array([row[i] for row in rows], field.type))
+            except (pa.ArrowException, OverflowError, TypeError, ValueError):
+                column = self.columns[i - len(PSEUDO)]
+                what = f"column {column.name}: a value does not fit {column.type}"
+                raise SchemaError(f"{self.plan.source}: {what}") from None
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+def _part_reader(part: Part) -> Read:
+    if part.format == "DELIMITED":
+        return DelimitedReader(part.columns, part.delimiter).read
+    if part.format == "KAFKA":
+        base = part.columns[0].type.base
+        return lambda data: [kafka_format.read(base, data)]
+    if part.format == "JSON":
+        return _json_object(part) if part.wrapped else _json_value(part)
+    return lambda data: []
+
+
+def _json_object(part: Part) -> Read:
+    names = [column.name for column in part.columns]
+    coerce = [json_values.coercion(column.type) for column in part.columns]
+
+    def read(data: bytes) -> list[Any]:
+        node = json_text.parse(data)
+        if node is None:
+            raise Skipped("null: a deletion")
+        found = json_values.by_name(node, names)
+        return [convert(value) for convert, value in zip(coerce, found, strict=True)]
+
+    return read
+
+
+def _json_value(part: Part) -> Read:
+    kind = part.columns[0].type
+    coerce = json_values.coercion(kind)
+
+    def read(data: bytes) -> list[Any]:
+        node = json_text.parse(data)
+        if node is json_text.MISSING:
+            if kind.base != "STRING":
+                raise Skipped("no value in the text")
+            return [""]  # MissingNode.asText()
+        return [coerce(node)]
+
+    return read
+
+
+def _header(header: Header, headers: Sequence[tuple[str, bytes | None]]) -> Any:
+    if header.key is None:
+        return list(headers)
+    return next((value for name, value in reversed(headers) if name == header.key), None)

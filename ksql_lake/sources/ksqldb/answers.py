@@ -1,0 +1,86 @@
+"""The one loop over the rows of an answer, with its clocks and limits; streams, tables and counts read through it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from ksql_lake.base.errors import AnswerCut, KsqlUnavailable
+from ksql_lake.sources.ksqldb.client import Answer
+from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, Element, ErrorRow, Final
+from ksql_lake.sources.pace import POLL, Limits
+
+
+class AnswerRows:
+    """The rows of one answer as they come.
+
+    Args:
+        name: the source, for messages.
+        batch_size, lenient: see `Decoder`.
+
+    Attributes:
+        started: when reading began, by `time.monotonic()`, which all times here go by.
+        heard: when the last row came; the same as `started` before the first.
+    """
+
+    def __init__(self, answer: Answer, name: str, batch_size: int = 10_000, lenient: bool = False) -> None:
+        self.answer, self.name = answer, name
+        self.decoder = Decoder(answer.columns, batch_size, lenient=lenient)
+        self.started = self.heard = time.monotonic()
+        self._closed = False
+
+    def look(self) -> list[Element] | None:
+        """What came: rows and tombstones; [] when nothing did for POLL seconds; None at the end of the body.
+
+        Raises:
+            KsqlUnavailable: the server broke off with an error, or the connection ended first.
+        """
+        lines = self.answer.read(POLL)
+        if lines == b"":
+            return None
+        if lines is None:
+            return []
+        now = time.monotonic()
+        found: list[Element] = []
+        for element in self.decoder.decode(lines):
+            if isinstance(element, ErrorRow):
+                raise KsqlUnavailable(f"{self.name}: the server broke off: {element.message}", code=element.code)
+            if isinstance(element, ArrayEnd):
+                self._closed = True
+            elif not isinstance(element, Final):
+                found.append(element)
+        if found:  # older servers send an empty line every second: that is silence
+            self.heard = now
+        return found
+
+    def endless(self) -> Iterator[list[Element]]:
+        """The rows of a push query, look by look; an empty list is a moment of silence. The caller stops.
+
+        Raises:
+            AnswerCut: it ended, which such a query never does by itself.
+        """
+        while (found := self.look()) is not None:
+            yield found
+        raise AnswerCut(f"{self.name}: the server ended a query that never ends")
+
+    def whole(self, limits: Limits) -> Iterator[Element]:
+        """The rows of a pull query, all of them.
+
+        Raises:
+            AnswerCut: silence for `limits.first_row` seconds, more than `limits.duration` in all, an end without the
+                closing bracket, or a server that does not answer on the same connection any more: a part at most.
+        """
+        while (found := self.look()) is not None:
+            yield from found
+            now = time.monotonic()
+            if found:
+                self.heard = now  # the time spent on these rows is no silence of the server
+            elif now - self.heard > limits.first_row:
+                raise AnswerCut(f"{self.name}: no more rows within {limits.first_row:.0f} s")
+            if now - self.started > limits.duration:
+                limit = f"{limits.duration:.0f} s (MAX_DURATION_SECONDS)"
+                raise AnswerCut(f"{self.name}: its answer did not end within {limit}")
+        if not self._closed:
+            raise AnswerCut(f"{self.name}: the answer ended without its closing bracket")
+        if not self.answer.same_connection_info():
+            raise AnswerCut(f"{self.name}: the server went away right after its answer, which may be a part only")

@@ -1,0 +1,130 @@
+"""A stream's rows by a REST push query: it never ends, cannot seek, and proves nothing about the topic.
+
+No end mark can be believed, so `Pace` decides when the topic has been read to its present end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import pyarrow as pa
+
+from ksql_lake.base.arrays import numbers
+from ksql_lake.model.types import Column
+from ksql_lake.sources.ksqldb.answers import AnswerRows
+from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
+from ksql_lake.sources.pace import Limits, Pace
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
+
+
+def push_query(source: str, wanted: Wanted) -> str:
+    """The push query that brings the wanted rows.
+
+    300 ORs overflow the server's stack, CASE works to 1,000 partitions; beyond that the least offset filters.
+    Rows with ROWOFFSET % 1000 < 2 come from everywhere and show that the server is still reading.
+    """
+    select = f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET, * FROM {quote(source)}"
+    after, window = wanted.after, wanted.window
+    if not after and window is None:
+        return f"{select} EMIT CHANGES;"
+    rows = f"ROWOFFSET >= {_case(after, 0)}" if after else "ROWOFFSET >= 0"
+    if window is not None:
+        rows = f"({rows} AND ROWTIME >= {window[0]} AND ROWTIME < {window[1]})"
+        if after:
+            rows += f" OR ROWOFFSET = {_case(after, -1)}"
+    return f"{select} WHERE {rows} OR ROWOFFSET % {TICK} < 2 EMIT CHANGES;"
+
+
+def _case(after: Mapping[int, int], otherwise: int) -> str:
+    if len(after) > 1000 and otherwise == 0:
+        return str(min(after.values()))
+    whens = " ".join(f"WHEN ROWPARTITION = {p} THEN {after[p]}" for p in sorted(after))
+    return f"CASE {whens} ELSE {otherwise} END"
+
+
+class PushRows:
+    """One push query as a `Reading`."""
+
+    proven = False
+    samples = True
+
+    def __init__(
+        self, answer: Answer, source: Source, limits: Limits, batch_size: int, lenient: bool, run_started_ms: int
+    ) -> None:
+        self._answer = answer
+        self._rows = AnswerRows(answer, source.name, batch_size, lenient)
+        self._looks = self._rows.endless()
+        self._pace = Pace(limits, source.partitions, run_started_ms, self._rows.started)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self._answer.columns[PSEUDO_COLUMNS:]
+
+    def read(self) -> Sequence[Rows]:
+        found = [element for element in next(self._looks) if isinstance(element, pa.RecordBatch | Flawed)]
+        if found:
+            received, now_ms = self._rows.heard, int(time.time() * 1000)
+            for rows in found:
+                batch = rows.batch if isinstance(rows, Flawed) else rows
+                self._pace.rows(received, now_ms, numbers(batch.column(1)), numbers(batch.column(0)))
+            self._pace.worked(time.monotonic() - received)  # decoding
+        return found
+
+    def worked(self, seconds: float) -> None:
+        self._pace.worked(seconds)
+
+    def ended(self, now: float) -> str | None:
+        return self._pace.ended(now)
+
+    def silence(self, now: float, partition: int | None = None) -> float:
+        return self._pace.silence(now, partition)
+
+    def behind(self, now: float) -> Sequence[int]:
+        return self._pace.waiting(now)
+
+    def starts(self) -> Mapping[int, int]:
+        return {}
+
+    def __enter__(self) -> PushRows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._answer.close()
+
+
+class PushSource:
+    """A stream of a ksqlDB server as a `RowSource`.
+
+    Args:
+        batch_size, lenient: see `Decoder`.
+        run_started_ms: epoch ms; a row of the run's own time shows that its partition is read to its present end.
+    """
+
+    identity: str | None = None
+
+    def __init__(
+        self, client: Client, source: Source, limits: Limits, batch_size: int = 10_000,
+        lenient: bool = False, run_started_ms: int | None = None,
+    ) -> None:
+        self._client, self._source, self._limits = client, source, limits
+        self._batch_size, self._lenient = batch_size, lenient
+        self._started_ms = int(time.time() * 1000) if run_started_ms is None else run_started_ms
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def partitions(self) -> int:
+        return self._source.partitions
+
+    def is_empty(self) -> bool | None:
+        return self._client.is_empty(self._source.name)
+
+    def open(self, wanted: Wanted) -> PushRows:
+        answer = self._client.query(push_query(self._source.name, wanted), earliest=True)
+        return PushRows(answer, self._source, self._limits, self._batch_size, self._lenient, self._started_ms)

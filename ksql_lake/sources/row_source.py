@@ -1,0 +1,151 @@
+"""The seam between a stream's rows and where they come from.
+
+A `RowSource` names one stream; `open` starts one reading of it. A `Reading` hands out record batches and knows when
+every partition has been read to its present end, by whatever means its protocol has. Anchors, coverage, days, checks
+and writing (`ingest.streams`) do not know which source they read.
+
+The first source is the REST push query (`sources.ksqldb.push_rows`), which never ends, cannot seek and proves nothing
+about the topic; a source that can do better says so by `identity`, `proven`, `starts` and `ended`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+from ksql_lake.model.types import Column
+
+PSEUDO_COLUMNS = 3  # ROWTIME (int64, epoch ms), ROWPARTITION (int32), ROWOFFSET (int64) come first in every batch
+TICK = 1000  # see Reading.samples
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A value that its type cannot hold.
+
+    Attributes:
+        row: in its batch.
+        column: its name at the source.
+        reason: what is wrong with it, without the value: messages go where an erasure does not look.
+        partition, offset: where the row is, None for a table.
+    """
+
+    row: int
+    column: str
+    reason: str
+    partition: int | None = None
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f"partition {self.partition}, offset {self.offset}: "
+        return f"{where}column {self.column} holds {self.reason}"
+
+
+@dataclass(frozen=True)
+class Flawed:
+    """Rows of which some have a value that its type cannot hold; null stands in its place."""
+
+    batch: pa.RecordBatch
+    flaws: tuple[Flaw, ...]
+
+
+Rows: TypeAlias = pa.RecordBatch | Flawed
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows a reading has to bring.
+
+    Attributes:
+        after: partition -> offset of the last row known there. That row comes again, to be compared, and then all
+            that follow it; unless the reading is `proven`, when it may begin one later. A partition that is not named
+            is read from its start.
+        window: only rows with ROWTIME in [start, end), epoch ms, are needed; a source may bring others too.
+    """
+
+    after: Mapping[int, int] = field(default_factory=dict)
+    window: tuple[int, int] | None = None
+
+
+class Reading(Protocol):
+    """One pass over a stream, from `Wanted` to the present end. A context manager; leaving it lets go of the source."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The stream's own columns, in the order in which they follow the three pseudo columns in a batch."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the source itself knows that this is the topic of `Wanted`, so that no row needs to be compared."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether rows with ROWOFFSET % TICK < 2 come from the whole of each partition, wherever the reading begins."""
+
+    def read(self) -> Sequence[Rows]:
+        """The next rows: batches of (ROWTIME, ROWPARTITION, ROWOFFSET, columns...), offsets ascending within a
+        partition unless the source repeats itself. Empty when nothing came for a moment (about POLL seconds).
+
+        Raises:
+            KsqlUnavailable: the source broke off and may be read again; what came before is whole.
+            SchemaError: a value that its type cannot hold, from a source that does not hand out `Flawed`.
+            LakeError: it cannot be read.
+        """
+
+    def worked(self, seconds: float) -> None:
+        """Time that the caller spent on the rows of the last `read`: no silence of the source."""
+
+    def ended(self, now: float) -> str | None:
+        """Why every partition counts as read to its present end, in a few words; None to go on.
+
+        Args:
+            now: `time.monotonic()`.
+        """
+
+    def silence(self, now: float, partition: int | None = None) -> float:
+        """Seconds since the last row of a partition (of all of them for None), or since the reading began."""
+
+    def behind(self, now: float) -> Sequence[int]:
+        """Partitions that are known not to be at their end yet, as far as the source can tell."""
+
+    def starts(self) -> Mapping[int, int]:
+        """Partition -> the lowest offset that still exists, where the source knows; {} when it cannot tell."""
+
+    def __enter__(self) -> Reading: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class RowSource(Protocol):
+    """One stream at its source."""
+
+    @property
+    def name(self) -> str:
+        """The stream's name as the server spells it."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the topic has now, 0 to n - 1; 0 when it is not known."""
+
+    @property
+    def identity(self) -> str | None:
+        """What changes when, and only when, the topic is deleted and created again (Kafka's topic id); None: unknown.
+
+        The export remembers it with the rows and calls a topic recreated when it differs.
+        """
+
+    def is_empty(self) -> bool | None:
+        """Whether the stream has no row at all; None when that is not known for certain."""
+
+    def open(self, wanted: Wanted) -> Reading:
+        """Start reading.
+
+        Raises:
+            KsqlError: refused; KsqlUnavailable when it may be accepted later.
+        """

@@ -1,0 +1,318 @@
+"""What a real ksqlDB made of 2,762 JSON values and of 25 streams of other formats: we make the same of every record."""
+
+from __future__ import annotations
+
+import base64
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ksql_lake.base.errors import LakeError, SchemaError
+from ksql_lake.model.types import Column, parse_schema
+from ksql_lake.sources.kafka import delimited, formats, java_text, json_text, json_values
+from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
+from ksql_lake.sources.kafka.records import Record, RecordDecoder
+from ksql_lake.sources.kafka.verdicts import Skipped, Unreadable
+from ksql_lake.sources.ksqldb.rows import Decoder
+from tests.conftest import ROOT
+
+RECORDINGS = ROOT / "tests" / "recordings"
+JSON_STREAM = (
+    "`K` STRING, `C_BOOL` BOOLEAN, `C_INT` INTEGER, `C_BIG` BIGINT, `C_DBL` DOUBLE, `C_STR` STRING, "
+    "`C_DEC` DECIMAL(6, 2), `C_BYTES` BYTES, `C_DATE` DATE, `C_TIME` TIME, `C_TS` TIMESTAMP, `C_ARR` ARRAY<INTEGER>, "
+    "`C_ARRS` ARRAY<STRING>, `C_MAP` MAP<STRING, INTEGER>, `C_ST` STRUCT<`A` INTEGER, `B` STRING, `c` DOUBLE, "
+    "`D` DECIMAL(20, 4), `E` DATE, `F` TIME, `G` TIMESTAMP, `H` BYTES, `I` MAP<STRING, DECIMAL(6, 2)>, "
+    "`J` ARRAY<DECIMAL(6, 2)>>, `C_BIGDEC` DECIMAL(38, 0), `C_ADEC` ARRAY<DECIMAL(20, 4)>, "
+    "`C_AST` ARRAY<STRUCT<`X` INTEGER>>, `C_ADATE` ARRAY<DATE>, `C_MTS` MAP<STRING, TIMESTAMP>"
+)
+PSEUDO = "`ROWTIME` BIGINT, `ROWPARTITION` INTEGER, `ROWOFFSET` BIGINT, "
+
+
+def numbers(kind: pa.DataType) -> pa.DataType:
+    """The type with numbers for dates and times: Python's own end with the year 9999."""
+    if pa.types.is_temporal(kind):
+        return pa.int64() if kind.bit_width == 64 else pa.int32()
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, numbers(f.type)) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(kind.key_type, numbers(kind.item_type))
+    return pa.list_(numbers(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def plain(batch: pa.RecordBatch) -> list[str]:
+    """Rows as text, in which NaN equals NaN."""
+    columns = [column.cast(numbers(column.type)).to_pylist() for column in batch.columns]
+    return [repr(row) for row in zip(*columns, strict=True)]
+
+
+def described(schema: str) -> dict[str, Any]:
+    """DESCRIBE ... EXTENDED of the JSON stream, as a server would answer."""
+    fields = [{"name": c.name, "schema": as_json(c.type)} for c in parse_schema(schema)]
+    fields[0]["type"] = "KEY"
+    return {
+        "name": "KD_JSON", "type": "STREAM", "topic": "kd_json", "keyFormat": "KAFKA", "valueFormat": "JSON",
+        "windowType": None, "timestamp": "", "fields": fields,
+        "statement": "CREATE STREAM KD_JSON (K STRING KEY) WITH (KAFKA_TOPIC='kd_json', VALUE_FORMAT='JSON');",
+    }
+
+
+def as_json(kind: Any) -> dict[str, Any]:
+    return {
+        "type": kind.base,
+        "fields": [{"name": name, "schema": as_json(inner)} for name, inner in kind.fields] or None,
+        "memberSchema": as_json(kind.element) if kind.element else None,
+        "parameters": {"precision": kind.precision, "scale": kind.scale},
+    }
+
+
+def of_server(columns: tuple[Column, ...], rest: str) -> list[str] | type[SchemaError]:
+    try:
+        [batch] = Decoder(columns, native=False).decode(rest.encode() + b"\n")
+    except SchemaError:
+        return SchemaError
+    assert isinstance(batch, pa.RecordBatch)
+    return plain(batch)
+
+
+def of_topic(decoder: RecordDecoder, record: Record) -> list[str] | type[Exception] | None:
+    try:
+        decoded = decoder.decode([record])
+    except LakeError as error:
+        return type(error)
+    assert len(decoded.batch) + len(decoded.passed) == 1
+    return plain(decoded.batch) if len(decoded.batch) else None
+
+
+def bytes_of(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text)
+
+
+def json_cases() -> list[dict[str, Any]]:
+    lines = (RECORDINGS / "kafka-json-values" / "values.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+COLUMNS = [column.name for column in parse_schema(JSON_STREAM)][1:]
+
+
+@pytest.mark.parametrize("column", [*COLUMNS, "*", "raw"])
+def test_json_values_become_what_the_server_said(column: str) -> None:
+    plan = plan_of(described(JSON_STREAM))
+    assert isinstance(plan, Plan)
+    decoder, columns = RecordDecoder(plan), parse_schema(PSEUDO + JSON_STREAM)
+    cases = [case for case in json_cases() if case["column"] == column]
+    assert cases
+    wrong = []
+    for case in cases:
+        offset = case["offset"]
+        record = Record(0, offset, 1_700_000_000_000 + offset, f"k{offset}".encode(), bytes_of(case["value"]))
+        found = of_topic(decoder, record)
+        wanted = of_server(columns, case["rest"]) if case["rest"] else None
+        wanted = Unreadable if case.get("breaks_the_query") else wanted
+        if found != wanted:
+            wrong.append(f"{offset}: {record.value!r}: server {wanted}, topic {found}")
+    assert not wrong, "\n".join(wrong)
+
+
+FORMATS = sorted((RECORDINGS / "kafka-formats").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.stem)
+def test_other_formats_become_what_the_server_said(path: Path) -> None:
+    about, *cases = [json.loads(line) for line in path.read_text().splitlines()]
+    plan = plan_of(about["describe"])
+    if about["describe"]["valueFormat"] == "NONE":
+        assert isinstance(plan, Refusal) and "never has a row" in str(plan)
+        assert not any(case["rest"] for case in cases)
+        return
+    assert isinstance(plan, Plan), plan
+    columns = parse_schema(json.loads(about["header"])["header"]["schema"])
+    assert [(c.name, c.type) for c in plan.columns] == [(c.name, c.type) for c in columns[3:]]
+    decoder = RecordDecoder(plan)
+    wrong = []
+    for case in cases:
+        headers = [(name, bytes_of(value)) for name, value in case["headers"] or ()]
+        key, value = bytes_of(case["key"]), bytes_of(case["value"])
+        record = Record(case["partition"], case["offset"], case["timestamp"], key, value, headers)
+        found, wanted = of_topic(decoder, record), of_server(columns, case["rest"]) if case["rest"] else None
+        if found != wanted:
+            wrong.append(f"{record}: server {wanted}, topic {found}")
+    assert not wrong, "\n".join(wrong)
+
+
+FREELY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+INT_STREAM = "`K` STRING, `V` INTEGER, `W` STRING"
+INT_PLAN = plan_of(described(INT_STREAM))
+assert isinstance(INT_PLAN, Plan)
+DECODER = RecordDecoder(INT_PLAN)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+def outcome(value: bytes) -> list[str] | type[Exception] | None:
+    return of_topic(DECODER, Record(0, 0, 0, b"k", value))
+
+
+@FREELY
+@given(VALUES, st.integers(), st.sampled_from(["", " ", "\n\t\r "]))
+def test_what_stands_beside_a_column_changes_nothing(other: object, whole: int, blank: str) -> None:
+    alone = outcome(json.dumps({"V": whole}).encode())
+    text = f'{blank}{{"x":{json.dumps(other)}{blank},{blank}"V"{blank}:{whole}{blank}}}{blank}and more'
+    assert alone == outcome(text.encode(errors="surrogatepass")) is not None
+
+
+@FREELY
+@given(st.integers(-(10**40), 10**40))
+def test_integers_wrap_as_numbers_and_fail_as_texts(whole: int) -> None:
+    low = (whole + 2**31) % 2**32 - 2**31
+    assert outcome(b'{"V":%d}' % whole) == [repr((0, 0, 0, "k", low, None))]
+    fits = [repr((0, 0, 0, "k", whole, None))] if -(2**31) <= whole < 2**31 else None
+    assert outcome(b'{"V":"%d"}' % whole) == fits
+
+
+@FREELY
+@given(VALUES)
+def test_json_in_a_text_column_is_still_the_same_json(value: object) -> None:
+    if not isinstance(value, dict):
+        return
+    node = json_text.parse(json.dumps(value).encode())
+    try:
+        written = json_values.text_of(node)
+    except Skipped:
+        return
+    assert json_text.parse(written.encode(errors="surrogatepass")) == node
+
+
+@FREELY
+@given(st.lists(st.text(), unique=True))
+def test_a_map_keeps_every_name_once(names: list[str]) -> None:
+    assert sorted(json_values.hash_order(names)) == sorted(names)
+
+
+@FREELY
+@given(st.binary())
+def test_no_bytes_stop_the_decoder(data: bytes) -> None:
+    outcome(data)
+    outcome(b'{"V":1,"W":"' + data + b'"}')
+    java_text.utf8(data)
+
+
+@FREELY
+@given(st.text())
+def test_what_is_utf8_is_read_as_it_is(text: str) -> None:
+    data = text.encode(errors="ignore")
+    assert java_text.utf8(data) == data.decode() and java_text._malformed(data) == data.decode()
+
+
+@FREELY
+@given(st.recursive(st.integers(0, 9), lambda inner: st.lists(inner) | st.dictionaries(st.text("ab\"\\"), inner)))
+def test_the_reading_of_deep_json_means_the_same(value: object) -> None:
+    text = json.dumps(value) + ", and more"
+    assert json_text._scan_deep(text, 0) == (value, len(text) - len(", and more"))
+
+
+BROKEN = ["", "[", "{", "[1", '{"a"', '{"a":', '{"a":1', "[1,", "[1 2]", '{"a":1,}', "[,]", "{1:2}"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_deep_json_that_is_broken_is_passed_over(text: str) -> None:
+    with pytest.raises(Skipped):
+        json_text.parse(b"[" * 2000 + text.encode())
+
+
+def test_json_nested_beyond_any_recursion_is_read() -> None:
+    deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b',"V":7}'
+    assert outcome(deep) == outcome(b'{"V":7}')
+
+
+@FREELY
+@given(st.lists(st.lists(st.text(), min_size=1), min_size=1))
+def test_delimited_text_is_split_where_it_was_joined(records: list[list[str]]) -> None:
+    def quoted(field: str) -> str:
+        return '"' + field.replace('"', '""') + '"'
+
+    text = "\r\n".join(",".join(map(quoted, fields)) for fields in records)
+    assert delimited.split(text, ",") == records
+
+
+BASE = "CREATE STREAM S (A INT, B MAP<STRING, INT>, `with` INT) WITH (KAFKA_TOPIC='it''s', X=true);"
+
+
+def test_options_are_found_in_a_statement() -> None:
+    assert formats.options_of(BASE) == ({"KAFKA_TOPIC": "it's", "X": "true"}, False)
+    derived = "CREATE STREAM S WITH (VALUE_DELIMITER='TAB', PARTITIONS=1) AS SELECT * FROM T WITHIN (1 HOUR);"
+    assert formats.options_of(derived) == ({"VALUE_DELIMITER": "TAB", "PARTITIONS": "1"}, True)
+    assert formats.options_of("CREATE STREAM S AS SELECT 'WITH (a=b)' FROM T;") == ({}, True)
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    return {**described(INT_STREAM), **fields}
+
+
+ONE_VALUE = "`K` STRING, `V` INTEGER"
+REFUSED = [
+    (changed(type="TABLE"), {}, "only streams"),
+    (changed(valueFormat="AVRO"), {}, "VALUE_FORMAT AVRO is not read from a topic yet"),
+    (changed(keyFormat="PROTOBUF"), {}, "KEY_FORMAT PROTOBUF is not read from a topic yet"),
+    (changed(valueFormat="KAFKA"), {}, "VALUE_FORMAT KAFKA with 2 columns"),
+    (changed(valueFormat="DELIMITED", statement="CREATE STREAM X AS SELECT * FROM Y;"), {}, "may be inherited"),
+    (changed(timestamp="W"), {}, "read by TIMESTAMP_FORMAT '', which is not proven"),
+    (changed(timestamp="NONE"), {}, "NONE is not among its columns"),
+    (changed(windowType="HOPPING"), {}, "the length of its HOPPING windows is not shown"),
+    (changed(), {"ksql.timestamp.throw.on.invalid": "true"}, "ksql.timestamp.throw.on.invalid is true"),
+    (changed(fields=described(ONE_VALUE)["fields"]), {"ksql.persistence.wrap.single.values": "false"},
+     "does not say WRAP_SINGLE_VALUE"),
+]
+
+
+@pytest.mark.parametrize(("description", "settings", "reason"), REFUSED, ids=[reason for _, _, reason in REFUSED])
+def test_what_is_not_proven_is_refused_with_its_reason(
+    description: dict[str, Any], settings: dict[str, str], reason: str
+) -> None:
+    refusal = plan_of(description, settings)
+    assert isinstance(refusal, Refusal)
+    assert reason in str(refusal) and str(refusal).endswith("it is read through ksqlDB's REST API")
+
+
+def test_a_window_stands_behind_the_key() -> None:
+    statement = "CREATE STREAM S (K STRING KEY) WITH (WINDOW_SIZE='5 SECONDS', WINDOW_TYPE='Tumbling');"
+    plan = plan_of(changed(windowType="TUMBLING", statement=statement))
+    assert isinstance(plan, Plan) and [c.name for c in plan.columns] == ["K", "WINDOWSTART", "WINDOWEND", "V", "W"]
+    decoder = RecordDecoder(plan)
+    row = decoder.row(Record(0, 0, 5, b"key" + (60_000).to_bytes(8, "big"), b'{"V":1}'))
+    assert row == [5, 0, 0, "key", 60_000, 65_000, 1, None]
+    with pytest.raises(Skipped):
+        decoder.row(Record(0, 0, 5, b"short", b'{"V":1}'))
+
+
+def test_a_session_ends_before_it_starts() -> None:
+    plan = plan_of(changed(windowType="SESSION"))
+    assert isinstance(plan, Plan)
+    key = b"key" + (9).to_bytes(8, "big") + (7).to_bytes(8, "big")
+    assert RecordDecoder(plan).row(Record(0, 0, 5, key, b'{"V":1}')) == [5, 0, 0, "key", 7, 9, 1, None]
+
+
+def test_an_error_names_partition_and_offset_and_not_the_value() -> None:
+    plan = plan_of(described("`K` STRING, `T` TIME, `V` STRING"))
+    assert isinstance(plan, Plan)
+    with pytest.raises(Unreadable, match="^KD_JSON: partition 3, offset 7: ksqlDB cannot show the TIME 24:00"):
+        RecordDecoder(plan).row(Record(3, 7, 0, b"k", b'{"T":86400000}'))
+    with pytest.raises(SchemaError, match="^KD_JSON: partition 3, offset 8: column V: half a surrogate pair"):
+        RecordDecoder(plan).row(Record(3, 8, 0, b"k", b'{"V":"\\ud83d"}'))
+    assert RecordDecoder(plan, exact=True).row(Record(3, 9, 0, b"k", b'{"T":86400000}'))[4] == 86_400_000
+
+
+def test_the_exact_value_is_kept_where_it_is_asked_for() -> None:
+    plan = plan_of(described("`K` STRING, `T` TIME, `S` STRUCT<`D` DECIMAL(20, 4)>"))
+    assert isinstance(plan, Plan)
+    record = Record(0, 0, 0, b"k", b'{"T":9999,"S":{"D":1234567890123456.7891}}')
+    assert RecordDecoder(plan).row(record)[4:] == [9000, (Decimal("1234567890123456.8000"),)]
+    assert RecordDecoder(plan, exact=True).row(record)[4:] == [9999, (Decimal("1234567890123456.7891"),)]
