@@ -147,7 +147,9 @@ def test_a_journal_never_moves_anything_out_of_the_lake_or_into_it(
     assert tree(outside) == before and json.loads((lake / "streams/s/_metadata.json").read_text()) == state
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "r1"}', '{"run": "r1", "base": 1, "moves": [1], "state": 2}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"run": "r1"}', '{"run": "r1", "base": 1, "moves": [1], "state": 2}']
+)
 def test_a_journal_of_another_shape_is_told(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any, text: str) -> None:
     staged = tmp_path / "lake" / ".staging" / "s" / "r1"
     staged.mkdir(parents=True)
@@ -262,7 +264,8 @@ def look(*_):
         for place, folders, names in os.walk(os.path.join(lake, top)):
             closed = stat.S_IMODE(os.stat(os.path.join(lake, top)).st_mode)
             for name in names:
-                seen.add((top, closed, name.rpartition(".")[2], stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode)))
+                mode = stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode)
+                seen.add((top, closed, name.rpartition(".")[2], mode))
 real_add = __import__("ksql_lake.ingest.tables.fold", fromlist=["Fold"]).Fold.add
 def add(self, batch):
     real_add(self, batch); look()

@@ -55,7 +55,7 @@ def _end(lake: Path, args: argparse.Namespace, now: dt.datetime) -> dt.datetime:
     """When the events end: now, or where those of this demo lake ended, so that running it again adds nothing."""
     made = _made_of(lake) or {}
     if made.get("events") == args.events and made.get("end"):
-        before = dt.datetime.fromisoformat(made["end"])
+        before = dt.datetime.fromisoformat(str(made["end"]))
         if now - before < dt.timedelta(days=1):
             return before
     return now.replace(microsecond=0)

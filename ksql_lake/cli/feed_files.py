@@ -178,11 +178,18 @@ def remove(config: Config, args: argparse.Namespace) -> int:
 
 
 def enable(config: Config, args: argparse.Namespace) -> int:
-    return _switch(config, args.name, True)
+    return max(_switch(config, name, True) for name in _all_there(config, args.name))
 
 
 def disable(config: Config, args: argparse.Namespace) -> int:
-    return _switch(config, args.name, False)
+    return max(_switch(config, name, False) for name in _all_there(config, args.name))
+
+
+def _all_there(config: Config, given: Sequence[str]) -> Sequence[str]:
+    """The names, when each is an active feed: of a list with a slip in it nothing is done."""
+    for name in given:
+        context.existing(config, name)
+    return given
 
 
 def _switch(config: Config, name: str, enabled: bool) -> int:
@@ -195,7 +202,7 @@ def _switch(config: Config, name: str, enabled: bool) -> int:
 
 
 def archive(config: Config, args: argparse.Namespace) -> int:
-    word = "archived; its data stays in the lake, and retention leaves them alone until it is restored"
+    word = "archived; its data stays in the lake, and retention leaves it alone until it is restored"
     return _move(context.existing(config, args.name), context.archived(config), word)
 
 

@@ -26,7 +26,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     stamp = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}"
     chosen = [dataset for dataset in datasets(config.lake_dir) if args.feed in (None, dataset.feed)]
     broken = [dataset for dataset in chosen if args.feed or not _is_usable(dataset)]
-    code = ExitCode.FINDINGS if args.feed and not chosen else ExitCode.OK
+    code = int(ExitCode.FINDINGS if args.feed and not chosen else ExitCode.OK)
     for found in broken:
         dataset = replace(found, restricted=not found.directory.stat().st_mode & 0o005)
         try:

@@ -74,7 +74,11 @@ def carry_out(config: Config, order: Order, listener: Listener, results: list[Fe
 
 
 def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener: Listener) -> None:
-    """Each feed's turn, once the server answers; where it does not, every feed has failed."""
+    """Each feed's turn, once the server answers.
+
+    Raises:
+        LakeError: it does not; every feed has failed.
+    """
     if not tasks:
         return
     try:
@@ -82,9 +86,8 @@ def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener:
         with Client(server) as client:
             until_answered(client.server_info, server.timeout, listener.note)
     except LakeError as error:
-        for result in record.rest("failed", str(error), error.exit_code):
-            listener.result(result)
-        return
+        record.rest("failed", str(error), error.exit_code)
+        raise  # said once, not for each feed
     for result in _results(order, tasks, listener):
         listener.result(record.add(result))
 

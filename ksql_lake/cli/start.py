@@ -76,7 +76,7 @@ def refused(error: LakeError | OSError) -> int:
         print("\n".join(f"error: {here(line)}" for line in str(error).splitlines()), file=sys.stderr)
         return error.exit_code
     where = f"{error.filename}: " if error.filename else ""
-    print(f"error: {where}{error.strerror or error}; fix it and run again", file=sys.stderr)
+    print(f"error: {where}{error.strerror or error}", file=sys.stderr)
     return ExitCode.FINDINGS
 
 

@@ -18,3 +18,6 @@ class Progress:
 
     def waits(self, why: str) -> None:
         """What the reading waits for while nothing comes; "" when it goes on."""
+
+
+SILENT = Progress()

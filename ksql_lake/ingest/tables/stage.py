@@ -20,6 +20,7 @@ from ksql_lake.base.arrays import mask
 from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SchemaError, SourceError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
+from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.tables.fold import Fold
 from ksql_lake.maintain.erased import lasting, later
@@ -55,7 +56,7 @@ class TableJob:
     max_shrink: float = 0.5
     allow_shrink: bool = False
     batch_size: int = 10_000
-    progress: Callable[[int], None] = lambda rows: None
+    progress: Progress = SILENT
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
@@ -116,7 +117,7 @@ class Sink:
             made = made.filter(mask(~bad.mask))
         self._writer.write(made, self._partition, day)
         self.rows += len(batch)
-        self.job.progress(len(batch))
+        self.job.progress(len(batch), batch.nbytes)
 
     def close(self) -> Snapshot:
         """All rows came."""
@@ -131,6 +132,8 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         LakeError: nothing was staged, and why.
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
+    if state.current:
+        job.progress.expects(sum(part.records for part in state.partitions if part.path == state.current.path))
     source = until_answered(lambda: client.resolve(job.source, "table"), job.limits.retry, outcome.retried)
     try:
         snapshot = until_answered(lambda: _read(client, job, source, state), job.limits.retry, outcome.retried)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime as dt
 import difflib
 import json
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +75,7 @@ class Client:
             raise ConfigError("KSQLDB_URL: no user or password in it please; set KSQLDB_USER and KSQLDB_PASSWORD_FILE")
         self.server = server
         self.url = server.url.rstrip("/")
+        self._date: str | None = None
         self.session = requests.Session()
         self.session.headers.update({"Accept": ACCEPT, "Accept-Encoding": "identity"})
         if server.user is not None:
@@ -189,7 +192,15 @@ class Client:
             ) from None
         if response.status_code != 200:
             raise self._refusal(response, statement)
+        self._date = response.headers.get("Date")
         return response
+
+    @property
+    def clock(self) -> dt.datetime | None:
+        """What time it was at the server when it last answered; None when it does not say."""
+        with contextlib.suppress(TypeError, ValueError):
+            return parsedate_to_datetime(self._date or "")
+        return None
 
     def _refusal(self, response: requests.Response, statement: str) -> KsqlError:
         """One clear message for a status other than 200, with the server's own words (reference 9)."""

@@ -1,0 +1,158 @@
+"""What an export says and tells, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import data_lake_config
+from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
+from ksql_lake.base.settings import lake_path
+from ksql_lake.cli import hints, telling
+from ksql_lake.cli.export_options import choose, days
+from ksql_lake.cli.progress import shown
+from ksql_lake.cli.run import Listener, Order, carry_out, exit_code
+from ksql_lake.ingest.export import FeedResult, file_error
+from ksql_lake.ingest.run_record import INTERRUPTED
+from ksql_lake.model.findings import findings_of
+from ksql_lake.reporting import alerts
+
+
+def run(args: argparse.Namespace) -> int:
+    results: list[FeedResult] = []
+    said: list[str] = []  # what was complained of, line by line
+    code = int(ExitCode.FINDINGS)  # what Python ends with after a bug
+    started = time.monotonic()
+    try:
+        lake = lake_of(args)
+        hints.called(lake if args.lake or args.demo else None)
+        settings = telling.chosen(args)
+    except ConfigError as error:
+        code = _refused(error, said)
+        _print_json(args, results, said, code)
+        return code
+    try:
+        code = _attempt(args, settings, results, said)
+    except Exception as error:
+        said.append(f"error: a bug: {type(error).__name__}: {error}")
+        raise
+    finally:
+        _print_json(args, results, said, code)
+        failed = tuple(result.feed for result in results if result.exit_code)
+        telling.end(alerts.Ending(code, failed, tuple(said)), settings, lake, time.monotonic() - started)
+    return code
+
+
+def lake_of(args: argparse.Namespace) -> Path:
+    if args.lake or args.demo:
+        return lake_path("--lake", args.lake or "demo_lake")
+    return data_lake_config.lake_dir(os.environ)
+
+
+def _attempt(
+    args: argparse.Namespace, settings: data_lake_config.Alerts, results: list[FeedResult], said: list[str]
+) -> int:
+    """The run: its results as they come, and what else was said; every failure that is no bug is an exit code."""
+    try:
+        telling.begin(settings)
+        if args.demo:
+            from ksql_lake.cli import demo
+
+            return demo.run(args, lake_of(args), lambda config: export(args, config, results, said))
+        config = data_lake_config.load(os.environ)
+        return export(args, replace(config, lake_dir=lake_of(args)), results, said)
+    except LakeError as error:
+        return _refused(error, said)
+    except OSError as error:
+        return _refused(ConfigError(file_error(error)), said)
+    except KeyboardInterrupt:
+        said.append(INTERRUPTED)
+        print(said[-1], file=sys.stderr)
+        return ExitCode.INTERRUPTED
+
+
+def _refused(error: LakeError, said: list[str]) -> int:
+    lines = [f"error: {line}" for line in str(error).splitlines()]
+    said += lines
+    print("\n".join(hints.here(line) for line in lines), file=sys.stderr)
+    return error.exit_code
+
+
+def export(
+    args: argparse.Namespace, config: data_lake_config.Config, results: list[FeedResult], said: list[str]
+) -> int:
+    """Export what the options say; the exit code."""
+    order = _order(args, config)
+    if args.dry_run:
+        from ksql_lake.cli.dry_run import dry_run
+
+        return dry_run(config, order)
+    with shown(args, sys.stderr, [feed.name for feed in order.feeds]) as progress:
+        def say(result: FeedResult) -> None:
+            said.extend(complaints(result))
+            with progress.aside():
+                _say(result, args)
+
+        def note(text: str) -> None:
+            if not args.quiet:
+                with progress.aside():
+                    print(text, file=sys.stderr, flush=True)
+
+        carry_out(config, order, Listener(say, note, progress.of, progress.done), results)
+    return exit_code(results)
+
+
+def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
+    limited = days(args, dt.datetime.now(dt.UTC).date())
+    chosen, problems = choose(args, config.lake_dir / "feeds" / "active", config.switched_off)
+    if limited:
+        if args.table:
+            raise ConfigError("--date is for streams; a table is always exported whole")
+        chosen = [feed for feed in chosen if feed.type == "stream"]
+    return Order(
+        tuple(chosen), tuple(problems), limited, args.all, args.wait, args.allow_shrink, args.reconcile,
+        args.jobs if args.cluster else args.jobs or config.jobs, args.cluster,
+    )
+
+
+def _say(result: FeedResult, args: argparse.Namespace) -> None:
+    if not args.quiet and not args.json and result.result in ("ok", "findings"):
+        print(line_of(result), flush=True)
+    for line in result.reconciled if not args.quiet and not args.json else ():
+        print(f"  {line}", flush=True)
+    for line in complaints(result):
+        print(hints.here(line), file=sys.stderr, flush=True)
+
+
+def line_of(result: FeedResult) -> str:
+    """How a feed went, in one line."""
+    version = f" as {result.version}" if result.version else ""
+    files = "1 file" if result.files == 1 else f"{result.files} files"
+    size = f"{result.bytes / 1e6:.1f} MB in {files}" if result.files else "nothing new"
+    aside = f"  {result.quarantined:,} quarantined" if result.quarantined else ""
+    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {result.seconds:.1f} s"
+
+
+def complaints(result: FeedResult) -> list[str]:
+    return [f"{'finding' if result.result == 'findings' else 'error'}: {message}" for message in result.messages]
+
+
+def _print_json(args: argparse.Namespace, results: Sequence[FeedResult], said: Sequence[str], code: int) -> None:
+    """With --json always an array: a result for each feed, and one without a feed for what stopped the whole run."""
+    if not args.json or args.dry_run:
+        return
+    shown_ = [result.as_json() for result in results]
+    known = {line for result in results for line in complaints(result)}
+    if left := [line.removeprefix("error: ") for line in said if line not in known]:
+        found = tuple(findings_of("", "failed", "\n".join(left)))
+        word = "stopped" if code == ExitCode.INTERRUPTED else "failed"
+        shown_.append(FeedResult("", "", word, findings=found, exit_code=code).as_json())
+    print(json.dumps(shown_, indent=2), flush=True)
+
