@@ -148,7 +148,7 @@ def _print_json(args: argparse.Namespace, results: Sequence[FeedResult], said: S
     """With --json always an array: a result for each feed, and one without a feed for what stopped the whole run."""
     if not args.json or args.dry_run:
         return
-    shown_ = [result.as_json() for result in results]
+    shown_ = [result.as_json() for result in sorted(results, key=lambda result: result.feed)]
     known = {line for result in results for line in complaints(result)}
     if left := [line.removeprefix("error: ") for line in said if line not in known]:
         found = tuple(findings_of("", "failed", "\n".join(left)))

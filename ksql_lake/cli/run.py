@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Listener:
-    """Who follows a run: each result in the order of the feeds, notes, and the progress of each feed."""
+    """Who follows a run: each result as it comes, notes, and the progress of each feed."""
 
     result: Callable[[FeedResult], None] = lambda result: None
     note: Callable[[str], None] = lambda note: None
@@ -93,7 +93,7 @@ def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener:
 
 
 def _results(order: Order, tasks: Sequence[FeedTask], listener: Listener) -> Iterator[FeedResult]:
-    """The feeds' results in their order: --jobs at a time, or as many as a cluster has threads."""
+    """The feeds' results as they come: some at a time, or as many as a cluster has threads."""
     if order.cluster:
         from ksql_lake.ingest.cluster import workers
 
@@ -119,7 +119,7 @@ def _side_by_side(
 ) -> Iterator[FeedResult]:
     pool = ThreadPoolExecutor(jobs)
     try:
-        for future in [pool.submit(_turn, task, listener, workers) for task in tasks]:
+        for future in as_completed([pool.submit(_turn, task, listener, workers) for task in tasks]):
             yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
