@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ class RecordedServer:
     """Answers request after request with the recordings named, chosen by a word of the statement.
 
     Args:
-        answers: (regular expression over path and statement, name of the recording or raw bytes of an answer).
+        answers: (regular expression over path and statement, name of the recording, raw bytes of an answer, or a
+            function that sends what it likes, after which the connection is closed).
         piece: bytes sent at a time; 0 for all at once.
     """
 
-    def __init__(self, *answers: tuple[str, str | bytes], piece: int = 0) -> None:
+    def __init__(self, *answers: tuple[str, str | bytes | Callable[[socket.socket], None]], piece: int = 0) -> None:
         self.answers, self.piece = answers, piece
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -49,7 +52,7 @@ class RecordedServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as reader:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
             while line := reader.readline():
                 headers = {}
                 while (header := reader.readline().strip()):
@@ -65,6 +68,9 @@ class RecordedServer:
         found = next((answer for pattern, answer in self.answers if re.search(pattern, asked)), None)
         if found is None:
             raise AssertionError(f"nothing was recorded for {asked}")
+        if callable(found):
+            found(connection)
+            return False
         meta, data = ({"ended_by": "last-chunk"}, found) if isinstance(found, bytes) else recording(found)
         for start in range(0, len(data), self.piece or len(data)):
             connection.sendall(data[start : start + (self.piece or len(data))])

@@ -86,8 +86,10 @@ def test_imports_inside_the_package_have_no_cycle() -> None:
         graph = {name: needs for name, needs in graph.items() if name not in leaves}
 
 
-def test_requests_only_in_the_client() -> None:
+def test_sockets_only_in_the_client_and_no_http_library() -> None:
     users = {name for name, path in MODULES.items() if {"requests", "urllib3"} & imports(path)}
+    assert not users, users
+    users = {name for name, path in MODULES.items() if "socket" in imports(path) and room_of(name) != "embedded"}
     assert all(name.startswith("ksql_lake.sources.ksqldb.") for name in users), users
 
 

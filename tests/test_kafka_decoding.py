@@ -18,8 +18,9 @@ from ksql_lake.model.types import Column, parse_schema
 from ksql_lake.sources.kafka import delimited, formats, java_text, json_text, json_values
 from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
 from ksql_lake.sources.kafka.records import Record, RecordDecoder
-from ksql_lake.sources.kafka.verdicts import Skipped, Unreadable
+from ksql_lake.sources.kafka.verdicts import Skipped
 from ksql_lake.sources.ksqldb.rows import Decoder
+from ksql_lake.sources.row_source import Flawed
 from tests.conftest import ROOT
 
 RECORDINGS = ROOT / "tests" / "recordings"
@@ -85,8 +86,8 @@ def of_topic(decoder: RecordDecoder, record: Record) -> list[str] | type[Excepti
         decoded = decoder.decode([record])
     except LakeError as error:
         return type(error)
-    assert len(decoded.batch) + len(decoded.passed) == 1
-    return plain(decoded.batch) if len(decoded.batch) else None
+    assert isinstance(decoded.rows, pa.RecordBatch) and len(decoded.rows) + len(decoded.passed) == 1
+    return plain(decoded.rows) if len(decoded.rows) else None
 
 
 def bytes_of(text: str | None) -> bytes | None:
@@ -114,7 +115,7 @@ def test_json_values_become_what_the_server_said(column: str) -> None:
         record = Record(0, offset, 1_700_000_000_000 + offset, f"k{offset}".encode(), bytes_of(case["value"]))
         found = of_topic(decoder, record)
         wanted = of_server(columns, case["rest"]) if case["rest"] else None
-        wanted = Unreadable if case.get("breaks_the_query") else wanted
+        wanted = SchemaError if case.get("breaks_the_query") else wanted
         if found != wanted:
             wrong.append(f"{offset}: {record.value!r}: server {wanted}, topic {found}")
     assert not wrong, "\n".join(wrong)
@@ -287,32 +288,40 @@ def test_a_window_stands_behind_the_key() -> None:
     plan = plan_of(changed(windowType="TUMBLING", statement=statement))
     assert isinstance(plan, Plan) and [c.name for c in plan.columns] == ["K", "WINDOWSTART", "WINDOWEND", "V", "W"]
     decoder = RecordDecoder(plan)
-    row = decoder.row(Record(0, 0, 5, b"key" + (60_000).to_bytes(8, "big"), b'{"V":1}'))
-    assert row == [5, 0, 0, "key", 60_000, 65_000, 1, None]
-    with pytest.raises(Skipped):
-        decoder.row(Record(0, 0, 5, b"short", b'{"V":1}'))
+    rows = decoder.decode([Record(0, 0, 5, b"key" + (60_000).to_bytes(8, "big"), b'{"V":1}'), SHORT]).rows
+    assert isinstance(rows, pa.RecordBatch) and plain(rows) == [repr((5, 0, 0, "key", 60_000, 65_000, 1, None))]
+
+
+SHORT = Record(0, 1, 5, b"short", b'{"V":1}')
 
 
 def test_a_session_ends_before_it_starts() -> None:
     plan = plan_of(changed(windowType="SESSION"))
     assert isinstance(plan, Plan)
     key = b"key" + (9).to_bytes(8, "big") + (7).to_bytes(8, "big")
-    assert RecordDecoder(plan).row(Record(0, 0, 5, key, b'{"V":1}')) == [5, 0, 0, "key", 7, 9, 1, None]
+    rows = RecordDecoder(plan).decode([Record(0, 0, 5, key, b'{"V":1}')]).rows
+    assert isinstance(rows, pa.RecordBatch) and plain(rows) == [repr((5, 0, 0, "key", 7, 9, 1, None))]
 
 
-def test_an_error_names_partition_and_offset_and_not_the_value() -> None:
-    plan = plan_of(described("`K` STRING, `T` TIME, `V` STRING"))
+def test_a_value_that_cannot_be_stored_is_told_with_partition_and_offset() -> None:
+    plan = plan_of(described("`K` STRING, `T` TIME, `D` DATE"))
     assert isinstance(plan, Plan)
-    with pytest.raises(Unreadable, match="^KD_JSON: partition 3, offset 7: ksqlDB cannot show the TIME 24:00"):
-        RecordDecoder(plan).row(Record(3, 7, 0, b"k", b'{"T":86400000}'))
-    with pytest.raises(SchemaError, match="^KD_JSON: partition 3, offset 8: column V: half a surrogate pair"):
-        RecordDecoder(plan).row(Record(3, 8, 0, b"k", b'{"V":"\\ud83d"}'))
-    assert RecordDecoder(plan, exact=True).row(Record(3, 9, 0, b"k", b'{"T":86400000}'))[4] == 86_400_000
+    midnight, far = Record(3, 7, 0, b"k", b'{"T":86400000}'), Record(3, 8, 0, b"k", b'{"D":3000000000,"T":5}')
+    with pytest.raises(SchemaError, match=r"^KD_JSON: partition 3, offset 7: column T holds .* \(24:00, which ksqlDB"):
+        RecordDecoder(plan).decode([midnight])
+    with pytest.raises(SchemaError, match=r"^KD_JSON: partition 3, offset 8: column D holds .* \(the date is too far"):
+        RecordDecoder(plan).decode([far])
+    rows = RecordDecoder(plan, lenient=True).decode([far, midnight]).rows
+    assert isinstance(rows, Flawed)
+    assert [(flaw.row, flaw.column, flaw.offset) for flaw in rows.flaws] == [(0, "D", 8), (1, "T", 7)]
+    assert plain(rows.batch) == [repr((0, 3, 8, "k", 0, None)), repr((0, 3, 7, "k", None, None))]
 
 
 def test_the_exact_value_is_kept_where_it_is_asked_for() -> None:
     plan = plan_of(described("`K` STRING, `T` TIME, `S` STRUCT<`D` DECIMAL(20, 4)>"))
     assert isinstance(plan, Plan)
     record = Record(0, 0, 0, b"k", b'{"T":9999,"S":{"D":1234567890123456.7891}}')
-    assert RecordDecoder(plan).row(record)[4:] == [9000, (Decimal("1234567890123456.8000"),)]
-    assert RecordDecoder(plan, exact=True).row(record)[4:] == [9999, (Decimal("1234567890123456.7891"),)]
+    for exact, time, decimal in ((False, 9000, "1234567890123456.8000"), (True, 9999, "1234567890123456.7891")):
+        rows = RecordDecoder(plan, exact=exact).decode([record]).rows
+        assert isinstance(rows, pa.RecordBatch)
+        assert plain(rows) == [repr((0, 0, 0, "k", time, {"D": Decimal(decimal)}))]

@@ -1,15 +1,26 @@
 """Many nights of random events and random faults, and a checker that knows what was produced.
 
-A failing seed is printed; replay it with `NIGHTS_SEED=<seed> python -m pytest tests/test_nights.py`.
+Events come while the export runs; rows expire, topics are made anew (after expiry, shorter, with fewer partitions),
+partitions lose their leaders, runs are killed between two renames, and what the lake keeps for itself gets lost. After
+every night: what the run reported lies in files, and every row there was produced, once. At the end: all that was
+produced and could be read is there.
+
+A failing seed is printed; replay it with `NIGHTS_SEED=<seed> NIGHTS=<nights> python -m pytest tests/test_nights.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import json
 import os
 import random
+import shutil
+import threading
 import zoneinfo
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +33,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.base import retry
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
+from ksql_lake.store import metadata
 
 JAN15 = 1_736_899_200_000
 HOUR = 3_600_000
@@ -29,6 +41,7 @@ WORDS = ("plain", "naïve café", "日本語テキスト", "emoji 🎉🎊", 'qu
 ERROR = b'{"@type":"generic_error","error_code":%d,"message":"refused"}'
 BODIES = (b"", b"plain words", b"<html>no</html>")
 SEEDS = [int(os.environ["NIGHTS_SEED"])] if "NIGHTS_SEED" in os.environ else [11, 12, 13, 14, 15]
+COUNT = int(os.environ.get("NIGHTS", "6"))
 
 FAULTS: dict[str, Callable[[random.Random], Fault]] = {
     "reset": lambda r: Fault(reset=True),
@@ -48,51 +61,120 @@ FAULTS: dict[str, Callable[[random.Random], Fault]] = {
 }
 
 
+@dataclass
+class Event:
+    """One event, as it was produced; `number` is its own. `gone`: it can no longer be read at the source."""
+
+    partition: int
+    offset: int
+    rowtime: int
+    word: str
+    number: int
+    gone: bool = False
+
+
+class Killed(BaseException):
+    """Stands for the power cut between two renames: no handler of an export catches it."""
+
+
 class History:
     """What was produced, and what the lake must therefore hold."""
 
     def __init__(self, database: EmbeddedKsqlDB, rng: random.Random, zone: str) -> None:
         self.database, self.rng, self.zone = database, rng, zoneinfo.ZoneInfo(zone)
-        self.events: dict[tuple[int, int], tuple[int, str, int]] = {}
+        self.events: dict[int, Event] = {}
+        self.topic: list[Event] = []
         self.table: dict[str, int] = {}
         self.partitions = 2
+        self.lock = threading.Lock()
         database.create_stream("S", "`W` STRING, `N` BIGINT", self.partitions)
         database.create_table("T", "`K` STRING KEY, `N` BIGINT")
 
-    def day(self, night: int) -> None:
-        """A day's events: most of today, some late, a few ahead; holes in the offsets, now and then a new partition."""
-        rng = self.rng
-        if rng.random() < 0.15:
-            self.partitions += 1
-            self.database.add_partition("S")
-        for i in range(rng.randrange(0, 60)):
-            hours = 24 * night + rng.randrange(24) - rng.choice((0, 0, 0, 0, 50)) + rng.choice((0, 0, 0, 0, 0, 1))
-            partition, rowtime = rng.randrange(self.partitions), JAN15 + hours * HOUR + rng.randrange(HOUR)
-            word, number = rng.choice(WORDS), night * 1000 + i
+    def produce(self, rng: random.Random, night: int) -> None:
+        hours = 24 * night + rng.randrange(24) - rng.choice((0, 0, 0, 0, 50)) + rng.choice((0, 0, 0, 0, 0, 1))
+        word, rowtime = rng.choice(WORDS), JAN15 + hours * HOUR + rng.randrange(HOUR)
+        with self.lock:
+            partition = rng.randrange(self.partitions)
             if rng.random() < 0.03:
                 self.database.skip("S", partition, rng.randrange(1, 4))
+            number = len(self.events)
             offset = self.database.append("S", partition, rowtime, [word, number])
-            self.events[partition, offset] = (rowtime, word, number)
-        for _ in range(rng.randrange(1, 8)):
-            key = f"k{rng.randrange(40)}"
-            self.table[key] = rng.randrange(1000)
+            self.events[number] = event = Event(partition, offset, rowtime, word, number)
+            self.topic.append(event)
+
+    def day(self, night: int, count: int) -> None:
+        """A day's events: most of today, some late, a few ahead; holes in the offsets, now and then a new partition."""
+        if self.rng.random() < 0.15:
+            with self.lock:
+                self.partitions += 1
+                self.database.add_partition("S")
+        for _ in range(count):
+            self.produce(self.rng, night)
+        for _ in range(self.rng.randrange(1, 8)):
+            key = f"k{self.rng.randrange(40)}"
+            self.table[key] = self.rng.randrange(1000)
             self.database.upsert("T", [key, self.table[key]])
 
+    def expire(self) -> str:
+        """Retention of the topic: the first rows of some partition."""
+        with self.lock:
+            partition = self.rng.randrange(self.partitions)
+            upto = self.rng.randrange(self.database.sources["S"].topic.next[partition] + 1)
+            self.database.expire("S", partition, upto)
+            for event in self.topic:
+                event.gone = event.gone or (event.partition == partition and event.offset < upto)
+        return f"expired partition {partition} up to {upto}"
+
+    def recreate(self) -> str:
+        """The topic is made anew, with as many, fewer or more partitions; sometimes it begins with the same rows."""
+        with self.lock:
+            for event in self.topic:
+                event.gone = True
+            self.topic, self.partitions = [], self.rng.randrange(1, 5)
+            self.database.recreate("S", self.partitions)
+        return f"recreated with {self.partitions} partitions"
+
+    def mute(self) -> str:
+        """A partition without a leader, for this night."""
+        muted = self.rng.randrange(self.partitions)
+        self.database.mute("S", muted)
+        return f"muted {muted}"
+
+    @contextlib.contextmanager
+    def busy(self, night: int, every: float) -> Iterator[None]:
+        """Events all the time, while something else happens."""
+        stop, rng = threading.Event(), random.Random(self.rng.random())
+
+        def work() -> None:
+            while not stop.wait(every):
+                self.produce(rng, night)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
     def check(self, lake: Path, *, complete: bool) -> None:
-        seen: dict[tuple[int, int], tuple[int, str, int]] = {}
+        seen: Counter[int] = Counter()
         for path in sorted((lake / "streams" / "s").rglob("*.parquet")):
             rows = pq.ParquetFile(path).read()
             times = rows["ROWTIME"].cast(pa.int64()).to_pylist()
             for time, *rest in zip(times, *(rows[c].to_pylist() for c in rows.schema.names[1:]), strict=True):
                 partition, offset, word, number = rest
-                assert (partition, offset) not in seen, f"doubled: {partition, offset}"
-                seen[partition, offset] = (time, word, number)
+                event = self.events.get(number)
+                assert event == Event(partition, offset, time, word, number, event is not None and event.gone), (
+                    f"changed or never produced: {rest}"
+                )
+                seen[number] += 1
                 day = dt.datetime.fromtimestamp(time / 1000, self.zone).date()
                 assert path.parent.as_posix().endswith(f"{day:year=%Y/month=%m/day=%d}"), f"wrong day: {path} {time}"
-        for identity, event in seen.items():
-            assert self.events.get(identity) == event, f"changed or never produced: {identity} {event}"
+        assert max(seen.values(), default=1) == 1, f"doubled: {[n for n, times in seen.items() if times > 1][:10]}"
         if complete:
-            assert set(self.events) == set(seen), f"lost: {sorted(set(self.events) - set(seen))[:10]}"
+            lost = [event for event in self.topic if not event.gone and event.number not in seen]
+            assert not lost, f"lost: {lost[:10]}"
 
     def check_table(self, lake: Path) -> None:
         newest = max((lake / "tables" / "t").glob("version=v*"), key=lambda path: int(path.name[9:]))
@@ -110,52 +192,151 @@ def ksqldb(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmbeddedKsqlDB]:
         yield database
 
 
-def nights(database: EmbeddedKsqlDB, lake: Path, seed: int, count: int, capsys: Any) -> None:
-    rng = random.Random(seed)
-    zone = rng.choice(("UTC", "Europe/Paris", "America/St_Johns"))
-    history = History(database, rng, zone)
-    for kind, more in (("stream", ["--timezone", zone]), ("table", [])):
-        name = kind[0]
-        assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", name, *more]) == 0
-    told = []
-    try:
-        for night in range(count):
-            history.day(night)
-            names = rng.choices(sorted(FAULTS), k=rng.choice((0, 1, 1, 2, 4)))
-            database.faults.add(*(FAULTS[name](rng) for name in names))
-            day = JAN15 // 86_400_000 + rng.randrange(night + 1)
-            only = ["--stream", "s", "--date", str(dt.date(1970, 1, 1) + dt.timedelta(days=day))]
-            argv = only if rng.random() < 0.25 else ["--all", "--jobs", rng.choice("12")]
-            capsys.readouterr()
-            code = export_to_data_lake.main(argv)
-            told.append((night, names, argv, code, capsys.readouterr().err))
-            assert code in (0, 1) and "bug" not in told[-1][-1]
-            database.faults.clear()
-            history.check(lake, complete=False)
-            assert metadata_utils.main(["--verify", "--deep", "--lake", str(lake)]) == 0
-        assert export_to_data_lake.main(["--all", "--allow-shrink"]) == 0
-        history.check(lake, complete=True)
-        history.check_table(lake)
-        files = sorted(lake.rglob("data_*.parquet"))
-        assert export_to_data_lake.main(["--all"]) == 0
-        assert sorted(lake.rglob("data_*.parquet")) == files
-        assert not list((lake / ".staging").glob("*/*"))
-    except BaseException:
-        print(f"replay with NIGHTS_SEED={seed}", *told, sep="\n")
-        raise
+class Nights:
+    """The nights of one seed: what happens in each, the run of the export, and the checks after it."""
+
+    def __init__(self, database: EmbeddedKsqlDB, lake: Path, seed: int, capsys: Any, patch: pytest.MonkeyPatch) -> None:
+        self.database, self.lake, self.seed, self.capsys, self.patch = database, lake, seed, capsys, patch
+        self.rng = random.Random(seed)
+        self.zone = self.rng.choice(("UTC", "Europe/Paris", "America/St_Johns"))
+        self.history = History(database, self.rng, self.zone)
+        self.told: list[Any] = []
+        self.happened: list[str] = []
+
+    def rows_in_files(self) -> int:
+        return sum(pq.read_metadata(path).num_rows for path in (self.lake / "streams" / "s").rglob("*.parquet"))
+
+    def export(self, *argv: str) -> int:
+        """One run; what it reports must lie in files afterwards."""
+        before = self.rows_in_files()
+        self.capsys.readouterr()
+        code = export_to_data_lake.main([*argv, "--json"])
+        said = self.capsys.readouterr()
+        results = [one for one in json.loads(said.out or "[]") if one["feed"] == "s"] if said.out else []
+        self.told.append((argv, code, results, said.err))
+        assert code in (0, 1) and "bug" not in said.err
+        reported = sum(one["rows"] for one in results)
+        assert self.rows_in_files() - before == reported, f"{reported} rows reported, {before} before"
+        return reported
+
+    def recover(self) -> None:
+        """Finish or forget what a killed run left, before rows are counted again."""
+        for kind in ("stream", "table"):
+            metadata.recover(metadata.Dataset(self.lake, kind[0], kind, restricted=kind == "stream"))
+
+    def run(self, night: int) -> None:
+        rng = self.rng
+        names = rng.choices(sorted(FAULTS), k=rng.choice((0, 1, 1, 2, 4)))
+        self.database.faults.add(*(FAULTS[name](rng) for name in names))
+        self.happened += names
+        day = JAN15 // 86_400_000 + rng.randrange(night + 1)
+        only = ["--stream", "s", "--date", str(dt.date(1970, 1, 1) + dt.timedelta(days=day))]
+        argv = only if rng.random() < 0.25 else ["--all", "--jobs", rng.choice("12")]
+        with contextlib.ExitStack() as stack:
+            if rng.random() < 0.4:
+                stack.enter_context(self.history.busy(night, rng.choice((0.02, 0.1))))
+            if rng.random() < 0.15:
+                argv = [*argv, "--jobs", "1"] if "--jobs" not in argv else [*argv[:-1], "1"]
+                self.killed(rng.randrange(1, 6), argv)
+                return
+            self.export(*argv)
+
+    def killed(self, rename: int, argv: list[str]) -> None:
+        """A run that dies at its Nth rename."""
+        real, left = os.rename, [rename]
+
+        def dying(source: Any, target: Any, **more: Any) -> None:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+            real(source, target, **more)
+
+        self.happened.append(f"killed at rename {rename}")
+        with self.patch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(os, "rename", dying)
+            export_to_data_lake.main(argv)
+        self.recover()
+
+    def before(self, night: int) -> None:
+        """What happens to the source and to the lake between two runs."""
+        rng, history = self.rng, self.history
+        history.day(night, rng.randrange(0, 60))
+        if rng.random() < 0.2:
+            self.happened.append(history.expire())
+        if rng.random() < 0.15:
+            self.happened.append(history.recreate())
+            history.day(night, rng.randrange(0, 40))
+            if rng.random() < 0.3:
+                self.happened.append(history.expire())
+        if rng.random() < 0.15:
+            self.happened.append(history.mute())
+        self.lose()
+
+    def lose(self) -> None:
+        """What the lake keeps for itself gets lost; what is said to help then helps."""
+        rng, lost = self.rng, self.rng.random()
+        if lost < 0.05:
+            self.happened.append("lost .staging")
+            shutil.rmtree(self.lake / ".staging", ignore_errors=True)
+        elif lost < 0.1:
+            self.happened.append("lost .state")
+            shutil.rmtree(self.lake / ".state", ignore_errors=True)
+        elif lost < 0.15:
+            metadata_file = self.lake / "streams" / "s" / "_metadata.json"
+            if metadata_file.exists():
+                self.happened.append("lost metadata")
+                metadata_file.unlink()
+                assert metadata_utils.main(["--rebuild", "--feed", "s", "--lake", str(self.lake)]) == 0
+        elif lost < 0.2:
+            self.happened.append("a restart")
+            self.database.stop()
+            self.database.start()
+        if rng.random() < 0.05:
+            (self.lake / ".staging" / "s" / "junk").mkdir(parents=True, exist_ok=True)
+
+    def nights(self, count: int) -> None:
+        for kind, more in (("stream", ["--timezone", self.zone]), ("table", [])):
+            name = kind[0]
+            assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", name, *more]) == 0
+        try:
+            for night in range(count):
+                self.happened.append(f"-- night {night}")
+                self.before(night)
+                self.run(night)
+                self.database.faults.clear()
+                self.database.mute("S")
+                self.history.check(self.lake, complete=False)
+                assert metadata_utils.main(["--verify", "--deep", "--lake", str(self.lake)]) == 0
+            self.finish()
+        except BaseException:
+            print(f"replay with NIGHTS_SEED={self.seed} NIGHTS={count}", *self.happened, *self.told, sep="\n")
+            raise
+
+    def finish(self) -> None:
+        """Quiet nights: all that can be read is read, and then nothing more."""
+        self.happened.append("-- quiet nights")
+        for _ in range(3):  # a topic that can't be told from the last one at once is, a night later
+            self.export("--all", "--allow-shrink")
+        self.history.check(self.lake, complete=True)
+        self.history.check_table(self.lake)
+        files = sorted(self.lake.rglob("data_*.parquet"))
+        assert self.export("--all") == 0
+        assert sorted(self.lake.rglob("data_*.parquet")) == files
+        assert not list((self.lake / ".staging").glob("*/*"))
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost_doubled_or_changed(
-    seed: int, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    seed: int, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nights(ksqldb, tmp_path / "lake", seed, 6, capsys)
+    Nights(ksqldb, tmp_path / "lake", seed, capsys, monkeypatch).nights(COUNT)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(1000, 1040))
 def test_many_more_nights(
-    seed: int, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    seed: int, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nights(ksqldb, tmp_path / "lake", seed, 20, capsys)
+    Nights(ksqldb, tmp_path / "lake", seed, capsys, monkeypatch).nights(20)

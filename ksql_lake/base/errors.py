@@ -10,6 +10,8 @@
     │   └── LinkError          a link leads out of the lake        that feed fails, exit 1
     ├── CatalogError           a catalog of tables refused         that table is left, exit 1
     ├── LakeBusyError          another run holds the lock          exit 3
+    ├── BrokerError            Kafka refused                       that feed fails, exit 1
+    │   └── BrokerUnavailable  worth another try: not reachable, no leader
     └── KsqlError              the server refused                  that feed fails, exit 1
         ├── KsqlUnavailable    worth another try: down, 429, 503
         └── AnswerCut          the answer ended before its end
@@ -93,6 +95,14 @@ class LakeBusyError(LakeError):
     """Another process holds the lock of a feed."""
 
     exit_code = ExitCode.LOCKED
+
+
+class BrokerError(LakeError):
+    """Kafka refused to show a topic."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The same request may succeed later: a broker that is not reachable, or a partition without a leader."""
 
 
 class KsqlError(LakeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 PATIENCE = 4  # times KSQLDB_TIMEOUT
 STATUS_AND_HEADERS = 64 << 10  # bytes before the body
 HEADERS = 100  # lines
+INTERIM = 10  # answers such as 100 Continue before the answer
 INFO = 1 << 20  # bytes of an answer of /info
 METADATA = 64 << 20  # bytes of an answer of /ksql: lists of sources, descriptions
 REFUSAL = 64 << 10  # bytes read of an error's text

@@ -108,9 +108,9 @@ def _server(config: Config) -> Iterator[Answer]:
     except LakeError as error:
         yield Answer("server", str(error), True)
         return
-    version, cluster = info.get("version", "unknown"), info.get("kafkaClusterId", "unknown")
+    cluster = info.kafka_cluster_id or "unknown"
     has = f"{counts['stream']} streams and {counts['table']} tables"
-    yield Answer("server", f"{client.url} is ksqlDB {version} on Kafka cluster {cluster} with {has}")
+    yield Answer("server", f"{client.url} is ksqlDB {info.version} on Kafka cluster {cluster} with {has}")
     if clock is None:
         yield Answer("clock", "the server does not say what time it is")
         return

@@ -182,4 +182,3 @@ def log_to(lake: Path, level: str, form: str) -> None:
     file.setFormatter(logging.Formatter(form))
     root.addHandler(file)
     root.setLevel(level)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)

@@ -45,6 +45,7 @@ class EmbeddedKsqlDB(Engine):
         self.login, self.tls = login, tls
         self.host, self.port, self.version, self.pull_chunk = host, port, version, pull_chunk
         self.faults = faults or Faults()
+        self.cluster_id = "usbGSaDXRc1TYg_E2bj87A"  # what /info says of Kafka; a test may change it
         self.stopping = False
         self.statements: list[tuple[str, dict[str, str]]] = []
         self.connections: set[socket.socket] = set()
@@ -143,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         path = self.path.split("?")[0]
         if path == "/info":
-            self._json({"KsqlServerInfo": {"version": self.db.version, "kafkaClusterId": "usbGSaDXRc1TYg_E2bj87A",
+            self._json({"KsqlServerInfo": {"version": self.db.version, "kafkaClusterId": self.db.cluster_id,
                                            "ksqlServiceId": "embedded_", "serverStatus": "RUNNING"}})
         elif path == "/healthcheck":
             well = {"isHealthy": True}

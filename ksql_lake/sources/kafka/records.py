@@ -9,12 +9,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from ksql_lake.base.errors import LakeError, SchemaError
+from ksql_lake.base.errors import SchemaError
 from ksql_lake.model.types import PSEUDO, Column, SqlType, arrow_schema
 from ksql_lake.sources.kafka import json_text, json_values, kafka_format, rest_view, rowtime
 from ksql_lake.sources.kafka.delimited import DelimitedReader
 from ksql_lake.sources.kafka.formats import Header, Part, Plan
 from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
+from ksql_lake.sources.ksqldb.rows import WAY_OUT
+from ksql_lake.sources.ksqldb.values import Unfit
+from ksql_lake.sources.row_source import Flaw, Flawed, Rows
 
 Read: TypeAlias = Callable[[bytes], Sequence[Any]]
 BOUND = 8  # bytes of a window's bound behind the key
@@ -44,7 +47,7 @@ class Passed:
 class Decoded:
     """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and what is no row."""
 
-    batch: pa.RecordBatch
+    rows: Rows
     passed: tuple[Passed, ...]
 
 
@@ -52,54 +55,69 @@ class RecordDecoder:
     """Decodes records one by one, exactly.
 
     Args:
-        exact: True keeps the value of the topic where the REST API would lose something of it.
+        exact: keep the value of the topic where the REST API would lose something of it.
+        lenient: hand rows with a value that its type cannot hold out as `Flawed`, instead of raising SchemaError.
     """
 
-    def __init__(self, plan: Plan, *, exact: bool = False) -> None:
+    def __init__(self, plan: Plan, *, exact: bool = False, lenient: bool = False) -> None:
         self.plan = plan
         self.columns = plan.columns
         names = [*PSEUDO, *(str(i) for i in range(len(self.columns)))]
         bases = (SqlType("BIGINT"), SqlType("INTEGER"), SqlType("BIGINT"))
         self.schema = arrow_schema([*map(Column, PSEUDO, bases), *self.columns], names)
+        self._lenient = lenient
         self._key = _part_reader(plan.key)
         self._value = _part_reader(plan.value)
-        self._views = [None if exact else rest_view.view(column.type) for column in self.columns]
+        self._views = [rest_view.view(column.type, exact=exact) for column in self.columns]
         self._time = self._time_reader()
 
     def decode(self, records: Iterable[Record]) -> Decoded:
         """Decode records, in their order.
 
         Raises:
-            LakeError: a value that cannot be stored, with its partition and offset.
+            SchemaError: a value that its type cannot hold, and the decoder is not lenient.
+            Unsure: a record of which it is not known what ksqlDB makes.
         """
-        rows, passed = [], []
+        rows: list[list[Any]] = []
+        passed: list[Passed] = []
+        flaws: list[Flaw] = []
         for record in records:
             try:
-                rows.append(self.row(record))
+                rows.append(self._row(record, len(rows), flaws))
             except Skipped as reason:
                 passed.append(Passed(record.partition, record.offset, str(reason)))
-        return Decoded(self._batch(rows), tuple(passed))
+        arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(self.schema)]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        return Decoded(Flawed(batch, tuple(flaws)) if flaws else batch, tuple(passed))
 
-    def row(self, record: Record) -> list[Any]:
-        """ROWTIME, ROWPARTITION, ROWOFFSET and the columns of one record.
-
-        Raises:
-            Skipped: ksqlDB passes the record over.
-            LakeError: the row cannot be stored.
-        """
+    def _row(self, record: Record, number: int, flaws: list[Flaw]) -> list[Any]:
+        """ROWTIME, ROWPARTITION, ROWOFFSET and the columns of one record."""
         try:
             key = self._key_values(record.key)
             if record.value is None:
                 raise Skipped("no value: a deletion")
             value = self._value(record.value)
-            time = rowtime.checked(self._time(record, key, value))
-            values = [*key, *value, *(_header(header, record.headers) for header in self.plan.headers)]
-            self._check_text(values)
-            shown = [v if v is None or look is None else look(v) for look, v in zip(self._views, values, strict=True)]
-        except LakeError as error:
+        except Unsure as error:
             where = f"partition {record.partition}, offset {record.offset}"
-            raise type(error)(f"{self.plan.source}: {where}: {error}") from None
-        return [time, record.partition, record.offset, *shown]
+            raise Unsure(f"{self.plan.source}: {where}: {error}").at(record.partition, record.offset) from None
+        time = rowtime.checked(self._time(record, key, value))
+        values = [*key, *value, *(_header(header, record.headers) for header in self.plan.headers)]
+        shown: list[Any] = [time, record.partition, record.offset]
+        for i, (look, found) in enumerate(zip(self._views, values, strict=True)):
+            try:
+                shown.append(found if found is None or look is None else look(found))
+            except Unfit as error:
+                shown.append(None)
+                flaws.append(self._flaw(record, number, i, error))
+        return shown
+
+    def _flaw(self, record: Record, number: int, i: int, error: Unfit) -> Flaw:
+        column = self.columns[i]
+        reason = f"a value that does not fit {column.type} ({error})"
+        flaw = Flaw(number, column.name, reason, record.partition, record.offset)
+        if not self._lenient:
+            raise SchemaError(f"{self.plan.source}: {flaw}; {WAY_OUT}").at(record.partition, record.offset)
+        return flaw
 
     def _key_values(self, key: bytes | None) -> list[Any]:
         columns = self.plan.key.columns
@@ -130,26 +148,6 @@ class RecordDecoder:
             return milliseconds
 
         return read
-
-    def _check_text(self, values: Sequence[Any]) -> None:
-        """Half a surrogate pair has no form in UTF-8, neither in ksqlDB's answer nor in a file."""
-        for column, value in zip(self.columns, values, strict=True):
-            if isinstance(value, str) and not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError:
-                    raise SchemaError(f"column {column.name}: half a surrogate pair cannot be stored") from None
-
-    def _batch(self, rows: Sequence[Sequence[Any]]) -> pa.RecordBatch:
-        arrays = []
-        for i, field in enumerate(self.schema):
-            try:
-                arrays.append(pa.array([row[i] for row in rows], field.type))
-            except (pa.ArrowException, OverflowError, TypeError, ValueError):
-                column = self.columns[i - len(PSEUDO)]
-                what = f"column {column.name}: a value does not fit {column.type}"
-                raise SchemaError(f"{self.plan.source}: {what}") from None
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
 def _part_reader(part: Part) -> Read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ksql_lake.base.errors import LakeError
+from ksql_lake.sources.ksqldb.values import Unfit
 
 
 class Skipped(Exception):
@@ -13,5 +14,5 @@ class Unsure(LakeError):
     """A value of which it is not known what ksqlDB makes; nothing is guessed."""
 
 
-class Unreadable(LakeError):
+class Unreadable(Unfit):
     """A value on which ksqlDB's own answer breaks off, so that its REST API never shows the rows behind it."""

@@ -1,70 +1,70 @@
 """The bytes of an HTTP answer in large pieces, with time-outs that lose nothing.
 
-In a stream the server sends each row as a chunk of its own, and HTTP libraries pay for every chunk. Once
-`requests` has read the response headers, the socket is read here and the framing taken apart many chunks
-at a time, by the native library where it is built.
+In a stream the server sends each row as a chunk of its own, and HTTP libraries pay for every chunk. Here the framing
+is taken apart many chunks at a time, by the native library where it is built.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 import socket
-import ssl
-from typing import Any
+import time
+from dataclasses import dataclass
 
+from ksql_lake.base import limits
 from ksql_lake.base.native import Dechunker, library
 
 PIECE = 1 << 20
+_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
 
 
 class Cut(Exception):
     """The connection ended before the body did."""
 
 
-class _Sizes(dict[bytes, int]):
-    """Chunk sizes by their text: a stream has few different ones."""
+class TooLong(Exception):
+    """The body is larger than what is read of it."""
 
-    def __missing__(self, text: bytes) -> int:
-        self[text] = size = int(text, 16)
-        return size
+
+@dataclass(frozen=True)
+class Framing:
+    """How a body ends: by its last chunk, after `length` bytes, or with the connection; `kept`: which stays open."""
+
+    chunked: bool
+    length: int | None
+    kept: bool
 
 
 class Body:
-    """The body of one response of `requests` (stream=True, nothing read of it yet)."""
+    """The body of one answer.
 
-    def __init__(self, response: Any) -> None:
-        self._response = response  # else it is collected, and closes its connection
-        self._http = response.raw._fp  # http.client's response: the only place that has the buffered bytes
-        self._socket: socket.socket = self._http.fp.raw._sock
-        self._timeout = self._socket.gettimeout()
-        headers = response.headers
-        self._chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
-        length = headers.get("Content-Length")
-        self._left = int(length) if length is not None and not self._chunked else None
+    Args:
+        rest: what was received of it with the headers.
+    """
+
+    def __init__(self, connection: socket.socket, framing: Framing, rest: bytes) -> None:
+        self._socket, self._framing = connection, framing
+        self._chunked, self._left = framing.chunked, framing.length
         self._start(library())
-        self._wire = self._buffered()
+        self._wire = rest
         self.ended = self._left == 0
 
     def _start(self, loaded: ctypes.CDLL | None) -> None:
-        self._sizes = _Sizes()
         self._pending = 0  # bytes of the present chunk still to come, its CRLF included
         self._dechunker = Dechunker(loaded) if loaded is not None else None
 
-    def _buffered(self) -> bytes:
-        """What http.client read beyond the headers, without waiting for more."""
-        self._socket.setblocking(False)
-        try:
-            return bytes(self._http.fp.read1(PIECE) or b"")
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return b""
-        finally:
-            self._socket.settimeout(self._timeout)
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection can carry another request now."""
+        whole = self._chunked or self._framing.length is not None
+        return self.ended and whole and self._framing.kept and not self._wire
 
     def read(self, timeout: float) -> bytes | None:
         """Body bytes; b"" at its proper end; None when nothing came within `timeout` seconds.
 
         Raises:
-            Cut: the connection ended first.
+            Cut: the connection ended first, or the framing is broken.
         """
         if self.ended:
             return b""
@@ -87,9 +87,32 @@ class Body:
         data = self._take()
         return data if data or self.ended else None
 
+    def read_all(self, most: int, pause: float, seconds: float) -> bytes:
+        """The whole body; what there is of it stays in `collected` when it fails.
+
+        Raises:
+            Cut: the connection ended first.
+            TooLong: it has more than `most` bytes.
+            TimeoutError: nothing came for `pause` seconds, or it was not there within `seconds`.
+        """
+        heard, size, self.collected = time.monotonic(), 0, list[bytes]()
+        deadline = heard + seconds
+        while not self.ended:
+            data = self.read(min(heard + pause, deadline) - time.monotonic())
+            now = time.monotonic()
+            heard = now if data else heard
+            if now >= min(heard + pause, deadline) and not self.ended:
+                raise TimeoutError
+            self.collected.append(data or b"")
+            size += len(data or b"")
+            if size > most:
+                raise TooLong
+        return b"".join(self.collected)
+
     def _take(self) -> bytes:
         if not self._chunked:
-            data, self._wire = self._wire, b""
+            data = self._wire if self._left is None else self._wire[: self._left]
+            self._wire = self._wire[len(data) :]
             if self._left is not None:
                 self._left -= len(data)
                 self.ended = self._left <= 0
@@ -98,79 +121,37 @@ class Body:
 
     def _dechunk(self) -> bytes:
         """Whole or partial chunks of what was received; bytes that are not decided yet stay."""
-        many = self._many_chunks()
-        if many:
-            return many
+        if self._dechunker is not None and self._wire:
+            data, used, self._pending = self._dechunker.take(self._wire, self._pending)
+            self._wire = self._wire[used:]
+            if data:
+                return data
         wire, parts, at = self._wire, [], 0
-        while at < len(wire):
+        while at < len(wire) and not self.ended:
             if self._pending:
                 piece = wire[at : at + self._pending]
                 at += len(piece)
                 parts.append(piece[: max(self._pending - 2, 0)])
                 self._pending -= len(piece)
                 continue
-            start, line = at, wire.find(b"\r\n", at)
+            line = wire.find(b"\r\n", at, at + limits.CHUNK_SIZE_LINE)
             if line < 0:
+                if len(wire) - at >= limits.CHUNK_SIZE_LINE:
+                    raise Cut("the chunk framing of the answer is broken")
                 break
-            try:
-                size = int(wire[at:line].split(b";")[0], 16)
-            except ValueError:
-                raise Cut("the chunk framing of the answer is broken") from None
-            at = line + 2
-            if size == 0:
-                if not wire.startswith(b"\r\n", at):
-                    at = start  # the last CRLF is still on its way
-                    break
-                self.ended, at = True, at + 2
+            size = wire[at:line].split(b";")[0].strip()
+            if not _SIZE.fullmatch(size):
+                raise Cut("the chunk framing of the answer is broken")
+            self._pending = int(size, 16) + 2
+            if self._pending > 2:
+                at = line + 2
+                continue
+            self._pending = 0
+            end = wire.find(b"\r\n\r\n", line)  # with trailers, if any
+            if end < 0:
+                if len(wire) - line > limits.TRAILERS:
+                    raise Cut("more bytes after the answer than HTTP trailers may have")
                 break
-            self._pending = size + 2
+            self.ended, at = True, end + 4
         self._wire = wire[at:]
         return b"".join(parts)
-
-    def _many_chunks(self) -> bytes:
-        """All whole chunks received, taken apart at once; b"" where that is not certain.
-
-        JSON text holds no raw CRLF, so splitting there gives sizes and chunks in turn; each size is compared.
-        """
-        wire = self._wire
-        if self._dechunker is not None:
-            data, used, self._pending = self._dechunker.take(wire, self._pending)
-            self._wire = wire[used:]
-            return data
-        if self._pending:
-            return b""
-        pieces = wire.split(b"\r\n")
-        whole = (len(pieces) - 1) // 2 * 2
-        sizes, chunks = pieces[0:whole:2], pieces[1:whole:2]
-        try:
-            lengths = list(map(self._sizes.__getitem__, sizes))
-        except ValueError:
-            return b""
-        if len(chunks) < 2 or 0 in lengths or lengths != list(map(len, chunks)):
-            return b""
-        self._wire = wire[sum(lengths) + sum(map(len, sizes)) + 4 * len(chunks) :]
-        return b"".join(chunks)
-
-    def ask(self, request: bytes) -> bytes:
-        """Send a request on the same connection once the body has ended; returns the start of the answer.
-
-        Raises:
-            OSError: the connection is gone.
-        """
-        self._socket.settimeout(self._timeout)
-        self._socket.sendall(request)
-        answer = b""
-        while b"\r\n\r\n" not in answer or b"}" not in answer:
-            received = self._socket.recv(65536)
-            if not received:
-                break
-            answer += received
-        return answer
-
-    def close(self) -> None:
-        """Hang up at once, also in the middle of an answer."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self._socket.close()

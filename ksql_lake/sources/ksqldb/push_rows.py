@@ -12,11 +12,15 @@ from types import TracebackType
 import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
+from ksql_lake.base.errors import KsqlError
+from ksql_lake.base.limits import PARTITIONS
 from ksql_lake.model.types import Column
 from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
 from ksql_lake.sources.pace import Limits, Pace
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
+
+HEADER = [("ROWTIME", "BIGINT"), ("ROWPARTITION", "INTEGER"), ("ROWOFFSET", "BIGINT")]
 
 
 def push_query(source: str, wanted: Wanted) -> str:
@@ -68,9 +72,24 @@ class PushRows:
             received, now_ms = self._rows.heard, int(time.time() * 1000)
             for rows in found:
                 batch = rows.batch if isinstance(rows, Flawed) else rows
+                self._check(batch)
                 self._pace.rows(received, now_ms, numbers(batch.column(1)), numbers(batch.column(0)))
             self._pace.worked(time.monotonic() - received)  # decoding
         return found
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        """That each row says where it is."""
+        for column, (name, _) in zip(batch.columns, HEADER, strict=False):
+            if column.null_count:
+                raise KsqlError(f"{self._rows.name}: the answer is not what ksqlDB sends: a row without {name}")
+        for name, column, most in (
+            ("ROWPARTITION", batch.column(1), PARTITIONS), ("ROWOFFSET", batch.column(2), (1 << 63) - 1)
+        ):
+            found = numbers(column)
+            if len(found) and (found.min() < 0 or found.max() > most):
+                raise KsqlError(
+                    f"{self._rows.name}: the answer is not what ksqlDB sends: a {name} that is not from 0 to {most:,}"
+                )
 
     def worked(self, seconds: float) -> None:
         self._pace.worked(seconds)
@@ -127,4 +146,10 @@ class PushSource:
 
     def open(self, wanted: Wanted) -> PushRows:
         answer = self._client.query(push_query(self._source.name, wanted), earliest=True)
+        if [(c.name, c.type.base) for c in answer.columns[:PSEUDO_COLUMNS]] != HEADER:
+            answer.close()
+            shown = ", ".join(f"{name} {kind}" for name, kind in HEADER)
+            raise KsqlError(
+                f"{self._source.name}: the answer is not what ksqlDB sends: its header does not begin with {shown}"
+            )
         return PushRows(answer, self._source, self._limits, self._batch_size, self._lenient, self._started_ms)

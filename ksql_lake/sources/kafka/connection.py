@@ -1,0 +1,210 @@
+"""How to reach Kafka: librdkafka's own settings, passed through unseen, and what goes wrong, as one clear line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.errors import BrokerError, BrokerUnavailable, ConfigError
+
+FORCED: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "error",
+    "enable.partition.eof": True,
+    "check.crcs": True,
+    "fetch.queue.backoff.ms": 10,  # its default of a second stalls the reading
+    "queued.max.messages.kbytes": 65536,
+}
+SHOWN = ("bootstrap.servers", "security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "group.id")
+_WHERE = re.compile(r"^(?:[a-z_]+://)?(?P<address>[^/ ]+)/(?P<broker>\S+): (?P<what>.*)$", re.DOTALL)
+_COORDINATOR = re.compile(r"^GroupCoordinator: (\S+): ")
+_STATE = re.compile(r" \(after \d+ms in state [A-Z0-9_]+(?:, \d+ identical error\(s\) suppressed)?\)$")
+_PROPERTY = re.compile(r"property:? \"?'?([A-Za-z0-9._]+)")
+_CONNECT = re.compile(r"^Connect to ipv[46]#\S+ failed: ")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Settings for librdkafka; `origin` names where they come from, `timeout` is in seconds."""
+
+    settings: Mapping[str, str] = field(repr=False)
+    origin: str = "KAFKA_CONFIG_FILE"
+    timeout: float = 30.0
+
+    @property
+    def servers(self) -> str:
+        return self.settings.get("bootstrap.servers", "")
+
+    def hide(self, text: str) -> str:
+        """The text without the value of any setting that may be a secret."""
+        for name, value in self.settings.items():
+            if name not in SHOWN and len(value) > 3:
+                text = text.replace(value, "********")
+        return text
+
+
+def connection(servers: str | None, file: Path | None, timeout: float = 30.0) -> Connection | None:
+    """The connection that KAFKA_BOOTSTRAP_SERVERS and KAFKA_CONFIG_FILE describe; None when neither is set.
+
+    Raises:
+        ConfigError: the file cannot be read, or names no broker.
+    """
+    if file is None:
+        return Connection({"bootstrap.servers": servers}, "KAFKA_BOOTSTRAP_SERVERS", timeout) if servers else None
+    settings = read_properties(file)
+    if servers:
+        settings["bootstrap.servers"] = servers
+    if not settings.get("bootstrap.servers"):
+        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} does not say bootstrap.servers; add a line with it")
+    return Connection(settings, f"KAFKA_CONFIG_FILE {file}", timeout)
+
+
+def read_properties(file: Path) -> dict[str, str]:
+    """`name=value` a line; # begins a comment line.
+
+    Raises:
+        ConfigError: names the file and the line, never what stands in it.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} is not a text in UTF-8") from None
+    settings: dict[str, str] = {}
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith(("#", "!")):
+            continue
+        name, mark, value = line.partition("=")
+        if not mark or not name.strip():
+            raise ConfigError(f"KAFKA_CONFIG_FILE: {file}, line {number}: expected name=value")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def library() -> Any:
+    """The module confluent_kafka.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import confluent_kafka
+        import confluent_kafka.admin
+    except ImportError as error:
+        raise ConfigError(
+            f"reading from Kafka needs confluent-kafka ({error}): pip install -r requirements-kafka.txt"
+        ) from None
+    return confluent_kafka
+
+
+def refused_settings(connection: Connection, error: Exception) -> ConfigError:
+    """What librdkafka says of settings that it does not take, without their values."""
+    said = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
+    named = _PROPERTY.search(said)
+    if named and "No such" in said:
+        return ConfigError(
+            f"{connection.origin}: {named[1]} is not a setting of librdkafka; see its CONFIGURATION.md (the names of "
+            "Java clients differ)"
+        )
+    if named:
+        return ConfigError(f"{connection.origin}: {named[1]} has a value that librdkafka does not take")
+    if "JAAS" in said:
+        return ConfigError(
+            f"{connection.origin}: sasl.jaas.config is for Java clients; set sasl.mechanism, sasl.username and "
+            "sasl.password"
+        )
+    return ConfigError(f"{connection.origin}: {connection.hide(said)}")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """An error that librdkafka reported on the side: its name (such as _TRANSPORT) and its words."""
+
+    name: str
+    text: str
+
+
+class Troubles:
+    """The errors reported so far, each once; a client reports the same one many times a second."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Trouble, None] = {}
+
+    def __call__(self, error: Any) -> None:
+        text = _STATE.sub("", error.str())
+        name = "_SSL" if "SSL handshake failed" in text else error.name()
+        self._seen[Trouble(name, text)] = None
+
+    def clear(self) -> None:
+        self._seen.clear()
+
+    @property
+    def final(self) -> bool:
+        """Whether waiting longer cannot help: refused credentials, TLS, a name that nobody knows."""
+        return any(trouble.name in ("_AUTHENTICATION", "_SSL", "_BAD_MSG") for trouble in self._seen)
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing listens where a broker should, or its name is not known."""
+        return any(trouble.name == "_RESOLVE" or "refused" in trouble.text for trouble in self._seen)
+
+    def explain(self, connection: Connection, waited: float) -> BrokerError:
+        """The most telling one of the errors, as a line for a person."""
+        ranked = sorted(self._seen, key=lambda trouble: _RANK.get(trouble.name, 9))
+        if not ranked or ranked[0].name == "_ALL_BROKERS_DOWN":
+            return BrokerUnavailable(
+                f"{connection.origin}: {connection.servers} does not answer within {waited:.0f} s; is Kafka running "
+                "there, and does no firewall stand in between?"
+            )
+        return _explained(connection, ranked[0])
+
+
+_RANK = {"_AUTHENTICATION": 0, "_SSL": 1, "_BAD_MSG": 2, "_RESOLVE": 3, "_TRANSPORT": 4, "_ALL_BROKERS_DOWN": 8}
+
+
+def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
+    found = _WHERE.match(_COORDINATOR.sub(r"\1/coordinator: ", trouble.text))
+    address = found["address"] if found else connection.servers
+    what = connection.hide(found["what"] if found else trouble.text)
+    start = f"{connection.origin}: {address}"
+    if trouble.name == "_AUTHENTICATION":
+        return BrokerError(f"{start}: refuses these credentials ({what}); check sasl.mechanism, sasl.username, "
+                           "sasl.password and security.protocol")
+    if trouble.name == "_SSL":
+        return BrokerError(f"{start}: TLS failed ({what}); check security.protocol, ssl.ca.location and ssl.*")
+    if trouble.name == "_BAD_MSG":
+        return BrokerError(f"{start}: something answers there that is not Kafka; check host and port")
+    what = _CONNECT.sub("", what)
+    if found and found["broker"] != "bootstrap":
+        return BrokerUnavailable(
+            f"{connection.origin}: {connection.servers} answers, but a broker there calls itself {address}, which "
+            f"cannot be reached from here ({what}); use a listener whose advertised.listeners name can be reached"
+        )
+    if trouble.name == "_RESOLVE":
+        return BrokerUnavailable(f"{start}: no such host ({what}); check its name")
+    hint = "; does it expect TLS or SASL (security.protocol)?" if "Disconnected" in what else ""
+    return BrokerUnavailable(f"{start}: cannot be reached ({what}); is Kafka running there?{hint}")
+
+
+def topic_refusal(connection: Connection, topic: str, error: Any) -> BrokerError:
+    """A topic that a broker does not let us read."""
+    name = error.name()
+    if name == "TOPIC_AUTHORIZATION_FAILED":
+        return BrokerError(
+            f"{topic}: this user may not read the topic; it needs the ACLs Describe and Read ({connection.origin})"
+        )
+    if name in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"):
+        return BrokerError(
+            f"{topic}: no such topic on {connection.servers}; is this the Kafka that ksqlDB reads from, and may this "
+            "user describe the topic?"
+        )
+    return BrokerUnavailable(f"{topic}: {connection.hide(error.str())} ({name}, {connection.servers})")
+
+

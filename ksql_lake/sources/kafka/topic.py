@@ -1,0 +1,316 @@
+"""A topic: which one it is, where its partitions begin and end, and its records from one offset to another.
+
+The end of a partition is its last stable offset when a run starts: transactions that are open then, and whatever is
+produced meanwhile, belong to the next run. Nothing joins a consumer group, and no offset is written to Kafka.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from ksql_lake.base.errors import BrokerError, BrokerUnavailable
+from ksql_lake.sources.kafka.connection import (
+    FORCED,
+    Connection,
+    Troubles,
+    library,
+    refused_settings,
+    topic_refusal,
+)
+from ksql_lake.sources.kafka.records import Record
+
+_silent = logging.Logger("librdkafka")  # it repeats itself many times a second; what it means comes by `Troubles`
+_silent.addHandler(logging.NullHandler())
+NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's id
+ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
+GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
+POLL = 0.1  # seconds; a longer wait for a full batch of messages would only delay small runs
+BATCH = 10_000  # messages
+GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The offsets of a partition: `start` is the first one kept, `end` the last stable one, which comes next."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic at one moment.
+
+    Attributes:
+        id: changes when the topic is made anew under its name; None where the broker does not tell.
+        bounds: of each partition that has a leader.
+        leaderless: partitions that nobody serves at the moment.
+    """
+
+    name: str
+    id: str | None
+    bounds: Mapping[int, Bounds]
+    leaderless: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Expired(Exception):
+    """Records vanished from a partition while it was read."""
+
+    partition: int
+    offset: int
+
+
+@dataclass
+class Reading:
+    """How far a reading came.
+
+    Attributes:
+        positions: the next offset of each partition; `goals` when a partition was read to its end.
+        stopped: why it ended before the goals, if it did.
+    """
+
+    goals: Mapping[int, int]
+    positions: dict[int, int]
+    stopped: BrokerError | None = None
+    expired: list[Expired] = field(default_factory=list)
+
+    @property
+    def open(self) -> list[int]:
+        return [partition for partition, goal in self.goals.items() if self.positions[partition] < goal]
+
+
+class Broker:
+    """A connection to Kafka; close it, or use it as a context manager.
+
+    Raises:
+        ConfigError: confluent-kafka is missing, or does not take the settings.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._kafka = library()
+        self._troubles = Troubles()
+        settings = {"group.id": "ksql-lake", "client.id": "ksql-lake", **connection.settings, **FORCED}
+        try:
+            self._consumer = self._kafka.Consumer({**settings, "error_cb": self._troubles}, logger=_silent)
+        except (self._kafka.KafkaException, TypeError, ValueError) as error:
+            raise refused_settings(connection, error) from None
+        self._admin: Any = None
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def describe(self, topic: str) -> TopicState:
+        """The topic's id and the bounds of its partitions.
+
+        Raises:
+            BrokerError: Kafka refuses, or does not answer (BrokerUnavailable).
+        """
+        metadata = self._metadata(topic)
+        partitions = metadata.topics[topic].partitions
+        leaderless = tuple(sorted(p for p, about in partitions.items() if about.leader < 0))
+        wanted = [p for p in sorted(partitions) if p not in leaderless]
+        bounds, without = self._bounds(topic, wanted)
+        identity = self._id(topic) if metadata.controller_id in metadata.brokers else None
+        return TopicState(topic, identity, bounds, tuple(sorted({*leaderless, *without})))
+
+    def topic_id(self, topic: str) -> str | None:
+        """The topic's id, None where the broker does not tell it.
+
+        Raises:
+            BrokerError: Kafka refuses, or does not answer (BrokerUnavailable).
+        """
+        metadata = self._metadata(topic)
+        return self._id(topic) if metadata.controller_id in metadata.brokers else None
+
+    def read(
+        self, topic: str, spans: Mapping[int, tuple[int, int]], duration: float = float("inf")
+    ) -> tuple[Reading, Iterator[list[Any]]]:
+        """The records of each partition from an offset up to another one, which is not read.
+
+        Args:
+            spans: partition to (first offset, goal).
+            duration: seconds after which the reading stops where it is.
+
+        Returns:
+            How far it came, filled in as the messages are taken; and lists of messages, in order in each partition.
+        """
+        reading = Reading({p: goal for p, (_, goal) in spans.items()}, {p: first for p, (first, _) in spans.items()})
+        return reading, self._messages(topic, reading, time.monotonic() + duration)
+
+    def _messages(self, topic: str, reading: Reading, deadline: float) -> Iterator[list[Any]]:
+        self._troubles.clear()
+        make = self._kafka.TopicPartition
+        wanted = [make(topic, p, reading.positions[p]) for p in reading.open]
+        self._consumer.assign(wanted)
+        self._consumer.resume(wanted)  # a partition paused by an earlier reading stays so
+        waiting = set(reading.open)
+        progress = time.monotonic()
+        try:
+            while waiting:
+                taken = self._take(topic, reading, waiting)
+                now = time.monotonic()
+                progress = now if taken is not None else progress
+                if taken:
+                    yield taken
+                if reading.stopped or not waiting:
+                    return
+                if now > deadline:
+                    reading.stopped = BrokerUnavailable(
+                        f"{topic}: the time for this run is over (MAX_DURATION_SECONDS); the next one goes on there"
+                    )
+                    return
+                if now - progress > self.connection.timeout or (self._troubles.final and now - progress > ATTENTION):
+                    reading.stopped = self._silence(topic, reading, now - progress)
+                    return
+        finally:
+            with contextlib.suppress(self._kafka.KafkaException):
+                self._consumer.unassign()
+
+    def _take(self, topic: str, reading: Reading, waiting: set[int]) -> list[Any] | None:
+        """The next messages below the goals; None when nothing at all was heard."""
+        try:
+            heard = self._consumer.consume(BATCH, POLL)
+        except self._kafka.KafkaException as error:
+            reading.stopped = topic_refusal(self.connection, topic, error.args[0])
+            return None
+        if not heard:
+            return None
+        taken = []
+        goals, positions = reading.goals, reading.positions
+        for message in heard:
+            partition, offset = message.partition(), message.offset()
+            if message.error() is not None:
+                self._mark(topic, reading, waiting, message)
+            elif offset < goals[partition]:
+                taken.append(message)
+                positions[partition] = offset + 1
+            else:
+                positions[partition] = goals[partition]
+        self._leave_finished(topic, reading, waiting)
+        return taken
+
+    def _mark(self, topic: str, reading: Reading, waiting: set[int], message: Any) -> None:
+        """An event that stands among the messages: the end of a partition, or why it cannot be read."""
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        name = error.name()
+        if name == "_PARTITION_EOF":
+            if offset >= reading.goals[partition]:
+                reading.positions[partition] = reading.goals[partition]
+        elif name in ("_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"):
+            reading.expired.append(Expired(partition, reading.positions[partition]))
+            waiting.discard(partition)
+        elif name in GONE or name == "TOPIC_AUTHORIZATION_FAILED":
+            reading.stopped = topic_refusal(self.connection, topic, error)
+        else:
+            self._troubles(error)
+
+    def _leave_finished(self, topic: str, reading: Reading, waiting: set[int]) -> None:
+        finished = [p for p in waiting if reading.positions[p] >= reading.goals[p]]
+        waiting.difference_update(finished)
+        if finished and waiting:  # what comes behind a goal would only be thrown away
+            self._consumer.pause([self._kafka.TopicPartition(topic, p) for p in finished])
+
+    def _silence(self, topic: str, reading: Reading, waited: float) -> BrokerError:
+        partition = min(reading.open)
+        error = self._troubles.explain(self.connection, waited)
+        where = f"partition {partition} at offset {reading.positions[partition]} of {reading.goals[partition]}"
+        return type(error)(f"{topic}: {where}: {error}")
+
+    def _metadata(self, topic: str) -> Any:
+        """What the cluster says of a topic; waits for brokers that are just coming up."""
+        self._troubles.clear()
+        started = time.monotonic()
+        while True:
+            try:
+                metadata = self._consumer.list_topics(topic, timeout=min(ATTENTION, self.connection.timeout))
+                break
+            except self._kafka.KafkaException:
+                self._consumer.poll(0)  # lets the errors be reported that explain this one
+                waited = time.monotonic() - started
+                given_up = self._troubles.final or (self._troubles.refused and waited > GRACE)
+                if given_up or waited > self.connection.timeout:
+                    raise self._troubles.explain(self.connection, waited) from None
+        about = metadata.topics.get(topic)
+        if about is None or (about.error is not None and about.error.name() != "LEADER_NOT_AVAILABLE"):
+            error = about.error if about else self._kafka.KafkaError(self._kafka.KafkaError.UNKNOWN_TOPIC_OR_PART)
+            raise topic_refusal(self.connection, topic, error)
+        return metadata
+
+    def _bounds(self, topic: str, partitions: Sequence[int]) -> tuple[dict[int, Bounds], list[int]]:
+        """The bounds of partitions, and those that lost their leader meanwhile."""
+        specs = self._kafka.admin.OffsetSpec
+        first = self._offsets(topic, partitions, specs.earliest())
+        last = self._offsets(topic, partitions, specs.latest())
+        without = [p for p in partitions if first[p] is None or last[p] is None]
+        return {p: Bounds(first[p] or 0, last[p] or 0) for p in partitions if p not in without}, without
+
+    def _offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
+        if not partitions:
+            return {}
+        make, timeout = self._kafka.TopicPartition, self.connection.timeout
+        futures = self._administrator().list_offsets(
+            {make(topic, p): spec for p in partitions},
+            isolation_level=self._kafka.IsolationLevel.READ_COMMITTED, request_timeout=timeout,
+        )
+        offsets: dict[int, int | None] = {}
+        for partition, future in futures.items():
+            try:
+                offsets[partition.partition] = int(future.result().offset)
+            except self._kafka.KafkaException as error:
+                problem = error.args[0]
+                if problem.name() not in ("LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION"):
+                    raise self._failed(topic, problem) from None
+                offsets[partition.partition] = None
+        return offsets
+
+    def _id(self, topic: str) -> str | None:
+        futures = self._administrator().describe_topics(
+            self._kafka.TopicCollection([topic]), request_timeout=self.connection.timeout
+        )
+        try:
+            found = str(futures[topic].result().topic_id)
+        except self._kafka.KafkaException as error:
+            if error.args[0].name() == "_UNSUPPORTED_FEATURE":
+                return None
+            raise self._failed(topic, error.args[0]) from None
+        return None if found == NO_ID else found
+
+    def _failed(self, topic: str, problem: Any) -> BrokerError:
+        """Why a request of the administration did not succeed: mostly a broker that cannot be reached."""
+        self._consumer.poll(0)
+        self._administrator().poll(0)
+        if problem.name() in ("_TIMED_OUT", "_TRANSPORT", "_DESTROY_BROKER", "_ALL_BROKERS_DOWN", "_NOENT"):
+            return self._troubles.explain(self.connection, self.connection.timeout)
+        return topic_refusal(self.connection, topic, problem)
+
+    def _administrator(self) -> Any:
+        if self._admin is None:
+            settings = {"client.id": "ksql-lake", **self.connection.settings, "error_cb": self._troubles}
+            ours = {name: value for name, value in settings.items() if name not in FORCED and name != "group.id"}
+            try:
+                self._admin = self._kafka.admin.AdminClient(ours, logger=_silent)
+            except (self._kafka.KafkaException, TypeError, ValueError) as error:
+                raise refused_settings(self.connection, error) from None
+        return self._admin
+
+
+def record_of(message: Any) -> Record:
+    """A message of confluent-kafka as a record."""
+    _, timestamp = message.timestamp()
+    return Record(
+        message.partition(), message.offset(), timestamp, message.key(), message.value(), message.headers() or ()
+    )
