@@ -35,6 +35,9 @@ RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
+REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
+REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
+
 METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
 PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
 ON_FAILURE = ""  # a command for the shell, run after an export that ended with another exit code than 0
@@ -110,6 +113,8 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    remote: str | None
+    remote_after_export: bool
     alerts: Alerts
     log_format: str
     log_level: str
@@ -144,6 +149,8 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=read.whole("TRASH_DAYS", TRASH_DAYS, 0, 36500),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        remote=read.optional("REMOTE", REMOTE),
+        remote_after_export=read.choice("REMOTE_AFTER_EXPORT", REMOTE_AFTER_EXPORT, ("on", "off")) == "on",
         alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),

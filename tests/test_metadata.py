@@ -64,9 +64,13 @@ def _fail_at(monkeypatch: pytest.MonkeyPatch, nth: int, error: BaseException) ->
         monkeypatch.setattr(os, step, wrapped)
 
 
+@pytest.mark.parametrize("seal", [500, 1])
 @pytest.mark.parametrize("error", [Killed(), OSError(28, "No space left on device"), OSError(5, "I/O error")])
-def test_fail_at_every_call_of_a_commit(tmp_path: Path, error: BaseException) -> None:
-    """Every Nth call fails until none does; recovery then makes the whole change or none of it."""
+def test_fail_at_every_call_of_a_commit(
+    tmp_path: Path, error: BaseException, seal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every Nth call fails until none does; recovery then makes the whole change or none of it, manifests included."""
+    monkeypatch.setattr(metadata, "SEAL", seal)
     nth, fired = 0, True
     outcomes = set()
     while fired:
@@ -85,6 +89,9 @@ def test_fail_at_every_call_of_a_commit(tmp_path: Path, error: BaseException) ->
         outcomes.add(tuple(_content(dataset)[0]))
         assert _content(dataset) in ((["a"], 1), (["a", "b", "c"], 2))
         assert not any(dataset.staging.iterdir())
+        state = metadata.load(dataset)
+        assert state is not None and len(list(state.files)) in (1, 3)
+        assert {one.name for one in state.files.manifests} == {path.name for path in dataset.manifests.glob("*")}
         assert len(dataset.log.read_text().splitlines()) == _content(dataset)[1]
     assert nth > 10 and len(outcomes) == 2
 

@@ -148,7 +148,7 @@ def lake_path(name: str, text: str | os.PathLike[str]) -> Path:
     if "://" in str(text):
         raise ConfigError(
             f"{name} is {str(text)!r}, but a lake lies on a local disk; how to keep a copy of it in a bucket is in "
-            "docs/object-stores.md"
+            "docs/object_stores.md"
         )
     return local_path(name, str(text)).resolve()
 

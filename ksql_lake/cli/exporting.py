@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import logging
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ from ksql_lake.ingest.export import FeedResult, file_error
 from ksql_lake.ingest.run_record import INTERRUPTED
 from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
+
+log = logging.getLogger("export_to_data_lake")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +109,23 @@ def export(
                     print(text, file=sys.stderr, flush=True)
 
         carry_out(config, order, Listener(say, note, progress.of, progress.done), results)
-    return exit_code(results)
+    after = _to_remote(args, config, order, results)
+    return exit_code(results) or (ExitCode.FINDINGS if after else ExitCode.OK)
+
+
+def _to_remote(
+    args: argparse.Namespace, config: data_lake_config.Config, order: Order, results: Sequence[FeedResult]
+) -> list[str]:
+    """Bring the remote home of the lake up to date; what went wrong there, told as findings."""
+    if not order.everything or args.demo or order.days or not config.remote_after_export:
+        return []
+    from ksql_lake.cli import remote
+
+    lines = remote.after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+        log.warning("%s", line)
+    return lines
 
 
 def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:

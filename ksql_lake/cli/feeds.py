@@ -18,7 +18,7 @@ import data_lake_config
 from ksql_lake import __version__
 from ksql_lake.base.errors import LakeError
 from ksql_lake.base.settings import lake_path
-from ksql_lake.cli import data, erasure, feed_files, hints, server, start
+from ksql_lake.cli import data, erasure, feed_files, hints, remote, server, start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--online", action="store_true", help="also ask the server")
         command.set_defaults(run=getattr(feed_files, name))
     _lake_commands(commands)
+    remote.add_to(commands)
     return parser
 
 
@@ -130,6 +131,7 @@ def _lake_commands(commands: _Commands) -> None:
     erase.add_argument(
         "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
     )
+    erase.add_argument("--wait", action="store_true", help="wait for a feed that is being exported")
     erase.set_defaults(run=erasure.erase_command)
     compact = commands.add_parser("compact", help="merge the small files of days that are over")
     compact.add_argument("name", nargs="*", help="only these streams (default: all active ones)")

@@ -90,6 +90,32 @@ class RecordedColumn:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Remote:
+    """That a file lies in the lake's remote home, under the same path: since when, and in which tier of the store
+    ("": the store's usual one)."""
+
+    at: str
+    tier: str = ""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Remote:
+        return cls(value["at"], value.get("tier", ""))
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A file that left the feed at some time and whose object is to be deleted from the remote.
+
+    It need not have been pushed: an upload may have ended just before a crash. `purge`: at once, because a person's
+    rows are in it; else when the trash forgets the file as well.
+    """
+
+    path: str
+    at: str
+    purge: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """One Parquet file of a feed, in its directory or in quarantine.
@@ -100,6 +126,8 @@ class FileEntry:
         offsets: Kafka partition -> lowest offset, highest offset, rows; None for a table.
         rowtime_min, rowtime_max: epoch ms; None for a table.
         reasons: of a file in quarantine: check -> rows that failed it.
+        remote: set once the file is in the remote home of the lake too.
+        local: whether it lies on this disk; if not, only in the remote.
         extra: what this version does not know.
     """
 
@@ -119,6 +147,8 @@ class FileEntry:
     offsets: Mapping[int, tuple[int, int, int]] | None = None
     generation: int | None = None
     reasons: Mapping[str, int] | None = None
+    remote: Remote | None = None
+    local: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -132,7 +162,7 @@ class FileEntry:
             value.get("run", ""), value.get("origin", "export"), value.get("schema_version", "1.0"),
             value.get("exported_at", ""), value.get("compression"), value.get("compression_level"),
             value.get("rowtime_min"), value.get("rowtime_max"), spans, value.get("generation"), value.get("reasons"),
-            extra,
+            Remote.from_json(value["remote"]) if value.get("remote") else None, value.get("local", True), extra,
         )
 
     def to_json(self) -> Json:
@@ -153,6 +183,10 @@ class FileEntry:
         }
         if self.reasons is not None:
             made["reasons"] = dict(self.reasons)
+        if self.remote is not None:
+            made["remote"] = dict(vars(self.remote))
+        if not self.local:
+            made["local"] = False
         return made | dict(self.extra)
 
     @property
@@ -255,7 +289,19 @@ class FileSet:
     @property
     def partitions(self) -> list[Partition]:
         """Days in order, versions by number."""
-        return sorted(self._partitions.values(), key=lambda partition: _partition_order(partition.path))
+        return sorted(self.unordered, key=lambda partition: _partition_order(partition.path))
+
+    @property
+    def unordered(self) -> Collection[Partition]:
+        return self._partitions.values()
+
+    @property
+    def rows(self) -> int:
+        return sum(partition.records for partition in self.unordered)
+
+    @property
+    def bytes(self) -> int:
+        return sum(partition.bytes for partition in self.unordered)
 
     def of(self, partition: str) -> list[FileEntry]:
         return [file for file in self if file.partition == partition]
@@ -290,6 +336,17 @@ class FileSet:
     def replace(self, gone: Collection[str], new: Iterable[FileEntry]) -> None:
         self.remove(gone)
         self.add(new)
+
+    def mark(self, entries: Iterable[FileEntry]) -> None:
+        """Say something new of files that stay as they are, such as that they are in the remote by now."""
+        new = {entry.path: entry for entry in entries}
+        left = set(new) - {file.path for file in self.recent}
+        for manifest in list(self.manifests) if left else ():
+            held = self._entries(manifest)
+            if any(file.path in left for file in held):  # written anew, with the next manifest
+                self.manifests.remove(manifest)
+                self.recent = [*held, *self.recent]
+        self.recent = [new.get(file.path, file) for file in self.recent]
 
     def seal(self, name: str) -> list[FileEntry]:
         """Let a manifest of this name hold the entries at hand; returns them, to be written."""
@@ -410,6 +467,7 @@ class FeedState:
         generation: of a stream: one more for each time its topic was recreated.
         resume, heads: Kafka partition -> the last row read; the first row that comes in every query.
         removed: rows that retention, an erasure or a check took out of each partition.
+        remote_gone: files whose objects are to be deleted from the remote.
         extra: what this version does not know; kept as it is.
     """
 
@@ -440,8 +498,9 @@ class FeedState:
     schema_history: tuple[SchemaVersion, ...] = ()
     quarantine: tuple[FileEntry, ...] | None = None
     changes: tuple[Amendment, ...] = ()
-    removed: Removed = field(default_factory=dict)
+    removed: Removed | None = None
     erasures: tuple[Erasure, ...] = ()
+    remote_gone: tuple[Leaving, ...] = ()
     extra: Json = field(default_factory=dict)
 
     @property
@@ -454,21 +513,26 @@ class FeedState:
         return self.quarantine or ()
 
     @property
+    def rows_removed(self) -> Removed:
+        """Partition -> why -> rows that were taken out of it here."""
+        return self.removed or {}
+
+    @property
     def partitions(self) -> list[Partition]:
         return self.files.partitions
 
     @property
     def total_records(self) -> int:
-        return sum(partition.records for partition in self.files.partitions)
+        return self.files.rows
 
     @property
     def total_bytes(self) -> int:
-        return sum(partition.bytes for partition in self.files.partitions)
+        return self.files.bytes
 
     @property
     def newest_rowtime(self) -> int | None:
         """Epoch ms of the newest row in the lake; None for a table."""
-        times = [partition.rowtime_max for partition in self.files.partitions]
+        times = [partition.rowtime_max for partition in self.files.unordered]
         return max((time for time in times if time is not None), default=None)
 
     @property
@@ -520,9 +584,10 @@ class FeedState:
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
             "changes": [dict(vars(change)) for change in self.changes] or None,
-            "removed": self.removed if self.removed or self.changes else None,
+            "removed": self.removed,
             "erasures": [erasure.to_json() for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
+            "remote_gone": [dict(vars(gone)) for gone in self.remote_gone] or None,
         }
         return made | {key: value for key, value in optional.items() if value is not None} | self.extra
 
@@ -557,8 +622,9 @@ class FeedState:
             tuple(SchemaVersion(v["version"], v["at"], tuple(v["added"])) for v in value.get("schema_history", ())),
             None if quarantine is None else tuple(map(FileEntry.from_json, quarantine)),
             tuple(Amendment(c["at"], c["by"], c["what"]) for c in value.get("changes", ())),
-            {partition: dict(whys) for partition, whys in value.get("removed", {}).items()},
+            None if "removed" not in value else {path: dict(whys) for path, whys in value["removed"].items()},
             tuple(map(Erasure.from_json, value.get("erasures", ()))),
+            tuple(Leaving(g["path"], g["at"], g.get("purge", False)) for g in value.get("remote_gone", ())),
             {key: item for key, item in value.items() if key not in _STATE_KEYS},
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ksql_lake.maintain import retention
-from ksql_lake.maintain.merges import plan as plan_merges
+from ksql_lake.maintain.merges import small_files
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, read_findings
 from ksql_lake.model.partitions import parse_day
@@ -71,7 +71,7 @@ def findings_of_state(
 
 def _missing_days(name: str, state: FeedState) -> Iterator[Finding]:
     """Days between the first and the last one that have no row, unless their rows were taken out here."""
-    taken = [path for path, whys in state.removed.items() if whys.keys() - {QUARANTINE}]
+    taken = [path for path, whys in state.rows_removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
@@ -89,9 +89,8 @@ def _span(first: dt.date, last: dt.date) -> str:
 def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
     if state.is_table:
         return
-    merges = plan_merges(state, CLOSED, now)
-    if sum(len(merge.files) - 1 for merge in merges) >= MANY:
-        files, days = sum(len(merge.files) for merge in merges), len({merge.partition for merge in merges})
+    files, days = small_files(state, CLOSED, now)
+    if files - days >= MANY:
         yield Finding(
             "small files",
             f"{files:,} small files on {_number(days, 'day')}; merge: python manage_feeds.py compact {name}", feed=name,

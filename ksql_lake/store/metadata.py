@@ -28,16 +28,18 @@ from ksql_lake.model.state import (
     FileEntry,
     Manifest,
     Partition,
-        with_files,
+    with_files,
 )
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
 from ksql_lake.store.observers import tell
+from ksql_lake.store.remote import binding
 
 JOURNAL = "commit.json"
 LEASE = ".lease"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: a large lake has a thousand partitions
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # JSON of another shape
 
 __all__ = ["METADATA", "QUARANTINE", "TRASH", "Dataset", "Move"]
@@ -125,9 +127,17 @@ def current(dataset: Dataset) -> FeedState | None:
 
 def parquet_files(directory: Path) -> Iterator[Path]:
     """Every Parquet file below a directory; what begins with a dot or an underscore is nobody's rows."""
-    for top, folders, names in os.walk(directory):
+    for folder, names in _parquet_names(directory):
+        yield from (directory / folder / name for name in names)
+
+
+def _parquet_names(directory: Path) -> Iterator[tuple[str, list[str]]]:
+    """The same as (directory below, file names), without a Path for each: a lake may have 100,000 files."""
+    root = os.fspath(directory)
+    for top, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        yield from (Path(top, name) for name in names if name.endswith(".parquet"))
+        if found := [name for name in names if name.endswith(".parquet")]:
+            yield top[len(root) :].strip("/"), found
 
 
 def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
@@ -136,12 +146,10 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
     Names are only looked up in partitions whose number of files or names are not as the metadata say.
     """
     known = {partition.path: partition for partition in state.partitions}
-    there: dict[str, list[str]] = {}
-    for path in parquet_files(dataset.directory):
-        there.setdefault(path.parent.relative_to(dataset.directory).as_posix(), []).append(path.name)
-    unclear = [partition for partition, names in there.items() if not _as_known(known.get(partition), names)]
+    there = _parquet_names(dataset.directory)
+    unclear = {folder: names for folder, names in there if not _as_known(known.get(folder), names)}
     paths = {file.path for file in state.files} if unclear else set()
-    found = {f"{partition}/{name}".removeprefix("./") for partition in unclear for name in there[partition]}
+    found = {f"{folder}/{name}".removeprefix("/") for folder, names in unclear.items() for name in names}
     return [
         Finding(
             "files", f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it "
@@ -184,8 +192,8 @@ def _rebuild(dataset: Dataset) -> str:
     return f"python metadata_utils.py --rebuild --feed {dataset.feed}"
 
 
-def _record(dataset: Dataset, state: FeedState) -> None:
-    atomic_write(dataset.metadata, as_text(state).encode(), dataset.file_mode)
+def _record(dataset: Dataset, state: FeedState, text: str | None = None) -> None:
+    atomic_write(dataset.metadata, (text or as_text(state)).encode(), dataset.file_mode)
     _remove_old_manifests(dataset, state)
 
 
@@ -195,7 +203,7 @@ def as_text(state: FeedState) -> str:
     parts = []
     for key, value in state.to_json().items():
         if key in lists and value:
-            body = ",\n    ".join(json.dumps(item, ensure_ascii=False) for item in value)
+            body = ",\n    ".join(map(_ENCODE, value))
             text = f"[\n    {body}\n  ]"
         else:
             text = json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
@@ -240,14 +248,17 @@ def commit(
     directory = dataset.staging / run
     make_dirs(directory)
     change = with_files(change, state)
+    if binding.is_bound(dataset.lake):
+        state.remote_gone = binding.leaving(state.remote_gone, change)
     if len(state.files.recent) > SEAL:
         moves = [*moves, _seal(dataset, directory, state)]
     journal = {
-        "run": run, "base": base, "moves": [[m.source, m.target] for m in moves], "state": state.to_json(),
-        "change": change.to_json(),
+        "run": run, "base": base, "moves": [[m.source, m.target] for m in moves], "change": change.to_json()
     }
-    atomic_write(directory / JOURNAL, json.dumps(journal).encode(), dataset.file_mode)
-    problems = _carry_out(dataset, directory, journal, state)
+    text = as_text(state)
+    whole = f'{_ENCODE(journal)[:-1]}, "state": {text}}}'
+    atomic_write(directory / JOURNAL, whole.encode(), dataset.file_mode)
+    problems = _carry_out(dataset, directory, journal, state, text)
     state.files.committed()
     return problems
 
@@ -324,7 +335,7 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
 
 def _carry_out(
     dataset: Dataset, directory: Path, journal: Mapping[str, Any], state: FeedState | None = None,
-    trusted: bool = False,
+    text: str | None = None, *, trusted: bool = False,
 ) -> list[Finding]:
     before = load(dataset)
     sequence = before.sequence if before else 0
@@ -341,7 +352,7 @@ def _carry_out(
         make_dirs(dataset.directory.parent)  # of all feeds: open, whatever this feed's access
         _publish(dataset, journal["moves"])
         make_dirs(dataset.directory, dataset.dir_mode)
-        _record(dataset, state)
+        _record(dataset, state, text)
     state_log.append(dataset.log, state, None if recorded else before, change)
     problems = tell(dataset.observers, dataset, state, change)
     remove_tree(directory)

@@ -18,6 +18,7 @@ from ksql_lake.base.files import append_line, last_line, make_dirs
 from ksql_lake.model.state import Change, FeedState
 
 AFTER = "after"
+LISTED = 200  # files of a change that a line names
 WHOLE = 64  # every so many lines the whole state is written, so that it is never far to one
 GONE = "gone"  # keys that are no longer there
 CHANGE = "change"  # the kind of the change and the paths of its files, for whoever missed it
@@ -61,12 +62,15 @@ def begins(path: Path) -> tuple[int, str] | None:
     return line["sequence"], at or Logged(line["sequence"], line).at
 
 
-def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str], list[str]]]:
-    """(sequence, kind, paths added, paths removed) of each change after a sequence number, oldest first."""
+def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str] | None, list[str] | None]]:
+    """(sequence, kind, paths added, paths removed) of each change after a sequence number, oldest first.
+
+    Paths are None where they were too many to list.
+    """
     for line in _lines(path):
         change = line.get(CHANGE)
         if line["sequence"] > after and isinstance(change, dict):
-            yield line["sequence"], str(change["kind"]), list(change["added"]), list(change["removed"])
+            yield line["sequence"], str(change["kind"]), change.get("added"), change.get("removed")
 
 
 def last(path: Path) -> Logged | None:
@@ -102,10 +106,14 @@ def append(path: Path, state: FeedState, before: FeedState | None, change: Chang
     whole = before is None or logged != before.sequence or state.sequence % WHOLE == 0
     line = now if whole or before is None else _delta(_described(before), now)
     if change is not None:
-        paths = {key: [file.path for file in files] for key, files in
-                 (("added", change.added), ("removed", change.removed))}
-        line[CHANGE] = {"kind": change.kind, "at": change.at, **paths}
+        line[CHANGE] = {"kind": change.kind, "at": change.at, **_paths(change)}
     append_line(path, json.dumps(line, ensure_ascii=False).encode(), 0o640)
+
+
+def _paths(change: Change) -> dict[str, list[str] | None]:
+    """The paths of a change's files; None where they are many: then who missed it looks at the whole state."""
+    both = {"added": change.added, "removed": change.removed}
+    return {key: [file.path for file in files] if len(files) <= LISTED else None for key, files in both.items()}
 
 
 def _described(state: FeedState) -> dict[str, Any]:

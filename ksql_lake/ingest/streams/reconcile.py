@@ -80,7 +80,7 @@ def _removed(state: FeedState) -> Counter[dt.date]:
         day = parse_day(entry.partition)
         if entry.generation == state.generation and day is not None:
             found[day] += entry.rows
-    for partition, whys in state.removed.items():
+    for partition, whys in state.rows_removed.items():
         day = parse_day(partition)
         if day is not None:
             found[day] += sum(whys.values())
