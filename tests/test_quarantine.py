@@ -244,7 +244,7 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     run = last_run(lake)["run"]
     assert capsys.readouterr().out.splitlines() == [
         f"{run}  year=2025/month=01/day=15  1 rows  not_null USER_ID 1, range AMOUNT 1",
-        f"{run}  year=2025/month=01/day=16  2 rows  not_null USER_ID 2, range AMOUNT 2", "3 rows set aside"]
+        f"{run}  year=2025/month=01/day=16  2 rows  not_null USER_ID 2, range AMOUNT 2", "3 rows are quarantined"]
     assert manage_feeds.main(["quarantine", "s", "--json"]) == 0
     assert [entry["rows"] for entry in json.loads(capsys.readouterr().out)] == [1, 2]
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
@@ -272,11 +272,11 @@ def test_import_what_passes_now(lake: Path, capsys: Any) -> None:
     before = state(lake)
     capsys.readouterr()
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "0 rows imported, 3 stay set aside" in capsys.readouterr().out and state(lake) == before
+    assert "0 rows imported, 3 stay quarantined" in capsys.readouterr().out and state(lake) == before
     assert strays(lake) == []
     declare(lake, {**amount, "min": -1, "level": "fail"}, {"check": "regex", "column": "id", "pattern": "^tx"})
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "s: 1 rows imported, 2 stay set aside" in capsys.readouterr().out
+    assert "s: 1 rows imported, 2 stay quarantined" in capsys.readouterr().out
     after = state(lake)
     assert "y11" in ids(lake) and sorted(r["ID"] for r in aside(lake)) == ["tx_3", "y10"]
     assert [file["origin"] for file in after["files"]][-1] == "quarantine" and after["total_records"] == 18
@@ -315,7 +315,7 @@ def test_a_table_is_exported_again_instead(lake: Path, capsys: Any) -> None:
     assert export("t") == 1 and export("t") == 1
     assert [entry["partition"] for entry in state(lake, "t")["quarantine"]] == ["version=v1", "version=v2"]
     assert manage_feeds.main(["quarantine", "t", "--import"]) == 1
-    assert "a version is never changed; mend its checks and export it again" in capsys.readouterr().err
+    assert "a version is never changed; correct its checks and export it again" in capsys.readouterr().err
     assert manage_feeds.main(["quarantine", "t", "--force"]) == 2
     assert manage_feeds.main(["retention", "t", "--max-delete", "100"]) == 0
     assert export("t") == 1

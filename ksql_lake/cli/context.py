@@ -7,11 +7,14 @@ code. Heavy modules are imported where they are used, so that `list` starts at o
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from pathlib import Path
+from typing import Any
 
 import data_lake_config
 from data_lake_config import Config
-from ksql_lake.base.errors import FeedError
+from ksql_lake.base.errors import ExitCode, FeedError
+from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
@@ -79,3 +82,24 @@ def feed_of(config: Config, name: str) -> Feed:
     """A feed that is active or archived."""
     kept = archived(config) / f"{named(name)}.json"
     return feeds.load(kept if kept.exists() else active(config) / f"{name}.json")
+
+
+def save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
+    known = feeds.problems_of(path, before) if before is not None else []
+    problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
+    if problems:
+        raise FeedError("\n".join(problems))
+    for problem in known:
+        print(f"note: {here(problem)}", file=sys.stderr)
+    return feeds.save(path, after)
+
+
+def switch(config: Config, name: str, enabled: bool) -> int:
+    """Enable or disable a feed, and say so."""
+    path = existing(config, name)
+    raw = feeds.read(path)
+    changed = raw.get("enabled", True) != enabled and save(path, raw, {**raw, "enabled": enabled})
+    word = "enabled" if enabled else "disabled"
+    print(f"{name} is {word}" + ("" if changed else " already"))
+    return ExitCode.OK

@@ -66,7 +66,8 @@ def undo(config: Config, args: argparse.Namespace) -> int:
         return ExitCode.OK
     held = [bundle for bundle in held if bundle.why != COMPACTED]  # the merged files have these rows
     if not held:
-        raise StateError(f"{config.lake_dir / metadata.TRASH}: nothing of {args.name or 'any feed'} to bring back")
+        of = f" of {args.name}" if args.name else ""
+        raise StateError(f"{config.lake_dir / metadata.TRASH}: there is nothing{of} to bring back")
     last = held[-1].at if args.name else held[-1].at[:10]
     for bundle in held:
         if not bundle.at.startswith(last):
@@ -158,18 +159,20 @@ def quarantine(config: Config, args: argparse.Namespace) -> int:
     for entry in entries:
         reasons = ", ".join(f"{label} {rows:,}" for label, rows in (entry.reasons or {}).items())
         print(f"{entry.run}  {entry.partition}  {entry.rows:,} rows  {reasons}")
-    print(f"{sum(entry.rows for entry in entries):,} rows set aside")
+    print(f"{sum(entry.rows for entry in entries):,} rows are quarantined")
     return ExitCode.OK
 
 
 def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
-    """Rows that were set aside back into their partitions, as one commit."""
+    """Quarantined rows back into their partitions, as one commit."""
     from ksql_lake import __version__
     from ksql_lake.quality.quarantine import Import, held
     from ksql_lake.store.writer import WriterOptions
 
     if dataset.kind != "stream":
-        raise FeedError(f"{args.name}: is a table, and a version is never changed; mend its checks and export it again")
+        raise FeedError(
+            f"{args.name}: is a table, and a version is never changed; correct its checks and export it again"
+        )
     feed = context.feed_of(config, args.name)
     options = WriterOptions(
         compression=feed.compression or config.compression,
@@ -181,7 +184,7 @@ def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, **context.signed()) if entries else None
     rows, left = (done.rows, done.left) if done else (0, 0)
-    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay set aside")
+    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay quarantined")
     return ExitCode.FINDINGS if left else ExitCode.OK
 
 
@@ -236,7 +239,7 @@ def permissions(config: Config, args: argparse.Namespace) -> int:
         print(f"{one.path}  {one.found:o} -> {one.wanted:o}")
     if args.apply:
         apply(found)
-    print(f"{len(found)} {'mended' if args.apply else 'are not as they should be'}")
+    print(f"{len(found)} {'corrected' if args.apply else 'are not as they should be'}")
     return ExitCode.OK if args.apply or not found else ExitCode.FINDINGS
 
 

@@ -149,7 +149,8 @@ def _named(
             match = next((feed for feed in good if feed.name == name), None)
             broken = [problem for problem in bad if problem.path.stem == name]
             if match is None:
-                missing = FeedProblem(Path(name), f"{active / name}.json: no such feed{_elsewhere(active, name)}")
+                words = f"{active / name}.json: no such feed{_elsewhere(active, name)}"
+                missing = FeedProblem(Path(f"{name}.json"), words)
                 problems += broken or [missing]
             elif match.type != kind:
                 raise ConfigError(f"{name} is a {match.type}; use --{match.type} {name}")

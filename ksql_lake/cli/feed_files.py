@@ -16,6 +16,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.cli import context, server
+from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
@@ -31,6 +32,8 @@ def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = Fa
     for kind, mapping in (("stream", data_lake_config.STREAMS), ("table", data_lake_config.TABLES)):
         for name, settings in mapping.items():
             path = directory / f"{name}.json"
+            if name in config.switched_off:
+                continue
             if path.exists():
                 plan.append(f"keep    {name}{_other_than(path, settings)}")
                 continue
@@ -60,7 +63,7 @@ def _other_than(path: Path, settings: dict[str, Any]) -> str:
 
 
 def sync_command(config: Config, args: argparse.Namespace) -> int:
-    print("\n".join(sync(config, context.now(), dry_run=args.dry_run)))
+    print("\n".join(map(here, sync(config, context.now(), dry_run=args.dry_run))))
     return ExitCode.OK
 
 
@@ -72,7 +75,7 @@ def add(config: Config, args: argparse.Namespace) -> int:
         retention_versions=args.retention_versions, timezone=args.timezone, access=args.access,
     )
     make_dirs(path.parent)
-    _save(path, None, _with(path, raw, args.settings))
+    context.save(path, None, _with(path, raw, args.settings))
     print(f"added {path}")
     return ExitCode.OK
 
@@ -83,17 +86,20 @@ def list_command(config: Config, args: argparse.Namespace) -> int:
         for feed in feeds.load_all(directory, patterns=False):
             if not isinstance(feed, Feed):
                 for line in feed.message.splitlines():
-                    print(f"error: {line}", file=sys.stderr)
+                    print(f"error: {here(line)}", file=sys.stderr)
                 code = ExitCode.FINDINGS
                 continue
             shown = "disabled" if state == "active" and not feed.enabled else state
+            if state == "active" and feed.name in config.switched_off:
+                shown = "off"  # by CONFIG_FEEDS
             versions = f"{feed.retention_versions or '-'} versions"
             keep = f"{feed.retention_days} days" if feed.retention_days else versions
             rows.append({"name": feed.name, "type": feed.type, "source": feed.source, "state": shown, "keep": keep})
     if args.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
-        print("no feed yet; write them with: python manage_feeds.py sync")
+        print(here("no feeds yet; add those of your server with: python manage_feeds.py discover --add, or write those "
+                   "of data_lake_config.py with: python manage_feeds.py sync"))
     for row in rows if not args.json else ():
         print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<11} {row['source']}")
     return code
@@ -117,7 +123,7 @@ def check(config: Config, args: argparse.Namespace) -> int:
     bad = [problem for problem in loaded if isinstance(problem, feeds.FeedProblem)]
     for problem in bad:
         for line in problem.message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {here(line)}", file=sys.stderr)
     if args.online:
         return server.check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
     good = len(loaded) - len(bad)
@@ -128,8 +134,8 @@ def check(config: Config, args: argparse.Namespace) -> int:
 def update(config: Config, args: argparse.Namespace) -> int:
     path = context.existing(config, args.name)
     raw = feeds.read(path)
-    changed = _save(path, raw, _with(path, raw, args.settings))
-    print(f"{args.name} is {'updated' if changed else 'as it was'}")
+    changed = context.save(path, raw, _with(path, raw, args.settings))
+    print(f"{args.name} is {'updated' if changed else 'unchanged'}")
     return ExitCode.OK
 
 
@@ -151,17 +157,6 @@ def _with(path: Path, raw: dict[str, Any], settings: Sequence[str]) -> dict[str,
     return made
 
 
-def _save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
-    """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
-    known = feeds.problems_of(path, before) if before is not None else []
-    problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
-    if problems:
-        raise FeedError("\n".join(problems))
-    for problem in known:
-        print(f"note: {problem}", file=sys.stderr)
-    return feeds.save(path, after)
-
-
 def remove(config: Config, args: argparse.Namespace) -> int:
     archived = context.archived(config) / f"{context.named(args.name)}.json"
     path = archived if archived.exists() else context.existing(config, args.name)
@@ -178,11 +173,11 @@ def remove(config: Config, args: argparse.Namespace) -> int:
 
 
 def enable(config: Config, args: argparse.Namespace) -> int:
-    return max(_switch(config, name, True) for name in _all_there(config, args.name))
+    return max(context.switch(config, name, True) for name in _all_there(config, args.name))
 
 
 def disable(config: Config, args: argparse.Namespace) -> int:
-    return max(_switch(config, name, False) for name in _all_there(config, args.name))
+    return max(context.switch(config, name, False) for name in _all_there(config, args.name))
 
 
 def _all_there(config: Config, given: Sequence[str]) -> Sequence[str]:
@@ -190,15 +185,6 @@ def _all_there(config: Config, given: Sequence[str]) -> Sequence[str]:
     for name in given:
         context.existing(config, name)
     return given
-
-
-def _switch(config: Config, name: str, enabled: bool) -> int:
-    path = context.existing(config, name)
-    raw = feeds.read(path)
-    changed = raw.get("enabled", True) != enabled and _save(path, raw, {**raw, "enabled": enabled})
-    word = "enabled" if enabled else "disabled"
-    print(f"{name} is {word}" + ("" if changed else " already"))
-    return ExitCode.OK
 
 
 def archive(config: Config, args: argparse.Namespace) -> int:

@@ -63,12 +63,17 @@ class Listener:
 def carry_out(config: Config, order: Order, listener: Listener, results: list[FeedResult]) -> None:
     """Export; `results` gets a result for each feed and each problem, also of a run that is interrupted."""
     log_to(config.lake_dir, config.log_level, config.log_format)
-    names = (*((p.path.stem, "?") for p in order.problems), *((feed.name, feed.type) for feed in order.feeds))
+    named = (p for p in order.problems if p.path.is_absolute())
+    names = (*((p.path.stem, "?") for p in named), *((feed.name, feed.type) for feed in order.feeds))
     with RunRecord(config.lake_dir, run_name(), names, order.days, results) as record:
         for problem in order.problems:
             found = tuple(findings_of(problem.path.stem, "feed file", problem.message))
             broken = FeedResult(problem.path.stem, "?", "failed", findings=found, exit_code=ExitCode.FINDINGS)
-            listener.result(record.add(broken))
+            if problem.path.is_absolute():
+                listener.result(record.add(broken))
+            else:  # a slip of the pen, and no feed of the lake
+                results.append(broken)
+                listener.result(broken)
         known = _known_runs(config, order.feeds)
         _turns(order, [task_of(config, order, feed, record.run, known) for feed in order.feeds], record, listener)
 

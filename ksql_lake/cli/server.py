@@ -6,14 +6,18 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context
+from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
+
+if TYPE_CHECKING:
+    from ksql_lake.sources.ksqldb.client import Client
 
 
 def kind_of(config: Config, source: str, given: str | None) -> str:
@@ -47,33 +51,55 @@ def server_of(config: Config, timeout: float | None = None) -> Any:
 
 def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
+    from ksql_lake.sources.ksqldb.client import Client
+
+    wrong = 0
+    with Client(server_of(config)) as client:
+        there = {name.upper() for name, _, _ in client.sources()}
+        for feed in good:
+            try:
+                print(_fit(client, feed))
+            except LakeError as error:
+                print(f"error: {feed.path}: {here(str(error))}", file=sys.stderr)
+                wrong += 1
+    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
+    missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
+    if missing:
+        _offer_to_disable(config, missing)
+    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+
+
+def _fit(client: Client, feed: Feed) -> str:
+    """One feed in a line, when it fits its source."""
     from ksql_lake.ingest.streams.job import RESERVED
     from ksql_lake.model.columns import refuse_forbidden
     from ksql_lake.model.partitions import disk_names
     from ksql_lake.model.types import arrow_schema
     from ksql_lake.quality.checker import fits
-    from ksql_lake.sources.ksqldb.client import Client, quote
+    from ksql_lake.sources.ksqldb.client import quote
 
-    wrong = 0
-    with Client(server_of(config)) as client:
-        for feed in good:
-            try:
-                source = client.resolve(feed.source, feed.type)
-                with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
-                    columns = answer.columns
-                arrow_schema(columns)
-                refuse_forbidden(feed.name, columns, feed.forbidden_columns)
-                fits(feed.name, feed.checks, columns, feed.type)
-            except LakeError as error:
-                print(f"error: {feed.path}: {error}", file=sys.stderr)
-                wrong += 1
-                continue
-            names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
-            renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
-            how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
-            print(f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}")
-    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
-    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+    source = client.resolve(feed.source, feed.type)
+    with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
+        columns = answer.columns
+    arrow_schema(columns)
+    refuse_forbidden(feed.name, columns, feed.forbidden_columns)
+    fits(feed.name, feed.checks, columns, feed.type)
+    names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
+    renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
+    how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
+    return f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}"
+
+
+def _offer_to_disable(config: Config, missing: Sequence[str]) -> None:
+    """Feeds without a source fail every night; on a terminal they are disabled at once, when that is wanted."""
+    have = "feed has" if len(missing) == 1 else "feeds have"
+    print(f"{len(missing)} {have} no source on {config.url}: {' '.join(missing)}")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(here(f"disable with: python manage_feeds.py disable {' '.join(missing)}"))
+        return
+    if input(f"disable {'it' if len(missing) == 1 else 'them'}? [y/N] ").strip().lower() in ("y", "yes"):
+        for name in missing:
+            context.switch(config, name, False)
 
 
 def discover(config: Config, args: argparse.Namespace) -> int:
@@ -100,8 +126,8 @@ def discover(config: Config, args: argparse.Namespace) -> int:
             try:
                 path = context.free(config, feed)
             except FeedError as error:
-                print(f"error: {name}: {error}; add it with: manage_feeds.py add --source {name} --name ...",
-                      file=sys.stderr)
+                advice = f"add it with: python manage_feeds.py add --source {name} --name ..."
+                print(here(f"error: {name}: {error}; {advice}"), file=sys.stderr)
                 code = ExitCode.FINDINGS
                 continue
             make_dirs(path.parent)
