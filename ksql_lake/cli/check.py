@@ -112,13 +112,25 @@ def _server(config: Config) -> Iterator[Answer]:
     has = f"{counts['stream']} streams and {counts['table']} tables"
     yield Answer("server", f"{client.url} is ksqlDB {info.version} on Kafka cluster {cluster} with {has}")
     if clock is None:
-        yield Answer("clock", "the server does not say what time it is")
+        yield from _clock(config, now)
         return
     off = now - clock.timestamp()
     text = f"this machine and the server differ by {abs(off):.0f} s"
     late = "ahead of" if off > 0 else "behind"
     wrong = abs(off) > SKEW
     yield Answer("clock", f"{text}: this machine is {late} it; set the clock (NTP)" if wrong else text, wrong)
+
+
+def _clock(config: Config, now: float) -> Iterator[Answer]:
+    """Without a server that says what time it is: against the time at which the lake was last written to."""
+    try:
+        ahead = (config.lake_dir / "logs" / "runs.jsonl").stat().st_mtime - now
+    except OSError:
+        ahead = 0.0
+    if ahead > SKEW:
+        yield Answer("clock", f"the last export ended {ahead:.0f} s from now; set the clock (NTP)", True)
+    else:
+        yield Answer("clock", "nothing speaks against it; the server does not say what time it is")
 
 
 def _reader() -> Iterator[Answer]:
