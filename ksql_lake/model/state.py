@@ -25,23 +25,23 @@ QUARANTINE = "quarantine"
 class Anchor:
     """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
 
-    `missing`: it did not come again when it was last asked for, so no run waits for it any more.
+    `missing`: "silent" or "expired" where it did not come again, so that no run waits for it any more; else "".
     """
 
     offset: int
     rowtime: int
     hash: str
     columns: tuple[str, ...]
-    missing: bool = False
+    missing: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        missing = bool(value.get("missing", False))
+        missing = str(value.get("missing", ""))
         return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
 
     def to_json(self) -> Json:
         made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
-        return {**made, "missing": True} if self.missing else made
+        return {**made, "missing": self.missing} if self.missing else made
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
