@@ -153,7 +153,7 @@ def test_the_csv_of_some_days(demo: Path, tmp_path: Path, capsys: Any) -> None:
 def test_the_form_for_machines(demo: Path, tmp_path: Path, capsys: Any) -> None:
     demo = Path(shutil.copytree(demo, tmp_path / "copy"))
     path = demo / "feeds" / "active" / "transaction_stream.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "retention_days": 365}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "retention_days": 365, "freshness_hours": 0}))
     lines = json.loads(shown(demo, capsys, "--json"))
     assert len(lines) == 8 and json.loads(shown(demo, capsys, "--report", "--json"))[0].keys() == lines[0].keys()
     assert set(lines[0]) == {

@@ -19,7 +19,7 @@ from ksql_lake.base.settings import lake_path
 from ksql_lake.cli import hints, telling
 from ksql_lake.cli.export_options import choose, days
 from ksql_lake.cli.progress import shown
-from ksql_lake.cli.run import Listener, Order, carry_out, exit_code
+from ksql_lake.cli.run import Listener, Order, carry_out, exit_code, log_to
 from ksql_lake.ingest.export import FeedResult, file_error
 from ksql_lake.ingest.run_record import INTERRUPTED
 from ksql_lake.model.findings import findings_of
@@ -97,6 +97,7 @@ def export(
         from ksql_lake.cli.dry_run import dry_run
 
         return dry_run(config, order)
+    log_to(config.lake_dir, config.log_level, config.log_format)
     with shown(args, sys.stderr, [feed.name for feed in order.feeds]) as progress:
         def say(result: FeedResult) -> None:
             said.extend(complaints(result))

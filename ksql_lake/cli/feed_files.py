@@ -80,14 +80,13 @@ def add(config: Config, args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def list_command(config: Config, args: argparse.Namespace) -> int:
-    rows, code = [], ExitCode.OK
+def listed(config: Config) -> tuple[list[dict[str, Any]], list[feeds.FeedProblem]]:
+    """A line for each feed, active and archived, and the files that cannot be used."""
+    rows, problems = [], []
     for state, directory in (("active", context.active(config)), ("archived", context.archived(config))):
         for feed in feeds.load_all(directory, patterns=False):
             if not isinstance(feed, Feed):
-                for line in feed.message.splitlines():
-                    print(f"error: {here(line)}", file=sys.stderr)
-                code = ExitCode.FINDINGS
+                problems.append(feed)
                 continue
             shown = "disabled" if state == "active" and not feed.enabled else state
             if state == "active" and feed.name in config.switched_off:
@@ -95,6 +94,14 @@ def list_command(config: Config, args: argparse.Namespace) -> int:
             versions = f"{feed.retention_versions or '-'} versions"
             keep = f"{feed.retention_days} days" if feed.retention_days else versions
             rows.append({"name": feed.name, "type": feed.type, "source": feed.source, "state": shown, "keep": keep})
+    return rows, problems
+
+
+def list_command(config: Config, args: argparse.Namespace) -> int:
+    rows, problems = listed(config)
+    for problem in problems:
+        for line in problem.message.splitlines():
+            print(f"error: {here(line)}", file=sys.stderr)
     if args.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
@@ -102,7 +109,7 @@ def list_command(config: Config, args: argparse.Namespace) -> int:
                    "of data_lake_config.py with: python manage_feeds.py sync"))
     for row in rows if not args.json else ():
         print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<11} {row['source']}")
-    return code
+    return ExitCode.FINDINGS if problems else ExitCode.OK
 
 
 def show(config: Config, args: argparse.Namespace) -> int:

@@ -62,7 +62,6 @@ class Listener:
 
 def carry_out(config: Config, order: Order, listener: Listener, results: list[FeedResult]) -> None:
     """Export; `results` gets a result for each feed and each problem, also of a run that is interrupted."""
-    log_to(config.lake_dir, config.log_level, config.log_format)
     named = (p for p in order.problems if p.path.is_absolute())
     names = (*((p.path.stem, "?") for p in named), *((feed.name, feed.type) for feed in order.feeds))
     with RunRecord(config.lake_dir, run_name(), names, order.days, results) as record:

@@ -19,6 +19,7 @@ SCHEMA_FILE = "feed.schema.json"
 LARGEST = 1 << 20  # bytes of a feed file
 SHOWN = 60  # characters of a wrong value in a message
 STREAMS_ONLY = ("retention_days", "source_retention_days", "timezone", "timestamp_column")
+FRESHNESS = 26  # hours: a nightly export, with two to spare
 DAYS, VERSIONS, HOURS = 100_000, 1_000_000, 1_000_000  # the largest numbers of each that a feed file may say
 LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 REMOTE_TIERS = ("STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE",
@@ -68,7 +69,10 @@ KEYS: dict[str, Key] = {
     "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
     "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
     "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1, most=86400),
-    "freshness_hours": Key((int, float), "The newest data may be so old; older is a finding of the report", least=0),
+    "freshness_hours": Key(
+        (int, float), "The newest data may be so old (default 26); older is a finding of the report; 0: no matter",
+        least=0, most=HOURS,
+    ),
     "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
@@ -170,7 +174,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         max_shrink=raw.get("max_shrink", 0.5),
         idle_seconds=raw.get("idle_seconds"),
         source_retention_days=raw.get("source_retention_days", 7),
-        freshness_hours=raw.get("freshness_hours"),
+        freshness_hours=raw.get("freshness_hours", FRESHNESS) or None,
         forbidden_columns=tuple(raw.get("forbidden_columns", ())),
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),
