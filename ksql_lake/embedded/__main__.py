@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     """Fill, start, wait for SIGINT or SIGTERM, stop politely."""
     parser = argparse.ArgumentParser(prog="python -m ksql_lake.embedded", description=__doc__)
     parser.add_argument("--port", type=int, default=8088, help="port on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 in a container")
     parser.add_argument("--events", type=int, default=100_000, help="how many demo events")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
@@ -21,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--days", type=int, default=3)
     options = parser.parse_args(argv)
-    db = EmbeddedKsqlDB(options.port)
+    db = EmbeddedKsqlDB(options.port, host=options.host)
     end = None if options.start else datetime.now(UTC)
     start = options.start or (datetime.now(UTC) - timedelta(days=options.days - 1)).date()
     fill_demo(db, options.events, options.seed, start, options.days, end)
