@@ -15,7 +15,8 @@
     │   └── BrokerUnavailable  worth another try: not reachable, no leader
     └── KsqlError              the server refused                  that feed fails, exit 1
         ├── KsqlUnavailable    worth another try: down, 429, 503
-        └── AnswerCut          the answer ended before its end
+        ├── AnswerCut          the answer ended before its end
+        └── RowNotSent         a row that the server cannot send
 
 Anything else that is raised is a bug: full traceback in the log, one line on the screen.
 """
@@ -129,6 +130,18 @@ class KsqlError(LakeError):
 
 class KsqlUnavailable(KsqlError):
     """The same request may succeed later: not reachable, starting, rate limited."""
+
+
+class RowNotSent(KsqlUnavailable):
+    """A row that the server cannot send, in no query; `partition` and `offset` say which.
+
+    Attributes:
+        rowtime: its ROWTIME, epoch ms.
+        last: the offset of the last row of its partition that was sent, -1 for none.
+    """
+
+    rowtime: int = 0
+    last: int = -1
 
 
 class AnswerCut(KsqlUnavailable):

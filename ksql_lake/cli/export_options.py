@@ -59,6 +59,10 @@ def _how(how: argparse._ArgumentGroup) -> None:
     )
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
+        "--accept-cluster", action="store_true",
+        help="fill the lake from another Kafka cluster than so far; its streams count as recreated",
+    )
+    how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
     how.add_argument("--events", type=_events, default=10_000, metavar="N", help="events of the demo (default: 10000)")

@@ -138,7 +138,7 @@ def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
         chosen = [feed for feed in chosen if feed.type == "stream"]
     return Order(
         tuple(chosen), tuple(problems), limited, args.all, args.wait, args.allow_shrink, args.reconcile,
-        args.jobs if args.cluster else args.jobs or config.jobs, args.cluster,
+        args.accept_cluster, args.jobs if args.cluster else args.jobs or config.jobs, args.cluster,
     )
 
 

@@ -15,7 +15,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
-from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed
+from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress
 from ksql_lake.ingest.run_record import RunRecord
 from ksql_lake.maintain.retention import Rule
@@ -23,8 +23,10 @@ from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import findings_of
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import history
+from ksql_lake.store import cluster, history
 from ksql_lake.store.writer import WriterOptions
+
+log = logging.getLogger("export_to_data_lake")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Order:
         days: only these days of streams; none for everything.
         everything: it is a run of all feeds, after which retention is due.
         jobs: feeds at the same time.
+        accept_cluster: the lake may be filled from another Kafka cluster than so far.
         cluster: the address of a Dask scheduler whose workers read.
     """
 
@@ -46,6 +49,7 @@ class Order:
     wait: bool = False
     allow_shrink: bool = False
     reconcile: bool = False
+    accept_cluster: bool = False
     jobs: int | None = None
     cluster: str | None = None
 
@@ -81,17 +85,23 @@ def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener:
     """Each feed's turn, once the server answers.
 
     Raises:
-        LakeError: it does not; every feed has failed.
+        LakeError: it does not, or belongs to another Kafka cluster; every feed has failed.
     """
     if not tasks:
         return
     try:
         server = tasks[0].server
         with Client(server) as client:
-            until_answered(client.server_info, server.timeout, listener.note)
+            info = until_answered(client.server_info, server.timeout, listener.note)
+        moved = cluster.admit(
+            tasks[0].lake, info.kafka_cluster_id, server.url, now(), accept=order.accept_cluster
+        )
     except LakeError as error:
         record.rest("failed", str(error), error.exit_code)
         raise  # said once, not for each feed
+    if moved:
+        log.warning("%s", moved)
+        listener.note(moved)
     for result in _results(order, tasks, listener):
         listener.result(record.add(result))
 

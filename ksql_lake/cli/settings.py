@@ -78,7 +78,8 @@ def _show(config: Config) -> None:
         print(f"{name:<25} {'-' if value is None else value!s:<44} {origin}")
     from ksql_lake.base import native  # here, so that whoever reads the settings does not load it
 
-    print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.base.native'}")
+    why = native.ensure()
+    print(f"{'native reader':<25} {'in use' if why is None else f'not built: {why}'}")
 
 
 def _by_host(config: Config) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.arrays import mask
-from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SchemaError, SourceError
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, RowNotSent, SchemaError, SourceError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.ingest.tables.fold import Fold
 from ksql_lake.ingest.tables.job import TableJob
@@ -47,6 +47,16 @@ def read_table(
     directory = job.dataset.staging / job.run
     remove_tree(directory)
     make_dirs(directory)
+    try:
+        return _read(client, job, source, begin, note)
+    except RowNotSent as error:
+        raise SourceError(
+            f"{error}: a row holds a value that the server cannot send, such as a TIME of 24:00; fix it at the source, "
+            "or leave the column out with a table of your own"
+        ) from None
+
+
+def _read(client: Client, job: TableJob, source: Source, begin: Begin, note: Callable[[str], None]) -> Snapshot:
     if not source.queryable or source.window == "SESSION":
         return _changelog(client, job, source, begin)
     try:
