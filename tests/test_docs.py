@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -73,7 +74,7 @@ def test_readers_of_readme(demo: tuple[Path, dict[str, int]]) -> None:
     (pandas_line,) = re.findall(r"^pd\.read_parquet\(.*\)$", README, re.M)
     (duck_line,) = re.findall(r"\| DuckDB \| `(.*?)` \|", README)
     (polars_line,) = re.findall(r"\| Polars \| `(.*?)` \|", README)
-    names: dict[str, Any] = {"pd": pd, "pl": pl}
+    names: dict[str, Any] = {"pd": pd, "pl": pl, "glob": glob}
     cwd = os.getcwd()
     os.chdir(lake.parent)
     try:

@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Self
 
+from ksql_lake.base.text import shown_lines
+
 
 class ExitCode(IntEnum):
     """Exit codes of the four scripts."""
@@ -48,6 +50,9 @@ class LakeError(Exception):
     exit_code = ExitCode.FINDINGS
     partition: int | None = None
     offset: int | None = None
+
+    def __str__(self) -> str:
+        return shown_lines(super().__str__())  # a message may hold words of a server
 
     def at(self, partition: int | None, offset: int | None) -> Self:
         """The same error, which now names a row of a Kafka topic."""

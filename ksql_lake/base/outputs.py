@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from ksql_lake.base.files import atomic_write
+from ksql_lake.base.text import unguarded
 
 STDOUT = "-"
 
@@ -26,9 +27,10 @@ def write_out(target: str | Path, data: bytes, *, wait: bool = True) -> bool:
         OSError: it cannot be written; names the path as it was given.
     """
     if str(target) == STDOUT:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+        out = unguarded(sys.stdout)
+        out.flush()
+        out.buffer.write(data)
+        out.flush()
         return False
     path = Path(target).expanduser()
     try:

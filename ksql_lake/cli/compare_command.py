@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, StateError
+from ksql_lake.base.text import cell
 from ksql_lake.cli.context import version_name
+from ksql_lake.reporting.terminal import json_list
 from ksql_lake.store import metadata
 
 
@@ -28,18 +29,19 @@ def run(config: Config, args: argparse.Namespace) -> int:
         raise StateError(f"{dataset.metadata}: missing; {name} is not a table that was exported")
     found = compare(dataset, state, before, after)
     if args.format == "json":
-        shown = [{"kind": d.kind, "key": d.key, "changed": d.changed} for d in found]
-        print(json.dumps(shown, indent=2, default=str))
+        sys.stdout.writelines(json_list({"kind": d.kind, "key": d.key, "changed": d.changed} for d in found))
         return ExitCode.OK
     if args.format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(("kind", "key", "column", "before", "after"))
         for d in found:
             key = ", ".join(f"{k}={v}" for k, v in d.key.items())
-            writer.writerows([(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")])
+            lines = [(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")]
+            writer.writerows(map(cell, line) for line in lines)
         return ExitCode.OK
+    count = dict.fromkeys(("added", "removed", "changed"), 0)
     for d in found:
         print(d)
-    count = {kind: sum(d.kind == kind for d in found) for kind in ("added", "removed", "changed")}
+        count[d.kind] += 1
     print(f"{name} {before} to {after}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
     return ExitCode.OK

@@ -8,6 +8,7 @@ import io
 
 from data_lake_config import Config
 from ksql_lake.base.outputs import write_out
+from ksql_lake.base.text import cell
 from ksql_lake.cli.export_options import day
 from ksql_lake.cli.looking import look, only_feed
 from ksql_lake.reporting.summary import partitions_of
@@ -28,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     writer.writerow(CSV_COLUMNS)
     for part in (part for record in found.exported for part in partitions_of(record, args.since)):
         row = (part.feed, part.type, part.source, part.path, part.rows, round(part.bytes / 1e6, 6), part.exported_at)
-        writer.writerow((*row, "yes" if part.current else ""))
-    if write_out(args.csv, text.getvalue().encode()):
+        writer.writerow(cell(value) for value in (*row, "yes" if part.current else ""))
+    if write_out(args.csv, text.getvalue().encode(errors="replace")):
         print(f"wrote {args.csv}")
     return found.code

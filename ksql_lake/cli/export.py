@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ksql_lake.base.text import guards_output
 from ksql_lake.cli import export_options
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     args = export_options.parser(__doc__).parse_args(argv)
     from ksql_lake.cli import exporting  # loads Arrow, for which --help does not wait

@@ -16,12 +16,14 @@ from pathlib import Path
 import data_lake_config
 from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
 from ksql_lake.base.settings import lake_path
+from ksql_lake.base.text import unguarded
 from ksql_lake.cli import hints, telling
 from ksql_lake.cli.export_options import choose, days
 from ksql_lake.cli.progress import shown
-from ksql_lake.cli.run import Listener, Order, carry_out, exit_code, log_to
+from ksql_lake.cli.run import Listener, Order, carry_out, exit_code, log_to, note_refused
 from ksql_lake.ingest.export import FeedResult, file_error
 from ksql_lake.ingest.run_record import INTERRUPTED
+from ksql_lake.model import feeds
 from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
 
@@ -69,8 +71,7 @@ def _attempt(
             from ksql_lake.cli import demo
 
             return demo.run(args, lake_of(args), lambda config: export(args, config, results, said))
-        config = data_lake_config.load(os.environ)
-        return export(args, replace(config, lake_dir=lake_of(args)), results, said)
+        return export(args, replace(_settings(args), lake_dir=lake_of(args)), results, said)
     except LakeError as error:
         return _refused(error, said)
     except OSError as error:
@@ -79,6 +80,21 @@ def _attempt(
         said.append(INTERRUPTED)
         print(said[-1], file=sys.stderr)
         return ExitCode.INTERRUPTED
+
+
+def _settings(args: argparse.Namespace) -> data_lake_config.Config:
+    """The settings in force; where they are wrong, the feeds that should have had their turn have failed."""
+    try:
+        return data_lake_config.load(os.environ)
+    except ConfigError as error:
+        active = lake_of(args) / "feeds" / "active"
+        loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
+        good = [feed for feed in loaded if isinstance(feed, feeds.Feed)]
+        named = (*args.stream, *args.table)
+        wanted = [feed for feed in good if (feed.enabled if args.all else feed.name in named)]
+        if wanted and not args.dry_run:
+            note_refused(lake_of(args), wanted, error)
+        raise
 
 
 def _refused(error: LakeError, said: list[str]) -> int:
@@ -98,7 +114,7 @@ def export(
 
         return dry_run(config, order)
     log_to(config.lake_dir, config.log_level, config.log_format)
-    with shown(args, sys.stderr, [feed.name for feed in order.feeds]) as progress:
+    with shown(args, unguarded(sys.stderr), [feed.name for feed in order.feeds]) as progress:
         def say(result: FeedResult) -> None:
             said.extend(complaints(result))
             with progress.aside():

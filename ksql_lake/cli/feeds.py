@@ -18,9 +18,11 @@ import data_lake_config
 from ksql_lake import __version__
 from ksql_lake.base.errors import LakeError
 from ksql_lake.base.settings import lake_path
+from ksql_lake.base.text import guards_output
 from ksql_lake.cli import data, erasure, feed_files, hints, remote, server, start
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
 from ksql_lake.cli.export_options import day
-from ksql_lake.cli.looking import colour, only_feed
+from ksql_lake.cli.looking import colour, only_feed, width
 from ksql_lake.reporting import terminal
 from ksql_lake.store import history
-
-EVERYTHING = 1 << 40  # bytes of the run history
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +20,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    first = str(args.since or "")
-    runs = [
-        one for one in history.runs(config.lake_dir, EVERYTHING)
-        if args.feed in (None, one["feed"]) and str(one.get("ended", "")) >= first
-    ]
-    print(json.dumps(runs, indent=2) if args.json else terminal.history(runs, colour()), end="\n" if args.json else "")
+    """Run by run as it is read: the history of years does not fit into memory."""
+    lake = config.lake_dir
+    start = history.since(lake, args.since) if args.since else 0
+    unreadable = history.Unreadable()
+    runs = (
+        one for one in history.read(lake, start, unreadable)
+        if args.feed in (None, one.feed) and one.ended[:10] >= str(args.since or "")
+    )
+    shown = terminal.json_list(one.line for one in runs) if args.json else terminal.history(runs, colour(), width())
+    sys.stdout.writelines(shown)
+    if unreadable.lines:
+        print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK

@@ -25,7 +25,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
     found = look(config.lake_dir, args.feed, reports=True)
     moment = now()
     summaries = [summary_of(record, moment, config.max_delete_percent / 100) for record in found.records]
-    is_file = write_out(args.html, page(config.lake_dir.name, found.records, summaries, moment).encode())
+    made = page(config.lake_dir.name, found.records, summaries, moment)
+    is_file = write_out(args.html, made.encode(errors="replace"))
     if is_file:
         print(f"wrote {args.html}")
     if args.open:
@@ -39,4 +40,4 @@ def _show(file: str, is_file: bool) -> None:
     if not is_file:
         raise ConfigError("--open needs the name of a file")
     if not webbrowser.open(Path(file).expanduser().resolve().as_uri()):
-        print(f"note: there is no browser to show {file} in", file=sys.stderr)
+        print(f"note: no browser was found to show it; open {file} yourself", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,8 @@ def look(lake: Path, feed: str | None, *, reports: bool = False) -> Look:
     Raises:
         StateError: `feed` is not known.
     """
-    records = tuple(read(lake, feed))
-    problems = [record.metadata_problem for record in records if record.metadata_problem]
+    records = tuple(read(lake, feed, now()))
+    problems = [f"{record.name}: {record.metadata_problem}" for record in records if record.metadata_problem]
     for problem in problems:
         print(f"error: {here(problem)}", file=sys.stderr)
     exported = tuple(sorted((r for r in records if r.state is not None), key=lambda r: (r.type, r.name)))
@@ -54,6 +55,11 @@ def only_feed(parser: argparse.ArgumentParser) -> None:
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def width() -> int | None:
+    """Columns of the terminal; None where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def colour() -> bool:

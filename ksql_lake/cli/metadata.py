@@ -22,6 +22,7 @@ from data_lake_config import Config
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.settings import lake_path
+from ksql_lake.base.text import guards_output
 from ksql_lake.cli import hints, metadata_flags, start
 
 COMMANDS = {  # each is the module of that name, which has `arguments` and `run`
@@ -39,6 +40,7 @@ COMMANDS = {  # each is the module of that name, which has `arguments` and `run`
 }
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     place = next((i for i, word in enumerate(given) if word in COMMANDS and _before_any_option(given[:i])), None)

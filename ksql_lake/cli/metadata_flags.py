@@ -13,7 +13,7 @@ DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
 COMMANDS = ("report", "stats", "csv", "html", "history", "verify", "rebuild", "reconcile", "compare", "sql", "register")
 BELONG = {  # an option that goes with some only is refused with the others, rather than doing nothing
     "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
-    "deep": ("verify", "stats"), "since": ("stats", "csv", "history"), "open": ("html",),
+    "deep": ("verify", "stats"), "since": ("stats", "csv", "history"), "remote": ("verify",), "open": ("html",),
 }
 
 
@@ -56,6 +56,9 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
     parser.add_argument(
         "--deep", action="store_true",
         help="with --verify: read every row group, check every offset; with --stats: nulls, range, distinct values",
+    )
+    parser.add_argument(
+        "--remote", action="store_true", help="with --verify: the remote instead; --deep: read every object"
     )
     parser.add_argument(
         "--since", type=day, metavar="YYYY-MM-DD", help="with --stats, --csv, --history: this day and later ones"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import sys
 from dataclasses import replace
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError, StateError
-from ksql_lake.cli import start
 from ksql_lake.cli.hints import here
+from ksql_lake.model.findings import Finding
 from ksql_lake.store import metadata
 from ksql_lake.store.hold import hold
 from ksql_lake.store.lake import datasets
@@ -33,7 +34,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
             with hold(dataset):
                 print("\n".join(here(f"{dataset.feed}: {line}") for line in rebuild(dataset, stamp)))
         except LakeError as error:
-            code = max(code, start.refused(error))
+            print(f"error: {here(Finding('failed', str(error), feed=dataset.feed).line)}", file=sys.stderr)
+            code = max(code, error.exit_code)
     if not broken:
         nothing = "every feed's metadata is readable; nothing to rebuild"
         print(f"{args.feed}: was never exported" if args.feed else nothing)

@@ -7,7 +7,7 @@ import json
 
 from data_lake_config import Config
 from ksql_lake.cli.hints import here
-from ksql_lake.cli.looking import colour, look, now, only_feed
+from ksql_lake.cli.looking import colour, look, now, only_feed, width
 from ksql_lake.reporting import terminal
 from ksql_lake.reporting.summary import as_json, summary_of
 
@@ -24,5 +24,5 @@ def run(config: Config, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([as_json(summary) for summary in summaries], indent=2))
     else:
-        print(here(terminal.report(config.lake_dir, summaries, moment, colour())), end="")
+        print(here(terminal.report(config.lake_dir, summaries, moment, colour(), width() or terminal.WIDTH)), end="")
     return found.code

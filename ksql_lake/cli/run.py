@@ -15,6 +15,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
+from ksql_lake.base.text import LogFormatter
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress
 from ksql_lake.ingest.run_record import RunRecord
@@ -169,7 +170,14 @@ def server_of(config: Config) -> Server:
 def _known_runs(config: Config, chosen: Sequence[Feed]) -> list[history.Run]:
     """The run history, of feeds with a check that compares with it."""
     counted = {feed.name for feed in chosen if any(check.check == "row_count" for check in feed.checks)}
-    return history.runs(config.lake_dir, 64 << 20) if counted else []  # months, also of hundreds of feeds
+    return history.runs(config.lake_dir, 64 << 20, counted) if counted else []  # months, also of hundreds of feeds
+
+
+def note_refused(lake: Path, wanted: Sequence[Feed], error: LakeError) -> None:
+    """The settings are wrong: the feeds that should have had their turn have failed, which the history is to know."""
+    log_to(lake, data_lake_config.LOG_LEVEL, data_lake_config.LOG_FORMAT)
+    with RunRecord(lake, run_name(), tuple((feed.name, feed.type) for feed in wanted)) as record:
+        record.rest("failed", f"nothing was exported: {error}", error.exit_code)
 
 
 def run_name() -> str:
@@ -193,6 +201,6 @@ def log_to(lake: Path, level: str, form: str) -> None:
         root.removeHandler(handler)
         handler.close()
     file = logging.FileHandler(logs / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter(form))
+    file.setFormatter(LogFormatter(form))
     root.addHandler(file)
     root.setLevel(level)

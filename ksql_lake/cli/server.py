@@ -60,7 +60,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
             try:
                 print(_fit(client, feed))
             except LakeError as error:
-                print(f"error: {feed.path}: {here(str(error))}", file=sys.stderr)
+                print(f"error: {feed.path.stem}: {here(str(error))}", file=sys.stderr)
                 wrong += 1
     print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]

@@ -20,9 +20,11 @@ from data_lake_config import Config
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.settings import lake_path
+from ksql_lake.base.text import guards_output
 from ksql_lake.cli import hints, start
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"ksql-lake {__version__}")

@@ -45,11 +45,14 @@ def _columns(
 ) -> dict[str, list[ColumnStats]]:
     """Of all chosen days of a stream, and of a table's current version."""
     from ksql_lake.query.column_stats import column_stats  # Arrow is loaded only where files are read
+    from ksql_lake.store.metadata import Dataset
+    from ksql_lake.store.remote.places import Places
 
     found = {}
     for record in records:
         if record.state is None:
             continue
         chosen = [p.path for p in partitions if p.feed == record.name and (record.type == "stream" or p.current)]
-        found[record.name] = column_stats(lake / f"{record.type}s" / record.name, record.state, chosen)
+        dataset = Dataset(lake, record.name, record.type)
+        found[record.name] = column_stats(dataset.directory, record.state, chosen, Places(dataset))
     return found

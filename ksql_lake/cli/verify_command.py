@@ -14,6 +14,7 @@ from ksql_lake.store.lake import dataset_of
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="read every row group, check every offset")
+    parser.add_argument("--remote", action="store_true", help="the remote instead; --deep: read every object")
     only_feed(parser)
 
 
@@ -22,15 +23,20 @@ def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
     found = look(config.lake_dir, args.feed)
+    if args.remote:
+        from ksql_lake.cli import remote
+
+        args.name = [args.feed] if args.feed else []
+        return max(remote.verify(config, args), found.code)
     findings = []
     for name, state in found.states.items():
         dataset = dataset_of(config.lake_dir, name, state.type)
         try:
             metadata.current(dataset)
         except StateError as error:
-            findings.append(str(error))
-        findings += [str(one) for one in drift(dataset)]
-        findings += verify(dataset.directory, state, deep=args.deep)
+            findings.append(f"{name}: {error}")
+        findings += [f"{name}: {one}" for one in drift(dataset)]
+        findings += [f"{name}: {one}" for one in verify(dataset.directory, state, deep=args.deep)]
     for finding in findings:
         print(here(finding))
     files = sum(len(state.files) for state in found.states.values())
