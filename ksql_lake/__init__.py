@@ -119,10 +119,11 @@ def export(
 
     Returns:
         A dict for each feed, by name: feed, type, result (ok, findings, failed or busy), rows, files, bytes, seconds,
-        version, messages, findings, exit_code and what else `--json` prints. A feed that failed raises nothing.
+        version, messages, findings, exit_code and what else `--json` prints. A feed that failed raises nothing, nor
+        does a server that cannot be reached: then every feed has failed.
 
     Raises:
-        ksql_lake.base.errors.LakeError: a setting is wrong, or the server cannot be reached.
+        ksql_lake.base.errors.LakeError: a setting is wrong.
     """
     from ksql_lake.cli import api
 

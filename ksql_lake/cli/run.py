@@ -13,7 +13,7 @@ from pathlib import Path
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
-from ksql_lake.base.files import make_dirs
+from ksql_lake.base.files import make_closed, make_dirs, refuse_links
 from ksql_lake.base.retry import until_answered
 from ksql_lake.base.text import LogFormatter
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
@@ -24,7 +24,7 @@ from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import findings_of
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import cluster, history
+from ksql_lake.store import cluster, history, running
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -67,6 +67,8 @@ class Listener:
 
 def carry_out(config: Config, order: Order, listener: Listener, results: list[FeedResult]) -> None:
     """Export; `results` gets a result for each feed and each problem, also of a run that is interrupted."""
+    refuse_links(config.lake_dir, (history.RUNS, running.RUNNING))
+    make_closed(config.lake_dir / ".state", 0o750)
     named = (p for p in order.problems if p.path.is_absolute())
     names = (*((p.path.stem, "?") for p in named), *((feed.name, feed.type) for feed in order.feeds))
     with RunRecord(config.lake_dir, run_name(), names, order.days, results) as record:
@@ -83,11 +85,7 @@ def carry_out(config: Config, order: Order, listener: Listener, results: list[Fe
 
 
 def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener: Listener) -> None:
-    """Each feed's turn, once the server answers.
-
-    Raises:
-        LakeError: it does not, or belongs to another Kafka cluster; every feed has failed.
-    """
+    """Each feed's turn, once the server answers; where it does not, every feed has failed."""
     if not tasks:
         return
     try:
@@ -98,8 +96,9 @@ def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener:
             tasks[0].lake, info.kafka_cluster_id, server.url, now(), accept=order.accept_cluster
         )
     except LakeError as error:
-        record.rest("failed", str(error), error.exit_code)
-        raise  # said once, not for each feed
+        for result in record.rest("failed", str(error), error.exit_code):
+            listener.result(result)
+        return
     if moved:
         log.warning("%s", moved)
         listener.note(moved)

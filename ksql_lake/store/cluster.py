@@ -60,5 +60,5 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
     if noted is not None:
         record["before"] = [*noted.get("before", ()), {key: noted.get(key) for key in ("kafka_cluster_id", "since")}]
     make_closed((lake / RECORD).parent, 0o750)
-    atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode(), 0o640)
     return None if noted is None else f"{lake}: is filled from Kafka cluster {cluster_id} from now on"
