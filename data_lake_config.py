@@ -24,6 +24,8 @@ from ksql_lake.base.settings import Reader, SettingsFile, lake_path, ping_url, r
 
 KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
+KAFKA_BOOTSTRAP_SERVERS = ""  # host:port,...: streams are then read from their topics where that is possible
+
 STORAGE_FORMAT = "parquet"
 PARQUET_COMPRESSION = "snappy"
 PARQUET_COMPRESSION_LEVEL = ""  # of zstd or gzip; empty: the codec's own
@@ -120,6 +122,8 @@ class Config:
     log_level: str
     switched_off: tuple[str, ...]
     origins: Mapping[str, str]
+    kafka_servers: str | None = None
+    kafka_config_file: Path | None = None
 
 
 def load(env: Mapping[str, str]) -> Config:
@@ -156,6 +160,8 @@ def load(env: Mapping[str, str]) -> Config:
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
         switched_off=_switched_off(read),
         origins=MappingProxyType(read.origins),
+        kafka_servers=read.optional("KAFKA_BOOTSTRAP_SERVERS", KAFKA_BOOTSTRAP_SERVERS),
+        kafka_config_file=read.path("KAFKA_CONFIG_FILE"),
     )
     read.refuse_unknown()
     return config

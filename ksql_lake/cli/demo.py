@@ -7,8 +7,11 @@ import datetime as dt
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import data_lake_config
 from data_lake_config import Config
@@ -17,7 +20,11 @@ from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context, hints
 from ksql_lake.cli.feed_files import sync
 
+if TYPE_CHECKING:
+    from ksql_lake.embedded import EmbeddedKsqlDB
+
 DAYS = 3
+MOST = 30_000  # events that the embedded broker keeps
 MARK = ".demo.json"  # in a lake that the demo made: what it was made of
 SEED = 1
 
@@ -28,7 +35,7 @@ def run(args: argparse.Namespace, lake: Path, export: Callable[[Config], int]) -
     Raises:
         ConfigError: the directory holds a lake that is not the demo's.
     """
-    from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
+    from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo, live_demo
 
     now = dt.datetime.now(dt.UTC)
     end = None if args.start else _end(lake, args, now)
@@ -39,16 +46,51 @@ def run(args: argparse.Namespace, lake: Path, export: Callable[[Config], int]) -
     (lake / MARK).write_text(json.dumps(numbers) + "\n", encoding="utf-8")
     with EmbeddedKsqlDB() as database:
         fill_demo(database, args.events, SEED, start, DAYS, end)
-        environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url}
+        topics = _topics(args, database)
+        environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url, **topics.settings}
         environment.setdefault("IDLE_SECONDS", "1")
         config = data_lake_config.load({**environment, "CONFIG_FEEDS": "on"})
         data_lake_config.create(config)
         sync(config, context.now(), keep_all=args.start is not None)  # days of long ago would not stay
         args.all = True
-        code = export(config)
+        stop = threading.Event()
+        if args.follow:
+            args.limit, args.every = args.limit or 60.0, min(args.every, 2.0)
+            live = (database, stop, topics.publish, args.events)
+            threading.Thread(target=live_demo, args=live, daemon=True).start()
+        try:
+            code = export(config)
+        finally:
+            stop.set()
     if not args.quiet and not args.json and not args.dry_run:
         print(_what_next(lake, start + dt.timedelta(days=DAYS - 1)))
     return code
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The demo's Kafka: the settings that name it, and what copies a stream to its topic."""
+
+    settings: dict[str, str]
+    publish: Callable[[str], None]
+
+
+def _topics(args: argparse.Namespace, database: EmbeddedKsqlDB) -> Topics:
+    """With --source kafka the demo's streams are topics too, on the broker that comes with confluent-kafka."""
+    if args.source != "kafka":
+        return Topics({"KAFKA_BOOTSTRAP_SERVERS": "", "KAFKA_CONFIG_FILE": ""}, lambda name: None)
+    if args.events > MOST:
+        raise ConfigError(f"--demo --source kafka: its broker keeps no more than --events {MOST}")
+    from ksql_lake.sources.kafka.connection import library
+
+    library()
+    from ksql_lake.embedded.topics import Topics as Broker
+
+    broker = Broker(database)
+    for name, source in list(database.sources.items()):
+        if source.kind == "STREAM":
+            broker.publish(name)
+    return Topics({"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "KAFKA_CONFIG_FILE": ""}, broker.publish)
 
 
 def _end(lake: Path, args: argparse.Namespace, now: dt.datetime) -> dt.datetime:

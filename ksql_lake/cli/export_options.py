@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError
+from ksql_lake.cli.words import address, seconds
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed, FeedProblem
 
@@ -65,6 +66,7 @@ def _how(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
+    _sources(how)
     how.add_argument("--events", type=_events, default=10_000, metavar="N", help="events of the demo (default: 10000)")
     how.add_argument(
         "--start", type=day, metavar="YYYY-MM-DD",
@@ -76,6 +78,23 @@ def _how(how: argparse._ArgumentGroup) -> None:
         "--progress", choices=("auto", "plain", "off"), default="auto",
         help="auto: shown on a terminal only; plain: a line a minute on stderr",
     )
+
+
+def _sources(how: argparse._ArgumentGroup) -> None:
+    how.add_argument(
+        "--source", choices=("auto", "rest", "kafka"),
+        help="where streams are read: kafka reads their topics, rest asks ksqlDB, auto takes Kafka where it can "
+        "(default: read_from of each feed, else auto)",
+    )
+    how.add_argument("--follow", action="store_true", help="keep exporting in small batches until SIGTERM or Ctrl-C")
+    how.add_argument("--every", type=seconds, default=60.0, metavar="TIME", help="a batch of --follow (default: 60s)")
+    how.add_argument(
+        "--tables-every", type=seconds, default=3600.0, metavar="TIME", help="tables of --follow (default: 1h)"
+    )
+    how.add_argument("--batch-rows", type=int, default=200_000, metavar="N", help="or earlier, when so many rows wait")
+    how.add_argument("--batch-mb", type=float, default=64.0, metavar="MB", help="or about so many MB of files")
+    how.add_argument("--listen", type=address, metavar="HOST:PORT", help="serve /healthz and /metrics of --follow")
+    how.add_argument("--for", dest="limit", type=seconds, metavar="TIME", help="end --follow after this time")
 
 
 def day(text: str) -> dt.date:

@@ -20,9 +20,9 @@ from ksql_lake.base.text import unguarded
 from ksql_lake.cli import hints, telling
 from ksql_lake.cli.export_options import choose, days
 from ksql_lake.cli.progress import shown
-from ksql_lake.cli.run import Listener, Order, carry_out, exit_code, log_to, note_refused
-from ksql_lake.ingest.export import FeedResult, file_error
-from ksql_lake.ingest.run_record import INTERRUPTED
+from ksql_lake.cli.run import Listener, Order, carry_out, exit_code, log_to, note_refused, run_name
+from ksql_lake.ingest.export import FeedResult, FeedTask, file_error
+from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.model import feeds
 from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
@@ -114,7 +114,8 @@ def export(
 
         return dry_run(config, order)
     log_to(config.lake_dir, config.log_level, config.log_format)
-    with shown(args, unguarded(sys.stderr), [feed.name for feed in order.feeds]) as progress:
+    shows = [] if args.follow else [feed.name for feed in order.feeds]
+    with shown(args, unguarded(sys.stderr), shows) as progress:
         def say(result: FeedResult) -> None:
             said.extend(complaints(result))
             with progress.aside():
@@ -125,9 +126,31 @@ def export(
                 with progress.aside():
                     print(text, file=sys.stderr, flush=True)
 
-        carry_out(config, order, Listener(say, note, progress.of, progress.done), results)
+        listener = Listener(say, note, progress.of, progress.done)
+        if args.follow:
+            return _follow(args, config, order, listener)
+        carry_out(config, order, listener, results)
     after = _to_remote(args, config, order, results)
     return exit_code(results) or (ExitCode.FINDINGS if after else ExitCode.OK)
+
+
+def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Order, listener: Listener) -> int:
+    """Batch after batch until it is told to stop."""
+    from ksql_lake.cli import follow
+
+    if order.days or args.cluster or args.reconcile:
+        raise ConfigError("--follow goes with neither --date, --from, --cluster nor --reconcile")
+    if not order.feeds:
+        raise ConfigError("nothing to follow: every feed is disabled or broken")
+    rhythm = follow.Rhythm(args.every, args.batch_rows, int(args.batch_mb * (1 << 20)), args.tables_every)
+    tasks: list[FeedTask] = []
+    carry_out(config, order, listener, [], lambda _order, made, _record, _listener: tasks.extend(made))
+
+    def tell(result: FeedResult) -> None:
+        record = RunRecord(config.lake_dir, run_name(), ((result.feed, result.type),))
+        listener.result(record.add(result))
+
+    return follow.run(tasks, rhythm, args.listen, tell, listener.note, args.limit)
 
 
 def _to_remote(
@@ -154,26 +177,40 @@ def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
         chosen = [feed for feed in chosen if feed.type == "stream"]
     return Order(
         tuple(chosen), tuple(problems), limited, args.all, args.wait, args.allow_shrink, args.reconcile,
-        args.accept_cluster, args.jobs if args.cluster else args.jobs or config.jobs, args.cluster,
+        args.accept_cluster, args.jobs if args.cluster else args.jobs or config.jobs, args.cluster, args.source,
     )
 
 
 def _say(result: FeedResult, args: argparse.Namespace) -> None:
     if not args.quiet and not args.json and result.result in ("ok", "findings"):
-        print(line_of(result), flush=True)
+        print(line_of(result, _roads(args)), flush=True)
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
     for line in complaints(result):
         print(hints.here(line), file=sys.stderr, flush=True)
 
 
-def line_of(result: FeedResult) -> str:
+def _roads(args: argparse.Namespace) -> bool:
+    """Whether rows may come by more than one road, so that one says by which they came."""
+    return bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ.get("KAFKA_CONFIG_FILE") or args.source)
+
+
+def line_of(result: FeedResult, roads: bool = False) -> str:
     """How a feed went, in one line."""
     version = f" as {result.version}" if result.version else ""
     files = "1 file" if result.files == 1 else f"{result.files} files"
     size = f"{result.bytes / 1e6:.1f} MB in {files}" if result.files else "nothing new"
     aside = f"  {result.quarantined:,} quarantined" if result.quarantined else ""
-    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {result.seconds:.1f} s"
+    took = f"{result.seconds:.1f} s{_road(result, roads)}"
+    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {took}"
+
+
+def _road(result: FeedResult, roads: bool) -> str:
+    """Which road the rows took and why, where there is more than one."""
+    if not result.road or not (roads or result.road == "kafka"):
+        return ""
+    passed = f", {result.passed_over:,} records passed over" if result.passed_over else ""
+    return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 
 def complaints(result: FeedResult) -> list[str]:

@@ -19,7 +19,7 @@ from ksql_lake import __version__
 from ksql_lake.base.errors import LakeError
 from ksql_lake.base.settings import lake_path
 from ksql_lake.base.text import guards_output
-from ksql_lake.cli import data, erasure, feed_files, hints, remote, server, start
+from ksql_lake.cli import data, erasure, feed_files, hints, reload, remote, server, start
 
 
 @guards_output
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=getattr(feed_files, name))
     _lake_commands(commands)
     remote.add_to(commands)
+    reload.add_to(commands)
     return parser
 
 

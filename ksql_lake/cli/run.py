@@ -22,6 +22,7 @@ from ksql_lake.ingest.run_record import RunRecord
 from ksql_lake.maintain.retention import Rule
 from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import findings_of
+from ksql_lake.sources.kafka.connection import connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import cluster, history, running
@@ -41,6 +42,7 @@ class Order:
         jobs: feeds at the same time.
         accept_cluster: the lake may be filled from another Kafka cluster than so far.
         cluster: the address of a Dask scheduler whose workers read.
+        source: auto, rest or kafka, before what the feeds say.
     """
 
     feeds: tuple[Feed, ...]
@@ -53,6 +55,7 @@ class Order:
     accept_cluster: bool = False
     jobs: int | None = None
     cluster: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,17 @@ class Listener:
     done: Callable[[str], None] = lambda feed: None
 
 
-def carry_out(config: Config, order: Order, listener: Listener, results: list[FeedResult]) -> None:
-    """Export; `results` gets a result for each feed and each problem, also of a run that is interrupted."""
+Turns = Callable[[Order, Sequence[FeedTask], RunRecord, Listener], None]
+
+
+def carry_out(
+    config: Config, order: Order, listener: Listener, results: list[FeedResult], turns: Turns | None = None
+) -> None:
+    """Export; `results` gets a result for each feed and each problem, also of a run that is interrupted.
+
+    Args:
+        turns: what to do with the feeds' tasks instead of exporting each once.
+    """
     refuse_links(config.lake_dir, (history.RUNS, running.RUNNING))
     make_closed(config.lake_dir / ".state", 0o750)
     named = (p for p in order.problems if p.path.is_absolute())
@@ -81,7 +93,8 @@ def carry_out(config: Config, order: Order, listener: Listener, results: list[Fe
                 results.append(broken)
                 listener.result(broken)
         known = _known_runs(config, order.feeds)
-        _turns(order, [task_of(config, order, feed, record.run, known) for feed in order.feeds], record, listener)
+        tasks = [task_of(config, order, feed, record.run, known) for feed in order.feeds]
+        (turns or _turns)(order, tasks, record, listener)
 
 
 def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener: Listener) -> None:
@@ -159,6 +172,7 @@ def task_of(config: Config, order: Order, feed: Feed, run: str, known: Sequence[
         feed, config.lake_dir, server_of(config), run, limits, options, order.days, order.wait, order.allow_shrink,
         order.reconcile, config.batch_size, rule if retains else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
+        connection(config.kafka_servers, config.kafka_config_file, config.timeout), order.source,
     )
 
 

@@ -18,6 +18,7 @@ from ksql_lake.model.feeds import Feed
 
 if TYPE_CHECKING:
     from ksql_lake.sources.ksqldb.client import Client
+    from ksql_lake.sources.ksqldb.described import Source
 
 
 def kind_of(config: Config, source: str, given: str | None) -> str:
@@ -58,7 +59,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
         there = {name.upper() for name, _, _ in client.sources()}
         for feed in good:
             try:
-                print(_fit(client, feed))
+                print(_fit(config, client, feed))
             except LakeError as error:
                 print(f"error: {feed.path.stem}: {here(str(error))}", file=sys.stderr)
                 wrong += 1
@@ -69,7 +70,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
 
 
-def _fit(client: Client, feed: Feed) -> str:
+def _fit(config: Config, client: Client, feed: Feed) -> str:
     """One feed in a line, when it fits its source."""
     from ksql_lake.ingest.streams.job import RESERVED
     from ksql_lake.model.columns import refuse_forbidden
@@ -87,7 +88,19 @@ def _fit(client: Client, feed: Feed) -> str:
     names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
     renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
     how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
-    return f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}"
+    road = _road(config, client, source, feed)
+    return f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}{road}"
+
+
+def _road(config: Config, client: Client, source: Source, feed: Feed) -> str:
+    """Which road the rows of a stream would take, where there is more than one."""
+    from ksql_lake.ingest.streams.road import foretold
+    from ksql_lake.sources.kafka.connection import connection
+
+    kafka = connection(config.kafka_servers, config.kafka_config_file, config.timeout)
+    if feed.type != "stream" or (kafka is None and feed.read_from == "auto" and not feed.exact_values):
+        return ""
+    return f"; {foretold(client, source, feed, kafka, config.idle_seconds)}"
 
 
 def _offer_to_disable(config: Config, missing: Sequence[str]) -> None:

@@ -64,7 +64,8 @@ def _show(config: Config) -> None:
     values = {
         "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": _without_password(config.url), "KSQLDB_USER": config.user,
         "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
-        "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression,
+        "KSQLDB_TIMEOUT": config.timeout, "KAFKA_BOOTSTRAP_SERVERS": config.kafka_servers,
+        "KAFKA_CONFIG_FILE": config.kafka_config_file, "PARQUET_COMPRESSION": config.compression,
         "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "JOBS": config.jobs,

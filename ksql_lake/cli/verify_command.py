@@ -8,6 +8,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, StateError
 from ksql_lake.cli.hints import here
 from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.model.findings import Finding
 from ksql_lake.store import metadata
 from ksql_lake.store.lake import dataset_of
 
@@ -28,17 +29,17 @@ def run(config: Config, args: argparse.Namespace) -> int:
 
         args.name = [args.feed] if args.feed else []
         return max(remote.verify(config, args), found.code)
-    findings = []
+    findings: list[Finding] = []
     for name, state in found.states.items():
         dataset = dataset_of(config.lake_dir, name, state.type)
         try:
             metadata.current(dataset)
         except StateError as error:
-            findings.append(f"{name}: {error}")
-        findings += [f"{name}: {one}" for one in drift(dataset)]
-        findings += [f"{name}: {one}" for one in verify(dataset.directory, state, deep=args.deep)]
+            findings.append(Finding("metadata", str(error), feed=name))
+        findings += [Finding("access", str(one), feed=name) for one in drift(dataset)]
+        findings += verify(dataset.directory, state, deep=args.deep)
     for finding in findings:
-        print(here(finding))
+        print(here(finding.line))
     files = sum(len(state.files) for state in found.states.values())
     print(f"{len(found.states)} feeds, {files} files, {len(findings)} findings")
     return max(ExitCode.FINDINGS if findings else ExitCode.OK, found.code)
