@@ -37,6 +37,8 @@ RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
+DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
+REGISTER = ""  # catalogs to tell after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
 REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
 REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
 
@@ -115,6 +117,8 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    delta: bool
+    register: str | None
     remote: str | None
     remote_after_export: bool
     alerts: Alerts
@@ -153,6 +157,8 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=read.whole("TRASH_DAYS", TRASH_DAYS, 0, 36500),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        delta=read.choice("DELTA", DELTA, ("on", "off")) == "on",
+        register=read.optional("REGISTER", REGISTER),
         remote=read.optional("REMOTE", REMOTE),
         remote_after_export=read.choice("REMOTE_AFTER_EXPORT", REMOTE_AFTER_EXPORT, ("on", "off")) == "on",
         alerts=_alerts(read),

@@ -37,6 +37,7 @@ COMMANDS = {  # each is the module of that name, which has `arguments` and `run`
     "compare": "rows of a table added, removed and changed between two versions, by key",
     "sql": "views or external tables of every feed, as SQL",
     "register": "create or update tables and partitions of a catalog: only what changed",
+    "delta": "the Delta Lake logs of feeds that have one: sync, verify, rebuild, checkpoint",
 }
 
 
@@ -46,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     place = next((i for i, word in enumerate(given) if word in COMMANDS and _before_any_option(given[:i])), None)
     if place is None:
         args = metadata_flags.parse(given, __doc__, COMMANDS)
+    elif given[place] == "delta":
+        from ksql_lake.cli import delta
+
+        return delta.main([*given[place + 1 :], *given[:place]])
     else:
         command = given[place]
         args = _parser(command).parse_args([*given[:place], *given[place + 1 :]])

@@ -10,6 +10,7 @@ from dataclasses import replace
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError, StateError
 from ksql_lake.cli.hints import here
+from ksql_lake.cli.observing import observed
 from ksql_lake.model.findings import Finding
 from ksql_lake.store import metadata
 from ksql_lake.store.hold import hold
@@ -29,7 +30,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     broken = [dataset for dataset in chosen if args.feed or not _is_usable(dataset)]
     code = int(ExitCode.FINDINGS if args.feed and not chosen else ExitCode.OK)
     for found in broken:
-        dataset = replace(found, restricted=not found.directory.stat().st_mode & 0o005)
+        dataset = observed(config, replace(found, restricted=not found.directory.stat().st_mode & 0o005))
         try:
             with hold(dataset):
                 print("\n".join(here(f"{dataset.feed}: {line}") for line in rebuild(dataset, stamp)))

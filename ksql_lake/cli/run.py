@@ -16,6 +16,7 @@ from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.files import make_closed, make_dirs, refuse_links
 from ksql_lake.base.retry import until_answered
 from ksql_lake.base.text import LogFormatter
+from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress
 from ksql_lake.ingest.run_record import RunRecord
@@ -173,6 +174,7 @@ def task_of(config: Config, order: Order, feed: Feed, run: str, known: Sequence[
         order.reconcile, config.batch_size, rule if retains else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
         connection(config.kafka_servers, config.kafka_config_file, config.timeout), order.source,
+        observers=observers(config),
     )
 
 

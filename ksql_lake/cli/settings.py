@@ -72,6 +72,7 @@ def _show(config: Config) -> None:
         "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
         "CONFIG_FEEDS": "on" if not config.switched_off else f"without {', '.join(config.switched_off)}",
+        "DELTA": "on" if config.delta else "off", "REGISTER": config.register,
         "REMOTE": config.remote, "REMOTE_AFTER_EXPORT": "on" if config.remote_after_export else "off",
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
         "ON_FAILURE": config.alerts.on_failure,

@@ -9,6 +9,7 @@ from ksql_lake.base.errors import ExitCode, StateError
 from ksql_lake.cli.hints import here
 from ksql_lake.cli.looking import look, only_feed
 from ksql_lake.model.findings import Finding
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.lake import dataset_of
 
@@ -38,8 +39,20 @@ def run(config: Config, args: argparse.Namespace) -> int:
             findings.append(Finding("metadata", str(error), feed=name))
         findings += [Finding("access", str(one), feed=name) for one in drift(dataset)]
         findings += verify(dataset.directory, state, deep=args.deep)
+        findings += _delta(dataset, state)
     for finding in findings:
         print(here(finding.line))
     files = sum(len(state.files) for state in found.states.values())
     print(f"{len(found.states)} feeds, {files} files, {len(findings)} findings")
     return max(ExitCode.FINDINGS if findings else ExitCode.OK, found.code)
+
+
+def _delta(dataset: metadata.Dataset, state: FeedState) -> list[Finding]:
+    """Where the feed's Delta log, if it has one, differs from the metadata."""
+    from ksql_lake.catalogs.delta.log import is_kept
+
+    if not is_kept(dataset.directory):
+        return []
+    from ksql_lake.catalogs.delta.table import verify
+
+    return [Finding("files", one, feed=dataset.feed) for one in verify(dataset, state)]

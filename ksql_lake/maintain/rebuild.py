@@ -16,6 +16,7 @@ from dataclasses import replace
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import fsync_dir
 from ksql_lake.maintain import receipts
+from ksql_lake.maintain.found_away import add_away, as_logged, remote_state
 from ksql_lake.maintain.found_files import Found, files_below, in_order
 from ksql_lake.maintain.overlaps import repeated
 from ksql_lake.maintain.promises import Missing, missing_of_streams, whole_versions
@@ -25,6 +26,7 @@ from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, FileSe
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, state_log, trash
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote import binding
 from ksql_lake.store.state_log import Logged
 
 NAMED = 3  # days that a hint names one by one
@@ -49,11 +51,16 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
     found, strange = files_below(dataset, dataset.directory)
     bad, _ = files_below(dataset, quarantine.directory(dataset))
     log = list(state_log.states(dataset.log))
-    if not found and not bad and not log:
+    if not found and not bad and not log and not binding.is_bound(dataset.lake):
         raise StateError(f"{dataset.directory}: no Parquet file of ours and no state log; nothing to rebuild from")
     done = [f"{path}: was not written by this tool; left alone, and not in the metadata" for path in strange]
     twice = repeated(found)
     found = [file for file in found if file not in twice]
+    remote = remote_state(dataset)
+    if remote is not None:
+        log = [*log, as_logged(remote)] if not log or log[-1].sequence < remote.sequence else log
+        found, said = add_away(dataset, found, remote, log)
+        done += said
     state, told = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
