@@ -32,6 +32,8 @@ RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
+DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
+REGISTER = ""  # catalogs to tell after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
 REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
 REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
 
@@ -101,6 +103,8 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    delta: bool
+    register: str | None
     remote: str | None
     remote_after_export: bool
     alerts: Alerts
@@ -137,6 +141,8 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        delta=read.choice("DELTA", DELTA, ("on", "off")) == "on",
+        register=read.optional("REGISTER", REGISTER),
         remote=read.optional("REMOTE", REMOTE),
         remote_after_export=read.choice("REMOTE_AFTER_EXPORT", REMOTE_AFTER_EXPORT, ("on", "off")) == "on",
         alerts=_alerts(read),
@@ -294,6 +300,7 @@ def _show(config: Config) -> None:
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
+        "DELTA": "on" if config.delta else "off", "REGISTER": config.register,
         "REMOTE": config.remote, "REMOTE_AFTER_EXPORT": "on" if config.remote_after_export else "off",
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
         "ON_FAILURE": config.alerts.on_failure,

@@ -35,6 +35,7 @@ from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
 from ksql_lake.base.text import LogFormatter, guards_output, unguarded
 from ksql_lake.cli.follow import address, seconds
+from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.maintain.retention import Rule
@@ -385,6 +386,7 @@ def _task(
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
         connection(config.kafka_servers, config.kafka_config_file, config.timeout), args.source,
+        observers=observers(config),
     )
 
 

@@ -1,5 +1,7 @@
 """Report on the data lake, count what is in it, and verify it against its metadata.
 
+`delta sync|verify|rebuild|checkpoint [NAME ...]` is for the Delta Lake logs of feeds that have one: see `delta --help`.
+
 exit codes: 0 done, and for --verify and --reconcile all well; 1 a finding of these, or metadata that cannot be used;
 2 usage or configuration; 3 another run holds the lock (--rebuild).
 """
@@ -13,7 +15,6 @@ import datetime as dt
 import io
 import json
 import os
-import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import data_lake_config
-from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
+from ksql_lake.base.errors import ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
 from ksql_lake.base.text import cell, guards_output
 from ksql_lake.model import feeds
@@ -42,8 +43,13 @@ LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register") 
 
 @guards_output
 def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["delta"]:
+        from ksql_lake.cli import delta
+
+        return delta.main(given[1:])
     parser = _parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(given)
     try:
         config = data_lake_config.load(os.environ)
         lake = args.lake.resolve() if args.lake else config.lake_dir
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.compare:
             return _compare(lake, args.compare, args.format)
         if args.rebuild:
-            return _rebuild(lake, args.feed)
+            return _rebuild(config, lake, args.feed)
         if args.history:
             return _history(lake, args)
         return _look(args, config, lake)
@@ -103,9 +109,15 @@ def _parser() -> argparse.ArgumentParser:
         "--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
     what.add_argument(
-        "--register", choices=("glue",), help="create or update tables and partitions of a catalog: only what changed"
+        "--register", choices=("glue", "hive"),
+        help="create or update tables and partitions of a catalog: only what changed",
     )
     parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
+    parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore")
+    parser.add_argument(
+        "--without-time", action="store_true",
+        help="with --register hive: leave out columns of type TIME, which Trino cannot read",
+    )
     parser.add_argument("--dry-run", action="store_true", help="with --register: say what would be sent, and why")
     parser.add_argument(
         "--deep", action="store_true",
@@ -124,8 +136,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 BELONG = {  # an option that goes with some only is no silent nothing with the others
-    "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
-    "deep": ("verify", "stats"), "remote": ("verify",), "since": ("stats", "csv", "history"), "open": ("html",),
+    "dry_run": ("register",), "database": ("register",), "uri": ("register",), "without_time": ("register",),
+    "location": ("sql", "register"), "date": ("reconcile",), "deep": ("verify", "stats"), "remote": ("verify",),
+    "since": ("stats", "csv", "history"), "open": ("html",),
 }
 
 
@@ -161,7 +174,9 @@ def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path)
     if args.sql:
         return max(_sql(args.sql, states, lake, args.location), code)
     if args.register:
-        return max(_register(args, lake, states), code)
+        from ksql_lake.cli.register import register
+
+        return max(register(args, lake, states), code)
     if args.csv:
         _csv(args.csv, exported, args.since)
     elif args.stats:
@@ -265,12 +280,13 @@ def _sql(dialect: str, states: dict[str, FeedState], lake: Path, location: str |
     return ExitCode.OK
 
 
-def _rebuild(lake: Path, feed: str | None) -> int:
+def _rebuild(config: data_lake_config.Config, lake: Path, feed: str | None) -> int:
     """Restore one feed's metadata, or that of every feed where it is missing or not readable."""
+    from ksql_lake.cli.observing import observed
     from ksql_lake.maintain.rebuild import rebuild
 
     stamp = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}"
-    chosen = [dataset for dataset in _datasets(lake) if feed in (None, dataset.feed)]
+    chosen = [observed(config, dataset) for dataset in _datasets(lake) if feed in (None, dataset.feed)]
     broken = [dataset for dataset in chosen if feed or not _is_usable(dataset)]
     code = ExitCode.FINDINGS if feed and not chosen else ExitCode.OK
     for dataset in broken:
@@ -300,50 +316,6 @@ def _reconcile(config: data_lake_config.Config, lake: Path, name: str, days: Seq
     unexplained = sum(not count.explained for count in counts)
     print(f"{name}: {len(counts)} days, {unexplained} differ without an explanation")
     return ExitCode.FINDINGS if unexplained else ExitCode.OK
-
-
-def _register(args: argparse.Namespace, lake: Path, states: dict[str, FeedState]) -> int:
-    """The lake's feeds as tables of a Glue database; one that cannot be is said and does not stop the others."""
-    if not args.database:
-        raise ConfigError("--register needs --database NAME")
-    if args.location and not re.match(r"[a-z][a-z0-9]*://", args.location):
-        raise ConfigError(f"--location is {args.location!r}; expected a URI such as s3://bucket/lake")
-    try:
-        import boto3
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ImportError:
-        raise ConfigError("--register glue needs boto3: pip install -r requirements-glue.txt") from None
-    from ksql_lake.catalogs import glue
-
-    location = args.location or lake.as_uri()
-    if not args.location:
-        print(f"note: tables will point at {location}; Athena needs --location s3://...", file=sys.stderr)
-    tables, failures = [], []
-    for name, state in states.items():
-        try:
-            tables.append(glue.wanted(name, state, location))
-        except LakeError as error:
-            failures.append(f"{args.database}.{name}: {error}")
-    try:
-        client = boto3.client("glue")
-    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, an endpoint that is no URL
-        raise ConfigError(f"Glue: {_one_line(error)}") from None
-    try:
-        with exclusive_lock(lake / glue.LOCK, "the Glue catalog"):
-            registry = glue.Registry(client, lake, args.database.lower())
-            done = glue.register(registry, tables, print, args.dry_run)
-    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no way there
-        raise CatalogError(f"Glue: {_one_line(error)}") from None
-    failures += done.failures
-    for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
-    would = "would change" if args.dry_run else "changed"
-    print(f"{len(states)} tables, {done.changed} {would}, {len(failures)} failed")
-    return ExitCode.FINDINGS if failures else ExitCode.OK
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _compare(lake: Path, what: Sequence[str], form: str) -> int:
@@ -423,10 +395,21 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
             findings.append(Finding("metadata", str(error), feed=name))
         findings += [Finding("access", str(one), feed=name) for one in drift(_dataset_of(lake, name, state.type))]
         findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
+        findings += _verify_delta(_dataset_of(lake, name, state.type), state)
     for finding in findings:
         print(finding.line)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")
     return ExitCode.FINDINGS if findings else ExitCode.OK
+
+
+def _verify_delta(dataset: metadata.Dataset, state: FeedState) -> list[Finding]:
+    from ksql_lake.catalogs.delta.log import is_kept
+
+    if not is_kept(dataset.directory):
+        return []
+    from ksql_lake.catalogs.delta.table import verify
+
+    return [Finding("files", one, feed=dataset.feed) for one in verify(dataset, state)]
 
 
 if __name__ == "__main__":

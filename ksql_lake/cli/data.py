@@ -16,6 +16,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError, StateError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context
+from ksql_lake.cli.observing import observed
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
 
@@ -276,7 +277,7 @@ def datasets(config: Config, names: Sequence[str]) -> list[Any]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(known) or 'none'}")
-    return [dataset for dataset in there if not names or dataset.feed in names]
+    return [observed(config, dataset) for dataset in there if not names or dataset.feed in names]
 
 
 def _table(config: Config, name: str) -> Any:
@@ -289,7 +290,7 @@ def _table(config: Config, name: str) -> Any:
 def _dataset(config: Config, name: str) -> Any:
     from ksql_lake.store.lake import find
 
-    return find(config.lake_dir, name)
+    return observed(config, find(config.lake_dir, name))
 
 
 @contextlib.contextmanager
@@ -303,4 +304,7 @@ def changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
         return
     with exclusive_lock(dataset.lock, dataset.feed):
         metadata.recover(dataset)
-        yield metadata.current(dataset), run
+        state = metadata.current(dataset)
+        for problem in metadata.catch_up(dataset, state) if state else ():
+            print(f"warning: {problem.line}", file=sys.stderr)
+        yield state, run

@@ -14,6 +14,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError, StateError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context, data
+from ksql_lake.cli.observing import observed
 
 if TYPE_CHECKING:
     from ksql_lake.cli.remote import Erasing
@@ -102,7 +103,7 @@ def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
     """The feeds named, or all of which anything lies below the lake."""
     from ksql_lake.store.lake import traces
 
-    there = {dataset.feed: dataset for dataset in traces(config.lake_dir)}
+    there = {dataset.feed: observed(config, dataset) for dataset in traces(config.lake_dir)}
     if not names:
         return list(there.values())
     return [there[name] for name in dict.fromkeys(names)] if set(names) <= set(there) else data.datasets(config, names)

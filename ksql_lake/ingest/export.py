@@ -35,6 +35,7 @@ from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
+from ksql_lake.store.dataset import Observer
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
@@ -67,6 +68,7 @@ class FeedTask:
     kafka: Connection | None = None
     read_from: str | None = None
     push: LongPush | None = None
+    observers: tuple[Observer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,8 @@ def file_error(error: OSError) -> str:
 
 def dataset_of(task: FeedTask) -> Dataset:
     """Where the feed of a task lives in the lake."""
-    return Dataset(task.lake, task.feed.name, task.feed.type, task.feed.access == "restricted")
+    feed = task.feed
+    return Dataset(task.lake, feed.name, feed.type, feed.access == "restricted", task.observers)
 
 
 def _export(
@@ -230,14 +233,15 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    metadata.catch_up(dataset, state)  # who cannot is told of by the commit that follows
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     rules = lasting(dataset, state)
     while True:
         staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
-        outcome.add(staged.outcome)
         state = publish(dataset, staged)
+        outcome.add(staged.outcome)
         if not staged.again:
             break
     _erase_meanwhile(task, dataset, rules, outcome)

@@ -68,6 +68,7 @@ KEYS: dict[str, Key] = {
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "delta": Key((bool,), "Keep a Delta Lake log beside the files (default: the setting DELTA)"),
     "read_from": Key((str,), "Streams: kafka reads the topic, rest asks ksqlDB, auto (default) takes Kafka if it can",
                      ("auto", "rest", "kafka")),
     "exact_values": Key((bool,), "Streams from Kafka: keep what ksqlDB's REST API loses (TIME below a second, ...)"),
@@ -102,6 +103,7 @@ class Feed:
     compression: str | None
     compression_level: int | None
     bloom_filter_columns: tuple[str, ...]
+    delta: bool | None
     checks: tuple[checks.Check, ...]
     on_bad_value: str
     read_from: str
@@ -171,6 +173,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
+        delta=raw.get("delta"),
         checks=checks.parse(raw.get("checks", ())),
         on_bad_value=raw.get("on_bad_value", "fail"),
         read_from=raw.get("read_from", "auto"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
 from ksql_lake.store.observers import tell
 from ksql_lake.store.remote import binding
 
+log = logging.getLogger("ksql_lake")
 JOURNAL = "commit.json"
 LEASE = ".lease"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
@@ -321,7 +323,15 @@ def amend(
     base = state.sequence
     state.sequence, state.run = base + 1, run
     state.changes = (*state.changes[-HISTORY + 1 :], Amendment(now, by, what))
-    return commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
+    problems = commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
+    for problem in problems:
+        log.warning("%s", problem.line)
+    return problems
+
+
+def catch_up(dataset: Dataset, state: FeedState) -> list[Finding]:
+    """Let observers learn what they missed, as after a crash; a finding for each that could not. With the lock held."""
+    return tell(dataset.observers, dataset, state, None) if state.sequence else []
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
