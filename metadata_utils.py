@@ -275,8 +275,9 @@ def _history(lake: Path, args: argparse.Namespace) -> int:
 
 def _sql(dialect: str, states: dict[str, FeedState], lake: Path, location: str | None) -> int:
     from ksql_lake.catalogs.ddl import script
+    from ksql_lake.store.remote.places import sql_root
 
-    sys.stdout.write(script(dialect, states, lake, location))
+    sys.stdout.write(script(dialect, states, lake, location, sql_root(lake, dialect, os.environ)))
     return ExitCode.OK
 
 
