@@ -83,11 +83,11 @@ def test_bigquery_is_told_what_it_misses(lake: Path, memory: MemoryStore, capsys
 def test_catalogs_have_each_partition_where_it_lies(lake: Path, memory: MemoryStore) -> None:
     state = store_metadata.load(Dataset(lake, "s", "stream"))
     assert state is not None
-    (table,) = wanted("s", state, "s3://elsewhere/lake", Style(True, True), sql_root(lake, "glue", {}))
+    (table,) = wanted("s", state, "s3://elsewhere/lake", Style(True, True, True), sql_root(lake, "glue", {}))
     places = {values[2]: table.where(values) for values in table.partitions}
     assert places["15"] == "s3://memory/lake/streams/s/year=2025/month=01/day=15/"
     assert places["17"] == "s3://elsewhere/lake/streams/s/year=2025/month=01/day=17/"
-    (before,) = wanted("s", state, "s3://elsewhere/lake", Style(True, True))
+    (before,) = wanted("s", state, "s3://elsewhere/lake", Style(True, True, True))
     changed = {values[2] for values, mark in table.partitions.items() if before.partitions[values] != mark}
     assert changed == {"15", "16"}, "what moved is sent again"
 
