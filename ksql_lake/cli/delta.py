@@ -18,11 +18,13 @@ from pathlib import Path
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
-from ksql_lake.base.files import exclusive_lock
+from ksql_lake.base.settings import lake_path
 from ksql_lake.catalogs.delta.log import is_kept
 from ksql_lake.catalogs.delta.observer import milliseconds, wanted_by
+from ksql_lake.cli import hints, start
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
+from ksql_lake.store.hold import hold
 from ksql_lake.store.lake import datasets
 from ksql_lake.store.metadata import Dataset
 
@@ -31,16 +33,13 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     try:
         config = data_lake_config.load(os.environ)
-        lake = args.lake.resolve() if args.lake else config.lake_dir
+        lake = lake_path("--lake", args.lake) if args.lake else config.lake_dir
+        hints.called(lake if args.lake else None)
         if not lake.is_dir():
             raise ConfigError(f"{lake}: no such directory; set --lake or DATA_LAKE_DIR, or: python data_lake_config.py")
         return run(args.action, lake, args.feeds, config)
-    except LakeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return ExitCode.FINDINGS
+    except (LakeError, OSError) as error:
+        return start.refused(error)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("action", choices=tuple(ACTIONS))
     made.add_argument("feeds", nargs="*", metavar="NAME", help="only these (default: every feed with a log)")
-    made.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
+    made.add_argument("--lake", metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     return made
 
 
@@ -59,7 +58,7 @@ def run(action: str, lake: Path, names: Sequence[str], config: Config) -> int:
     chosen = list(_chosen(action, lake, names, config.delta))
     for dataset in chosen:
         try:
-            with exclusive_lock(dataset.lock, dataset.feed):
+            with hold(dataset):
                 metadata.recover(dataset)
                 state = metadata.current(dataset)
                 if state is None:

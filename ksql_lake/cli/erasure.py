@@ -118,11 +118,12 @@ def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[FeedSt
         StateError: its metadata are missing, an old copy or damaged, while it has data.
     """
     from ksql_lake.store import metadata
+    from ksql_lake.store.hold import hold
 
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
-            stack.enter_context(exclusive_lock(dataset.lock, dataset.feed, wait=args.wait))
+            stack.enter_context(hold(dataset, wait=args.wait))
             metadata.recover(dataset)
         if dataset.directory.is_dir():
             yield metadata.current(dataset), run

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, refuse_links, remove_tree
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import (
     QUARANTINE,
@@ -278,7 +278,11 @@ def commit(
 
     Returns:
         A finding for each observer that could not be told; the change itself is in the lake.
+
+    Raises:
+        LinkError: a move would lead through a link or out of the lake; nothing was changed.
     """
+    _refuse_links(dataset, moves)
     refuse_taken(dataset, [(move.source, move.target) for move in moves])
     directory = dataset.staging / run
     make_dirs(directory)
@@ -296,6 +300,10 @@ def commit(
     problems = _carry_out(dataset, directory, journal, state, text)
     state.files.committed()
     return problems
+
+
+def _refuse_links(dataset: Dataset, moves: Sequence[Move]) -> None:
+    refuse_links(dataset.lake, (place for move in moves for place in (move.source, move.target)))
 
 
 def _seal(dataset: Dataset, directory: Path, state: FeedState) -> Move:
@@ -352,10 +360,18 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
         return done
     for granted in dataset.staging.glob(f"*{LEASE}"):
         granted.unlink(missing_ok=True)  # first: a worker still at it for a run that is gone makes no more files
+    refuse_links(dataset.lake, dataset.staging.iterdir())
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
         if journal_file.exists():
-            problems = _carry_out(dataset, directory, json.loads(journal_file.read_bytes()), trusted=trusted)
+            try:
+                journal = json.loads(journal_file.read_bytes())
+                problems = _carry_out(dataset, directory, journal, trusted=trusted)
+            except UNREADABLE as error:
+                raise StateError(
+                    f"{journal_file}: not readable as a journal ({type(error).__name__}: {error}); move the directory "
+                    "away and run again"
+                ) from None
             done += [problem.line for problem in problems]
             done.append(f"finished the interrupted commit of run {directory.name}")
         else:
@@ -379,6 +395,7 @@ def _carry_out(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
                 f"{sequence}; move the directory aside and run again"
             )
+        _refuse_links(dataset, [Move(source, target) for source, target in journal["moves"]])
         refuse_taken(dataset, journal["moves"])
         make_dirs(dataset.directory.parent)  # of all feeds: open, whatever this feed's access
         _publish(dataset, journal["moves"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ksql_lake.base.files import append_line, last_line, make_dirs
+from ksql_lake.base.files import append_line, last_line, make_closed
 from ksql_lake.model.state import Change, FeedState
 
 AFTER = "after"
@@ -101,7 +101,7 @@ def append(path: Path, state: FeedState, before: FeedState | None, change: Chang
     logged = last_sequence(path)
     if logged == state.sequence:
         return
-    make_dirs(path.parent)
+    make_closed(path.parent, 0o750)
     now = described(state)
     whole = before is None or logged != before.sequence or state.sequence % WHOLE == 0
     line = now if whole or before is None else _delta(described(before), now)
