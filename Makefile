@@ -13,7 +13,8 @@ $(VENV)/run: requirements.txt
 	$(BIN)/pip install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/dev: requirements.txt requirements-dev.txt requirements-cluster.txt requirements-glue.txt
+$(VENV)/dev: requirements.txt requirements-dev.txt requirements-cluster.txt requirements-glue.txt requirements-s3.txt \
+             requirements-azure.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	@touch $@
@@ -33,6 +34,10 @@ test: $(VENV)/dev native-if-cc ## the test suite
 
 test-all: $(VENV)/dev native-if-cc ## the test suite, slow checks included
 	$(BIN)/python -m pytest -m 'slow or not slow'
+
+.PHONY: servers
+servers: $(VENV)/dev ## fetch the object stores that test-all starts (needs Go and npm); without them those tests are skipped
+	$(BIN)/python -m tests.stores
 
 bench: $(VENV)/dev native-if-cc ## ours and the alternatives side by side (some minutes; ROWS=200000 for a quick look)
 	$(BIN)/python -m benchmarks --rows $(or $(ROWS),2000000)

@@ -29,6 +29,9 @@ RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
+REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
+REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
+
 METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
 PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
 ON_FAILURE = ""  # a command for the shell, run after an export that ended with another exit code than 0
@@ -95,6 +98,8 @@ class Config:
     retention: bool
     trash_days: int
     max_delete_percent: float
+    remote: str | None
+    remote_after_export: bool
     alerts: Alerts
     log_format: str
     log_level: str
@@ -127,6 +132,8 @@ def load(env: Mapping[str, str]) -> Config:
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
         trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        remote=read.optional("REMOTE", REMOTE),
+        remote_after_export=read.choice("REMOTE_AFTER_EXPORT", REMOTE_AFTER_EXPORT, ("on", "off")) == "on",
         alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
@@ -278,6 +285,7 @@ def _show(config: Config) -> None:
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
+        "REMOTE": config.remote, "REMOTE_AFTER_EXPORT": "on" if config.remote_after_export else "off",
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
         "ON_FAILURE": config.alerts.on_failure,
     }

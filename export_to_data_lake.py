@@ -225,9 +225,25 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
     for result in _results(args, tasks):
         results.append(_recorded(config, args, run, result))
         _say(results[-1], args)
+    after = _to_remote(args, config, results, days)
     if args.json:
         print(json.dumps([result.as_json() for result in results], indent=2))
-    return _exit_code(results)
+    return _exit_code(results) or (ExitCode.FINDINGS if after else ExitCode.OK)
+
+
+def _to_remote(
+    args: argparse.Namespace, config: data_lake_config.Config, results: Sequence[FeedResult], days: tuple[dt.date, ...]
+) -> list[str]:
+    """Bring the remote home of the lake up to date; what went wrong there, told as findings."""
+    if not args.all or args.demo or days or not config.remote_after_export:
+        return []
+    from ksql_lake.cli import remote
+
+    lines = remote.after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+        log.warning("%s", line)
+    return lines
 
 
 def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[FeedProblem]]:

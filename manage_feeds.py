@@ -16,7 +16,7 @@ from typing import Any
 
 import data_lake_config
 from ksql_lake.base.errors import ExitCode, LakeError
-from ksql_lake.cli import data, erasure, feed_files, server
+from ksql_lake.cli import data, erasure, feed_files, remote, server
 from ksql_lake.cli.feed_files import sync
 
 __all__ = ["main", "sync"]
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--online", action="store_true", help="also ask the server")
         command.set_defaults(run=getattr(feed_files, name))
     _lake_commands(commands)
+    remote.add_to(commands)
     return parser
 
 
@@ -114,6 +115,7 @@ def _lake_commands(commands: Any) -> None:
     erase.add_argument(
         "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
     )
+    erase.add_argument("--wait", action="store_true", help="wait for a feed that is being exported")
     erase.set_defaults(run=erasure.erase_command)
     compact = commands.add_parser("compact", help="merge the small files of days that are over")
     compact.add_argument("name", nargs="*", help="only these streams (default: all active ones)")

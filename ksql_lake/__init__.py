@@ -5,7 +5,7 @@ Rooms, from the ground up; a room imports only rooms below its line:
     base                            errors, atomic files, the native library
     model                           plain typed values
     sources    store                where rows come from; where files lie and how a change is made
-    quality                         checks and quarantine
+    quality    remote               checks and quarantine; the lake's second home in a bucket
     maintain   query   catalogs     what happens to data; reading it; who else is told
     ingest                          one feed's turn
     reporting                       what people and monitors are told

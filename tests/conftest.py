@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +30,33 @@ def _refuse_own_lake(event: str, args: tuple[object, ...]) -> None:
 sys.addaudithook(_refuse_own_lake)
 
 
+class YouReachedTheWorld(AssertionError):
+    """A test opened a connection to something else than this machine."""
+
+
+def _refuse_the_world(event: str, args: tuple[object, ...]) -> None:
+    if event != "socket.connect" or not isinstance(args[1], tuple) or args[0].type != socket.SOCK_STREAM:  # type: ignore[attr-defined]
+        return
+    host = str(args[1][0])
+    if not (host.startswith("127.") or host in ("localhost", "::1", "0.0.0.0", "")):
+        raise YouReachedTheWorld(f"{event} {args[1]}")
+
+
+sys.addaudithook(_refuse_the_world)
+
+pytest_plugins = ["tests.stores"]
+CLOUDS = ("AWS_", "AZURE_")  # settings of a developer's own accounts
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No setting of the developer's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith("KSQLDB_") or name in ("METRICS_FILE", "PING_URL", "ON_FAILURE"):
+        if name.startswith(("KSQLDB_", *CLOUDS)) or name in ("METRICS_FILE", "PING_URL", "ON_FAILURE", "REMOTE"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "lake"))
     yield
 

@@ -18,7 +18,7 @@ ROWS = (
     ("base",),
     ("model",),
     ("sources", "store"),
-    ("quality",),
+    ("quality", "remote"),
     ("maintain", "query", "catalogs"),
     ("ingest",),
     ("reporting",),

@@ -8,6 +8,7 @@
     ├── QualityError           a check of level `fail` failed      that feed fails, exit 1
     ├── StateError             metadata or journal unusable        that feed fails, exit 1
     ├── CatalogError           a catalog of tables refused         that table is left, exit 1
+    ├── RemoteError            a bucket refused or is away         the remote lags behind, exit 1
     ├── LakeBusyError          another run holds the lock          exit 3
     ├── BrokerError            Kafka refused                       that feed fails, exit 1
     │   └── BrokerUnavailable  worth another try: not reachable, no leader
@@ -84,6 +85,10 @@ class StateError(LakeError):
 
 class CatalogError(LakeError):
     """A catalog refused what was sent, or says something of a table that is not ours to change."""
+
+
+class RemoteError(LakeError):
+    """The lake's remote home did not do what was asked; what lies on the disk is as it was."""
 
 
 class LakeBusyError(LakeError):

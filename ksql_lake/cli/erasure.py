@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
-from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError, StateError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context, data
 
 if TYPE_CHECKING:
+    from ksql_lake.cli.remote import Erasing
+    from ksql_lake.model.state import FeedState
     from ksql_lake.model.target import Target
+    from ksql_lake.store.metadata import Dataset
 
 
 def condition(text: str) -> tuple[str, str]:
@@ -51,8 +55,11 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
     from ksql_lake.store import metadata
 
     fits, problems, known = False, [], []
-    for dataset in data.datasets(config, args.feeds):
-        state = metadata.load(dataset)
+    for dataset in _asked(config, args.feeds):
+        try:
+            state = metadata.load(dataset)
+        except StateError:
+            return  # told when it is opened; it may have the column
         if state is None:
             continue
         known.append((dataset, state))
@@ -72,47 +79,111 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
 
 
 def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any]) -> int:
-    from ksql_lake.maintain import erase
+    """Feed by feed; one that is at work or damaged is told, and does not hold the others up."""
+    from ksql_lake.cli.remote import Erasing
 
-    datasets = data.datasets(config, args.feeds)
+    closed: dict[str, str] = {}
     rows = 0
-    for dataset in datasets:
-        with data.changing(dataset, args.dry_run) as (state, run):
-            if state is None:
-                continue
-            target = erase.aimed(state, meant.column, meant.value)
-            name = dataset.feed
-            found = list(erase.find(dataset, state, target))
-            for file in found:
-                print(f"{name}  {file.rows:,} rows in {file.path.relative_to(config.lake_dir)}")
-            rows += sum(file.rows for file in found)
-            number = receipt.get("receipt", "")
-            told = any(e.receipt == number for e in state.erasures)
-            drops = args.later == "drop" and not told and erase.declared(state, target)
-            if not args.dry_run and (found or drops):
-                erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
+    there = Erasing(config, args.dry_run)
+    for dataset in _asked(config, args.feeds):
+        try:
+            with _opened(dataset, args) as (state, run):
+                rows += _erase_one(config, args, dataset, state, run, meant, receipt, there)
+        except LakeError as error:
+            closed[dataset.feed] = str(error)
+            print(f"{dataset.feed}: {error}", file=sys.stderr)
     if args.dry_run:
         print(f"{rows:,} rows would go; nothing was changed")
         return ExitCode.OK
-    return _finish_erasure(config, datasets, meant, receipt)
+    return _finish_erasure(config, args, meant, receipt, closed, there.told)
 
 
-def _finish_erasure(config: Config, datasets: Sequence[Any], meant: Target, receipt: dict[str, Any]) -> int:
-    """Look again everywhere, and write down what was done."""
+def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
+    """The feeds named, or all of which anything lies below the lake."""
+    from ksql_lake.store.lake import traces
+
+    there = {dataset.feed: dataset for dataset in traces(config.lake_dir)}
+    if not names:
+        return list(there.values())
+    return [there[name] for name in dict.fromkeys(names)] if set(names) <= set(there) else data.datasets(config, names)
+
+
+@contextlib.contextmanager
+def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[FeedState | None, str]]:
+    """(state, run) of a feed with its lock held and interrupted work finished; None for one without metadata.
+
+    Raises:
+        LakeBusyError: it is being exported or changed.
+        StateError: its metadata are missing, an old copy or damaged, while it has data.
+    """
+    from ksql_lake.store import metadata
+
+    run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
+    with contextlib.ExitStack() as stack:
+        if not args.dry_run:
+            stack.enter_context(exclusive_lock(dataset.lock, dataset.feed, wait=args.wait))
+            metadata.recover(dataset)
+        if dataset.directory.is_dir():
+            yield metadata.current(dataset), run
+        else:
+            yield None, run
+
+
+def _erase_one(
+    config: Config, args: argparse.Namespace, dataset: Dataset, state: FeedState | None, run: str, meant: Target,
+    receipt: dict[str, Any], there: Erasing,
+) -> int:
     from ksql_lake.maintain import erase, receipts
+    from ksql_lake.store import trash
 
-    left, lines = 0, []
-    for dataset in datasets:
-        with data.changing(dataset, True) as (state, _):
-            if state is None:
-                continue
-            target = erase.aimed(state, meant.column, meant.value)
-            left += sum(file.rows for file in erase.find(dataset, state, target))
+    if state is None:  # never exported, or gone: what is left of it lies in the trash
+        found = [file for bundle in trash.bundles(dataset.lake, dataset.feed)
+                 for file in erase.find_in_bundle(bundle, meant)]
+    else:
+        target = erase.aimed(state, meant.column, meant.value)
+        there.begin(dataset, state, run, target)
+        found = list(erase.find(dataset, state, target))
+    for file in found:
+        print(f"{dataset.feed}  {file.rows:,} rows in {file.path.relative_to(config.lake_dir)}")
+    if not args.dry_run and state is None and found:
+        rows, files = erase.erase_from_trash(dataset, meant, run)
+        receipt.setdefault("trash_without_metadata", []).append({"feed": dataset.feed, "rows": rows, "files": files})
+        receipts.write(config.lake_dir, receipt)
+    elif not args.dry_run and state is not None:
+        number = receipt["receipt"]
+        told = any(e.receipt == number for e in state.erasures)
+        if found or (args.later == "drop" and not told and erase.declared(state, target)):
+            erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
+        there.settle()
+    return sum(file.rows for file in found) + (there.rows if state is not None and args.dry_run else 0)
+
+
+def _finish_erasure(
+    config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any], closed: dict[str, str],
+    remote: Sequence[str],
+) -> int:
+    """Look again everywhere, and write down what was done and what could not be looked at."""
+    from ksql_lake.maintain import leftovers, receipts
+    from ksql_lake.store import metadata
+    from ksql_lake.store.lake import datasets
+
+    look = leftovers.look(config.lake_dir, meant, args.feeds, closed)
+    look.remote += remote
+    receipt.pop("remote", None)  # of an earlier try
+    lines = list(receipt.get("trash_without_metadata", []))
+    for dataset in datasets(config.lake_dir):
+        if dataset.feed not in closed and (state := metadata.load(dataset)) is not None:
             mine = (e for e in state.erasures if e.receipt == receipt["receipt"])
             lines += [{"feed": dataset.feed, "rows": e.rows, "files": e.files} for e in mine]
     rows = sum(line["rows"] for line in lines)
-    ended = None if left else context.now()
-    done = {**receipt, "ended": ended, "feeds": lines, "rows": rows, "rows_left": left}
+    done = {
+        **receipt, "ended": context.now() if look.clean else None, "only": sorted(args.feeds), "feeds": lines,
+        "rows": rows, "rows_left": look.rows, **look.to_json(),
+    }
     path = receipts.write(config.lake_dir, done)
-    print(f"{rows:,} rows erased in {len(lines)} feeds, {left} left; receipt {path}")
-    return ExitCode.FINDINGS if left else ExitCode.OK
+    for problem in (*look.left, *look.unseen, *look.remote):
+        print(problem, file=sys.stderr)
+    print(f"{rows:,} rows erased in {len(lines)} feeds, {look.rows} left; receipt {path}")
+    if not look.clean:
+        print("this erasure is not complete: see above, then run the same command again", file=sys.stderr)
+    return ExitCode.OK if look.clean else ExitCode.FINDINGS

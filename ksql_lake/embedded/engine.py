@@ -61,6 +61,7 @@ class Source:
     key_format: str = "KAFKA"
     state: dict[tuple[object, ...], Record] = field(default_factory=dict)
     muted: set[int] = field(default_factory=set)
+    compacted: bool = False
 
     def __post_init__(self) -> None:
         self.encoder = RowEncoder(self.columns)
@@ -83,7 +84,7 @@ class Source:
         key = " PRIMARY KEY" if self.kind == "TABLE" else " KEY"
         columns = ", ".join(f"{name_text(c.name, False)} {c.type.text(False)}{key if c.key else ''}"
                             for c in self.declared())
-        policy = "delete" if self.kind == "STREAM" else "compact"
+        policy = "delete" if self.kind == "STREAM" and not self.compacted else "compact"
         count = "" if self.source_table else f", PARTITIONS={self.topic.partitions}"
         kind = "SOURCE TABLE" if self.source_table else self.kind
         return (f"CREATE {kind} {name_text(self.name, False)} ({columns}) WITH (CLEANUP_POLICY='{policy}', "

@@ -23,7 +23,8 @@ from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables.stage import TableJob, stage_table
-from ksql_lake.maintain import retention
+from ksql_lake.maintain import erase, retention
+from ksql_lake.maintain.erased import Rules, lasting
 from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, findings_of
@@ -215,12 +216,27 @@ def _export(
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
+    rules = lasting(dataset, state)
     while True:
         staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
         outcome.add(staged.outcome)
         state = publish(dataset, staged)
         if not staged.again:
-            return outcome
+            break
+    _erase_meanwhile(task, dataset, rules, outcome)
+    return outcome
+
+
+def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: Outcome) -> None:
+    """A person erased while this run was reading: rows that were staged before the rule came go again."""
+    state = metadata.load(dataset)
+    if state is None:
+        return
+    came = lasting(dataset, state).without(before)
+    if came.known:
+        rows = erase.catch_up(dataset, state, came, f"{task.run}x", now=now(), by=task.by)
+        outcome.rows -= rows
+        outcome.notes.append(f"{rows} rows of persons erased meanwhile were taken out again")
 
 
 def _new_state(feed: Feed) -> FeedState:

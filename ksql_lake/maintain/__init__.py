@@ -1,4 +1,4 @@
 """What happens to data that are in the lake: retention, versions, compaction, erasure, verification, rebuilding.
 
-May import base, model, sources, store and quality; neither query nor catalogs.
+May import base, model, sources, store, quality and remote; neither query nor catalogs.
 """

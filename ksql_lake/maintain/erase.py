@@ -7,6 +7,7 @@ coverage stay, so an erased row never comes back. What the receipt keeps of the 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +16,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ksql_lake.base.files import atomic_write, make_dirs
-from ksql_lake.maintain.erased import hashed
+from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.maintain.erased import Rules, hashed
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import Erasure, FeedState, FileEntry
-from ksql_lake.model.target import Target, Test, as_mask
+from ksql_lake.model.target import Mask, Meant, Target, as_mask
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash
+from ksql_lake.store.lake import leads_out
 from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store.remote.binding import purged_now
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
@@ -31,35 +34,34 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 class Found:
     """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many.
 
-    `set_aside`: the file lies in quarantine, or did before it went into the trash.
+    `quarantined`: the file lies in quarantine, or did before it went into the trash.
     """
 
     path: Path
     entry: FileEntry
     rows: int
     bundle: trash.Bundle | None = None
-    set_aside: bool = False
+    quarantined: bool = False
 
 
-def find(dataset: Dataset, state: FeedState, target: Target) -> Iterator[Found]:
+def find(dataset: Dataset, state: FeedState, meant: Meant) -> Iterator[Found]:
     """Every file of a feed, in the lake, in the trash and in quarantine, that holds a row of the person."""
     for entry in state.files:
-        path = dataset.directory / entry.path
-        if rows := _count(path, target):
-            yield Found(path, entry, rows)
+        if rows := _count(dataset.directory, entry, meant):
+            yield Found(dataset.directory / entry.path, entry, rows)
     for bundle in trash.bundles(dataset.lake, dataset.feed):
-        for entry in bundle.files:
-            path = bundle.directory / entry.path
-            if rows := _count(path, target):
-                yield Found(path, entry, rows, bundle)
-        for entry in bundle.aside:
-            path = bundle.directory / entry.path
-            if rows := _count(path, target):
-                yield Found(path, entry, rows, bundle, set_aside=True)
+        yield from find_in_bundle(bundle, meant)
     for entry in state.quarantined:
-        path = dataset.lake / entry.path
-        if rows := _count(path, target):
-            yield Found(path, entry, rows, set_aside=True)
+        if rows := _count(dataset.lake, entry, meant):
+            yield Found(dataset.lake / entry.path, entry, rows, quarantined=True)
+
+
+def find_in_bundle(bundle: trash.Bundle, meant: Meant) -> Iterator[Found]:
+    """Every file of a bundle of the trash that holds such a row."""
+    for entries, quarantined in ((bundle.files, False), (bundle.aside, True)):
+        for entry in entries:
+            if rows := _count(bundle.directory, entry, meant):
+                yield Found(bundle.directory / entry.path, entry, rows, bundle, quarantined)
 
 
 def aimed(state: FeedState, column: str, value: str) -> Target:
@@ -74,18 +76,35 @@ def declared(state: FeedState, target: Target) -> list[pa.DataType]:
 
 def has_key(dataset: Dataset, state: FeedState, target: Target) -> bool:
     """Whether a MAP of a feed has an entry that is called so: no schema says."""
-    paths = [dataset.directory / entry.path for entry in state.files]
-    paths += [dataset.lake / entry.path for entry in state.quarantined]
-    return any(_count(path, target, lambda leaf: as_mask(leaf.is_valid())) for path in paths)
+    named = _Named(target)
+    return any(_count(dataset.directory, entry, named) for entry in state.files) or any(
+        _count(dataset.lake, entry, named) for entry in state.quarantined
+    )
 
 
-def _count(path: Path, target: Target, test: Test | None = None) -> int:
+@dataclass(frozen=True)
+class _Named:
+    """Rows in which the column has any value."""
+
+    target: Target
+
+    def columns(self, schema: pa.Schema) -> list[str]:
+        return self.target.columns(schema)
+
+    def rows_of(self, table: pa.RecordBatch) -> Mask:
+        return self.target.rows_where(table, lambda leaf: as_mask(leaf.is_valid()))
+
+
+def _count(top: Path, entry: FileEntry, meant: Meant) -> int:
+    """How many such rows a file holds; none where it is gone, or a link leads elsewhere: `leftovers` tells of those."""
+    path = top / entry.path
+    if leads_out(top, entry.path) or not path.exists():
+        return 0
     with pq.ParquetFile(path) as parquet:
-        names = target.columns(parquet.schema_arrow)
-        if not names:
+        columns = meant.columns(parquet.schema_arrow)
+        if not columns:
             return 0
-        batches = parquet.iter_batches(columns=names)
-        return sum(int(target.rows_where(batch, test or target.equals).sum()) for batch in batches)
+        return sum(int(meant.rows_of(batch).sum()) for batch in parquet.iter_batches(columns=columns))
 
 
 def erase(
@@ -98,21 +117,7 @@ def erase(
         receipt: the erasure this belongs to; kept in the metadata, so that a receipt survives a crash.
         rule: "drop" or "keep" later events of the person.
     """
-    staging = dataset.staging / run
-    make_dirs(staging / "retired")
-    moves: list[Move] = []
-    for one in (file for file in found if file.bundle is None and not file.set_aside):
-        state.files.replace([one.entry.path], _replace(dataset, one, target, run, dataset.directory, moves))
-    aside = {file.entry.path: file for file in found if file.bundle is None and file.set_aside}
-    kept = list[FileEntry]()
-    for entry in state.quarantined:
-        file = aside.get(entry.path)
-        kept += _replace(dataset, file, target, run, dataset.lake, moves) if file else [entry]
-    state.quarantine = None if state.quarantine is None else tuple(kept)
-    rows = sum(file.rows for file in found)
-    trash.count_removed(state, [replace(file.entry, rows=file.rows) for file in found if file.bundle is None], "erase")
-    for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
-        _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], target, run, moves)
+    rows, moves = _take_out(dataset, state, found, target, run)
     # One salt for all persons of a feed: a later export hashes each value once, however many were erased.
     salt = next((e.salt for e in state.erasures), None) or secrets.token_hex(16)
     done = (e for e in state.erasures if e.receipt != receipt)
@@ -127,35 +132,110 @@ def erase(
     return rows
 
 
+def catch_up(dataset: Dataset, state: FeedState, rules: Rules, run: str, *, now: str, by: str) -> int:
+    """Take out what rules that came while an export was reading speak of; returns how many rows, as one commit.
+
+    Call with the feed's lock held.
+    """
+    rules.names = {column.disk_name: column.name for column in state.columns}
+    found = list(find(dataset, state, rules)) if rules.known else []
+    if not found:
+        return 0
+    rows, moves = _take_out(dataset, state, found, rules, run)
+    what = f"erase: {rows} rows that were being exported"
+    metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
+    return rows
+
+
+def _take_out(
+    dataset: Dataset, state: FeedState, found: Sequence[Found], meant: Meant, run: str
+) -> tuple[int, list[Move]]:
+    """Stage the files without the rows, and name the new ones in the state; (rows, renames of the commit)."""
+    make_dirs(dataset.staging / run / "retired")
+    moves: list[Move] = []
+    for one in (file for file in found if file.bundle is None and not file.quarantined):
+        state.files.replace([one.entry.path], _replace(dataset, one, meant, run, dataset.directory, moves))
+    bad = {file.entry.path: file for file in found if file.bundle is None and file.quarantined}
+    kept = list[FileEntry]()
+    for entry in state.quarantined:
+        file = bad.get(entry.path)
+        kept += _replace(dataset, file, meant, run, dataset.lake, moves) if file else [entry]
+    state.quarantine = None if state.quarantine is None else tuple(kept)
+    trash.count_removed(state, [replace(file.entry, rows=file.rows) for file in found if file.bundle is None], "erase")
+    state.remote_gone = purged_now(state.remote_gone, {file.entry.path for file in found if file.bundle})
+    for bundle in {file.bundle.directory: file.bundle for file in found if file.bundle}.values():
+        _replace_bundle(dataset, bundle, [file for file in found if file.bundle == bundle], meant, run, moves)
+    return sum(file.rows for file in found), moves
+
+
+def erase_from_trash(dataset: Dataset, meant: Meant, run: str) -> tuple[int, int]:
+    """Take the rows out of the trash of a feed that has no metadata any more; (rows, files). Call with its lock held.
+
+    There is no state to commit against: each file is replaced for itself, the new one first.
+    """
+    rows = files = 0
+    for bundle in trash.bundles(dataset.lake, dataset.feed):
+        for file in list(find_in_bundle(bundle, meant)):
+            files += 1
+            _swap(dataset, file, meant, f"{run}e{files}")
+            rows += file.rows
+    remove_tree(dataset.staging / run)
+    return rows, files
+
+
+def _swap(dataset: Dataset, file: Found, meant: Meant, unique: str) -> None:
+    assert file.bundle is not None
+    made = [(new, _entry(dataset, file, new, unique)) for new in _rewrite(dataset, file, meant, unique)]
+    for new, entry in made:
+        make_dirs((file.bundle.directory / entry.path).parent, dataset.dir_mode)
+        os.rename(new.staged, file.bundle.directory / entry.path)
+        fsync_dir((file.bundle.directory / entry.path).parent)
+    path = file.bundle.directory / trash.MANIFEST
+    manifest = json.loads(path.read_bytes())
+    key = "quarantine" if file.quarantined else "files"
+    kept = [entry for entry in manifest[key] if entry["path"] != file.entry.path]
+    manifest[key] = [*kept, *(entry.to_json() for _, entry in made)]
+    atomic_write(path, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
+    file.path.unlink()
+
+
 def _replace(
-    dataset: Dataset, file: Found, target: Target, run: str, directory: Path, moves: list[Move]
+    dataset: Dataset, file: Found, meant: Meant, run: str, directory: Path, moves: list[Move]
 ) -> list[FileEntry]:
     """Stage the file without the rows; its entry, or none when nothing of a stream's file is left."""
     number = len(moves)
-    staged = _rewrite(dataset, file, target, f"{run}e{number}")
+    staged = _rewrite(dataset, file, meant, f"{run}e{number}")
     retired = dataset.staging / run / "retired" / f"{number}_{file.path.name}"
     moves.append(Move.of(dataset, file.path, retired))
     entries = list[FileEntry]()
     for new in staged:
-        path = f"{new.partition}/{new.name}"
-        if file.set_aside:
-            name = quarantine.file_name(f"{run}e{number}", new.partition, 1)
-            path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
-        moves.append(Move.of(dataset, new.staged, directory / path))
-        entry = replace(file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32)
-        if entry.offsets is not None:
-            entry = replace(entry, rowtime_min=new.rowtime_min, rowtime_max=new.rowtime_max, offsets=new.offsets)
-        if file.set_aside:
-            entry = replace(entry, reasons=quarantine.reasons(new.staged, set(entry.reasons or ())))
+        entry = _entry(dataset, file, new, f"{run}e{number}")
+        moves.append(Move.of(dataset, new.staged, directory / entry.path))
         entries.append(entry)
     return entries
 
 
-def _rewrite(dataset: Dataset, file: Found, target: Target, unique: str) -> list[StagedFile]:
+def _entry(dataset: Dataset, file: Found, new: StagedFile, unique: str) -> FileEntry:
+    """What the metadata say of the file that takes the place of one."""
+    path = f"{new.partition}/{new.name}"
+    if file.quarantined:
+        name = quarantine.file_name(unique, new.partition, 1)
+        path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
+    entry = replace(
+        file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32, remote=None, local=True
+    )
+    if entry.offsets is not None:
+        entry = replace(entry, rowtime_min=new.rowtime_min, rowtime_max=new.rowtime_max, offsets=new.offsets)
+    if file.quarantined:
+        entry = replace(entry, reasons=quarantine.reasons(new.staged, set(entry.reasons or ())))
+    return entry
+
+
+def _rewrite(dataset: Dataset, file: Found, meant: Meant, unique: str) -> list[StagedFile]:
     partition = file.entry.partition
     day = parse_day(partition)
     stem, label = ("data", f"{day:%Y%m%d}") if day else ("snapshot", file.path.name.split("_")[1])
-    stem = "data" if file.set_aside else stem  # of which nothing is left when no row is
+    stem = "data" if file.quarantined else stem  # of which nothing is left when no row is
     with pq.ParquetFile(file.path) as parquet:
         options = options_like(parquet, file.entry, dataset.file_mode)
         pairs = parquet.metadata.metadata or {}
@@ -165,13 +245,13 @@ def _rewrite(dataset: Dataset, file: Found, target: Target, unique: str) -> list
         directory = dataset.staging / run / unique
         with PartitionWriter(directory, schema, unique, stem, options, footer) as writer:
             for batch in parquet.iter_batches():
-                left = batch.filter(pa.array(~target.rows_of(batch)))
+                left = batch.filter(pa.array(~meant.rows_of(batch)))
                 writer.write(pa.RecordBatch.from_arrays(left.columns, schema=schema), partition, label)
             return writer.close()
 
 
 def _replace_bundle(
-    dataset: Dataset, bundle: trash.Bundle, found: Sequence[Found], target: Target, run: str, moves: list[Move]
+    dataset: Dataset, bundle: trash.Bundle, found: Sequence[Found], meant: Meant, run: str, moves: list[Move]
 ) -> None:
     """The whole bundle under a new name: no name in the lake is ever used twice."""
     directory = bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}")
@@ -180,8 +260,10 @@ def _replace_bundle(
     for key, entries in (("files", bundle.files), ("quarantine", bundle.aside)):
         for entry in entries:
             if replaced := holding.get(entry.path):
-                kept[key] += _replace(dataset, replaced, target, run, directory, moves)
-            else:
+                kept[key] += _replace(dataset, replaced, meant, run, directory, moves)
+            elif not entry.local:
+                kept[key].append(entry)
+            elif (bundle.directory / entry.path).exists():
                 moves.append(Move.of(dataset, bundle.directory / entry.path, directory / entry.path))
                 kept[key].append(entry)
     manifest = json.loads((bundle.directory / trash.MANIFEST).read_bytes())

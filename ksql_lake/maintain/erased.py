@@ -54,12 +54,35 @@ class Hashes:
 
 @dataclass
 class Rules:
-    """The rules that hold for one feed, by (column, salt)."""
+    """The rules that hold for one feed, by (column, salt); `names`: name on disk -> the source's name."""
 
     known: dict[tuple[str, str], Hashes] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def add(self, rule: Mapping[str, Any]) -> None:
         self.known.setdefault((rule["column"], rule["salt"]), Hashes()).add(rule)
+
+    def without(self, others: Rules) -> Rules:
+        """The rules that others do not hold."""
+        mine = {}
+        for key, hashes in self.known.items():
+            known = others.known.get(key, Hashes())
+            left = Hashes(hashes.typed - known.typed, hashes.equal - known.equal, hashes.old - known.old)
+            if left.typed or left.equal:
+                mine[key] = left
+        return Rules(mine, self.names)
+
+    def columns(self, schema: pa.Schema) -> list[str]:
+        """The top-level columns of a file that must be read to tell which rows are meant."""
+        wanted = {name for column, _ in self.known for name in Target(column, "", self.names).columns(schema)}
+        return [name for name in schema.names if name in wanted]
+
+    def rows_of(self, table: pa.RecordBatch) -> Mask:
+        """Which rows hold an erased value."""
+        mask = np.zeros(table.num_rows, bool)
+        for (column, salt), hashes in self.known.items():
+            mask |= Target(column, "", self.names).rows_where(table, partial(_recognised, salt, hashes))
+        return mask
 
 
 def salted(salt: str, value: str) -> str:
@@ -125,11 +148,8 @@ def later(rules: Rules, table: pa.RecordBatch, columns: Sequence[RecordedColumn]
     """
     if not rules.known:
         return None
-    names = {column.disk_name: column.name for column in columns}
-    mask = np.zeros(table.num_rows, bool)
-    for (column, salt), hashes in rules.known.items():
-        mask |= Target(column, "", names).rows_where(table, partial(_recognised, salt, hashes))
-    return mask
+    rules.names = {column.disk_name: column.name for column in columns}
+    return rules.rows_of(table)
 
 
 def _recognised(salt: str, hashes: Hashes, leaf: pa.Array) -> Mask:

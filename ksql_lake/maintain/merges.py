@@ -30,7 +30,8 @@ class Merge:
 def plan(state: FeedState, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
     """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
 
-    Files of rows that were set aside at first stay as they are: each says since when the lake has its rows.
+    Days of which a file is only in the remote are left alone. Files of rows that were set aside at first stay as they
+    are: each says since when the lake has its rows.
 
     Args:
         today: the present time, with a time zone.
@@ -38,8 +39,9 @@ def plan(state: FeedState, older_than: int, today: dt.datetime, target: int = TA
     """
     last = today.astimezone(ZoneInfo(state.timezone)).date() - dt.timedelta(days=older_than)
     groups: dict[tuple[str, int], list[FileEntry]] = defaultdict(list)
+    away = {file.partition for file in state.files if not file.local}
     for file in state.files:
-        day = parse_day(file.partition)
+        day = None if file.partition in away else parse_day(file.partition)
         small = file.bytes < target // 2 and file.origin != "quarantine"
         if day is not None and day <= last and small:
             groups[(file.partition, file.generation or 1)].append(file)

@@ -19,12 +19,13 @@ def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[str
     """One line per finding for one feed, none when all is well.
 
     Args:
-        directory: the feed's directory; what its checks set aside is looked at as well.
+        directory: the feed's directory; what its checks set aside is looked at as well. What is only in the remote
+            is not: `manage_feeds.py remote verify` looks at that.
         deep: read every row group, checksum every file and look at each (generation, partition, offset).
     """
     findings = []
     lake = directory.parents[1]
-    known = {directory / file.path: file for file in state.files}
+    known = {directory / file.path: file for file in state.files if file.local}
     known |= {lake / entry.path: entry for entry in state.quarantined}
     found = {path for top in (directory, lake / QUARANTINE / directory.name) for path in parquet_files(top)}
     findings += [f"{path}: missing, the metadata has it" for path in sorted(set(known) - found)]

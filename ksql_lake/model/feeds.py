@@ -19,6 +19,8 @@ SCHEMA_FILE = "feed.schema.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 STREAMS_ONLY = ("retention_days", "source_retention_days", "timezone", "timestamp_column")
 LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
+REMOTE_TIERS = ("STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE",
+                "Cool", "Cold", "Archive")
 REQUIRED = ("feed_name", "feed_type", "ksqldb_source")
 WORDS = {
     str: "a string", int: "a whole number", float: "a number", bool: "true or false", dict: "an object",
@@ -48,6 +50,9 @@ KEYS: dict[str, Key] = {
     "retention_days": Key((int,), "Streams: a day goes when it ended more than so many days ago", least=1),
     "retention_versions": Key((int,), "Tables: so many of the newest versions are kept", least=1),
     "keep_versions": Key((int,), "Another name of retention_versions", least=1),
+    "local_days": Key((int,), "Days to keep on this disk once they are in the remote (default: all)", least=1),
+    "tier_after_days": Key((int,), "Days after which the remote's files move to remote_tier", least=1),
+    "remote_tier": Key((str,), "Tier of older files in the remote, of S3 or of Azure", REMOTE_TIERS),
     "source_retention_days": Key((int,), "Streams: days the topic keeps its records (default 7)", least=1),
     "enabled": Key((bool,), "false leaves the feed out of --all"),
     "created_at": Key((str,), "When the feed was added"),
@@ -77,6 +82,9 @@ class Feed:
     description: str
     retention_days: int | None
     retention_versions: int | None
+    local_days: int | None
+    tier_after_days: int | None
+    remote_tier: str | None
     timezone: str
     timestamp_column: str | None
     access: str
@@ -141,6 +149,9 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         description=raw.get("description", ""),
         retention_days=raw.get("retention_days"),
         retention_versions=raw.get("retention_versions", raw.get("keep_versions")),
+        local_days=raw.get("local_days"),
+        tier_after_days=raw.get("tier_after_days"),
+        remote_tier=raw.get("remote_tier"),
         timezone=raw.get("timezone", "UTC"),
         timestamp_column=raw.get("timestamp_column"),
         access=raw.get("access", "open" if table else "restricted"),
@@ -233,6 +244,10 @@ def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list
         problems += checks.problems(raw["checks"], raw.get("feed_type", ""), patterns=patterns)
     if "retention_versions" in raw and "keep_versions" in raw:
         problems.append(("keep_versions", '"keep_versions" is another name of "retention_versions"; keep one of them'))
+    if ("tier_after_days" in raw) != ("remote_tier" in raw):
+        alone = "tier_after_days" if "tier_after_days" in raw else "remote_tier"
+        missing = "remote_tier" if alone == "tier_after_days" else "tier_after_days"
+        problems.append((alone, f'"{alone}" needs "{missing}" beside it'))
     highest = LEVELED.get(str(raw.get("compression")), 0)
     level = raw.get("compression_level", 0)
     if "compression_level" in raw and not highest:

@@ -25,23 +25,23 @@ QUARANTINE = "quarantine"
 class Anchor:
     """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
 
-    `missing`: it did not come again when it was last asked for, so no run waits for it any more.
+    `missing`: "silent" or "expired" where it did not come again, so that no run waits for it any more; else "".
     """
 
     offset: int
     rowtime: int
     hash: str
     columns: tuple[str, ...]
-    missing: bool = False
+    missing: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        missing = bool(value.get("missing", False))
+        missing = str(value.get("missing", ""))
         return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
 
     def to_json(self) -> Json:
         made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
-        return {**made, "missing": True} if self.missing else made
+        return {**made, "missing": self.missing} if self.missing else made
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
@@ -90,6 +90,32 @@ class RecordedColumn:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Remote:
+    """That a file lies in the lake's remote home, under the same path: since when, and in which tier of the store
+    ("": the store's usual one)."""
+
+    at: str
+    tier: str = ""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Remote:
+        return cls(value["at"], value.get("tier", ""))
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A file that left the feed at some time and whose object is to be deleted from the remote.
+
+    It need not have been pushed: an upload may have ended just before a crash. `purge`: at once, because a person's
+    rows are in it; else when the trash forgets the file as well.
+    """
+
+    path: str
+    at: str
+    purge: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """One Parquet file of a feed, in its directory or in quarantine.
@@ -100,6 +126,8 @@ class FileEntry:
         offsets: Kafka partition -> lowest offset, highest offset, rows; None for a table.
         rowtime_min, rowtime_max: epoch ms; None for a table.
         reasons: of a file in quarantine: check -> rows that failed it.
+        remote: set once the file is in the remote home of the lake too.
+        local: whether it lies on this disk; if not, only in the remote.
         extra: what this version does not know.
     """
 
@@ -119,6 +147,8 @@ class FileEntry:
     offsets: Mapping[int, tuple[int, int, int]] | None = None
     generation: int | None = None
     reasons: Mapping[str, int] | None = None
+    remote: Remote | None = None
+    local: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -132,7 +162,7 @@ class FileEntry:
             value.get("run", ""), value.get("origin", "export"), value.get("schema_version", "1.0"),
             value.get("exported_at", ""), value.get("compression"), value.get("compression_level"),
             value.get("rowtime_min"), value.get("rowtime_max"), spans, value.get("generation"), value.get("reasons"),
-            extra,
+            Remote.from_json(value["remote"]) if value.get("remote") else None, value.get("local", True), extra,
         )
 
     def to_json(self) -> Json:
@@ -153,6 +183,10 @@ class FileEntry:
         }
         if self.reasons is not None:
             made["reasons"] = dict(self.reasons)
+        if self.remote is not None:
+            made["remote"] = dict(vars(self.remote))
+        if not self.local:
+            made["local"] = False
         return made | dict(self.extra)
 
     @property
@@ -303,6 +337,17 @@ class FileSet:
         self.remove(gone)
         self.add(new)
 
+    def mark(self, entries: Iterable[FileEntry]) -> None:
+        """Say something new of files that stay as they are, such as that they are in the remote by now."""
+        new = {entry.path: entry for entry in entries}
+        left = set(new) - {file.path for file in self.recent}
+        for manifest in list(self.manifests) if left else ():
+            held = self._entries(manifest)
+            if any(file.path in left for file in held):  # written anew, with the next manifest
+                self.manifests.remove(manifest)
+                self.recent = [*held, *self.recent]
+        self.recent = [new.get(file.path, file) for file in self.recent]
+
     def seal(self, name: str) -> list[FileEntry]:
         """Let a manifest of this name hold the entries at hand; returns them, to be written."""
         entries, self.recent = self.recent, []
@@ -422,6 +467,7 @@ class FeedState:
         generation: of a stream: one more for each time its topic was recreated.
         resume, heads: Kafka partition -> the last row read; the first row that comes in every query.
         removed: rows that retention, an erasure or a check took out of each partition.
+        remote_gone: files whose objects are to be deleted from the remote.
         extra: what this version does not know; kept as it is.
     """
 
@@ -454,6 +500,7 @@ class FeedState:
     changes: tuple[Amendment, ...] = ()
     removed: Removed | None = None
     erasures: tuple[Erasure, ...] = ()
+    remote_gone: tuple[Leaving, ...] = ()
     extra: Json = field(default_factory=dict)
 
     @property
@@ -540,6 +587,7 @@ class FeedState:
             "removed": self.removed,
             "erasures": [erasure.to_json() for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
+            "remote_gone": [dict(vars(gone)) for gone in self.remote_gone] or None,
         }
         return made | {key: value for key, value in optional.items() if value is not None} | self.extra
 
@@ -576,6 +624,7 @@ class FeedState:
             tuple(Amendment(c["at"], c["by"], c["what"]) for c in value.get("changes", ())),
             None if "removed" not in value else {path: dict(whys) for path, whys in value["removed"].items()},
             tuple(map(Erasure.from_json, value.get("erasures", ()))),
+            tuple(Leaving(g["path"], g["at"], g.get("purge", False)) for g in value.get("remote_gone", ())),
             {key: item for key, item in value.items() if key not in _STATE_KEYS},
         )
 

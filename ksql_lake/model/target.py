@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,16 @@ from ksql_lake.model.values import Unfit, meanings
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Test = Callable[[pa.Array], Mask]  # which values of a leaf column are meant
-Places = list[tuple[str, Test]]
+
+
+class Meant(Protocol):
+    """Which rows are meant: those of one value, or those that rules of many speak of."""
+
+    def columns(self, schema: pa.Schema) -> list[str]:
+        """The top-level columns of a file that must be read to tell."""
+
+    def rows_of(self, table: pa.RecordBatch) -> Mask:
+        """Which rows they are."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote.places import Places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,27 +153,34 @@ def _scan(dataset: Dataset, state: FeedState, request: Request) -> pa.Table:
     columns = schema.names if asked is None else [*dict.fromkeys(map(names.resolve, asked))]
     read = columns or schema.names[-1:]  # rows of no columns are counted by a partition key, which no file holds
     wanted = expression(request.filters, names, schema)
-    tables = [_read_part(dataset, part, schema, read, wanted) for part in _parts(dataset, state, request)]
+    places = Places(dataset)
+    tables = [_read_part(places, part, schema, read, wanted) for part in _parts(dataset, state, request)]
     return pa.concat_tables([pa.schema([schema.field(name) for name in read]).empty_table(), *tables]).select(columns)
 
 
 def _read_part(
-    dataset: Dataset, part: _Part, schema: pa.Schema, columns: Sequence[str], wanted: pc.Expression | None
+    places: Places, part: _Part, schema: pa.Schema, columns: Sequence[str], wanted: pc.Expression | None
 ) -> pa.Table:
-    form, files = ds.ParquetFileFormat(), pyarrow.fs.LocalFileSystem()
-    fragments = [
-        form.make_fragment(str(dataset.directory / entry.path), files, partition_expression=_known(entry))
-        for entry in sorted(part.files, key=lambda entry: entry.path)
-    ]
+    form, fragments = ds.ParquetFileFormat(), {}
+    for entry in sorted(part.files, key=lambda entry: entry.path):
+        files, path = places.of(entry)
+        fragments[path] = form.make_fragment(path, files, partition_expression=_known(entry)), entry
     read = columns if part.covered is None else [*columns, *(name for name in PLACE if name not in columns)]
     try:
-        table = ds.FileSystemDataset(fragments, schema, form, files).to_table(
-            {name: pc.field(name) for name in read}, filter=wanted
+        every = ds.FileSystemDataset(
+            [fragment for fragment, _ in fragments.values()], schema, form, pyarrow.fs.LocalFileSystem()
         )
+        if any(not entry.local for _, entry in fragments.values()):
+            places.refuse_archived(fragments[one.path][1] for one in every.get_fragments(filter=wanted))
+        table = every.to_table({name: pc.field(name) for name in read}, filter=wanted)
     except pa.ArrowInvalid as error:
         if "FieldRef" in str(error):
-            raise ConfigError(f"{dataset.feed}: filters: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{places.dataset.feed}: filters: {str(error).splitlines()[0]}") from None
         raise
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise (error if all(entry.local for entry in part.files) else places.failed(error)) from None
     return table if part.covered is None else table.filter(_held_then(table, part.covered)).select(columns)
 
 

@@ -10,7 +10,7 @@ about the topic; a source that can do better says so by `identity`, `proven`, `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, TypeAlias
@@ -64,10 +64,13 @@ class Wanted:
         after: partition -> offset of the last row known there. That row comes again, to be compared, and then all
             that follow it; unless the reading is `proven`, when it may begin one later. A partition that is not named
             is read from its start.
+        whole: partitions of `after` of which every row is wanted: whether there are rows before the known one tells
+            what became of it. A source that is `proven` need not send them.
         window: only rows with ROWTIME in [start, end), epoch ms, are needed; a source may bring others too.
     """
 
     after: Mapping[int, int] = field(default_factory=dict)
+    whole: frozenset[int] = frozenset()
     window: tuple[int, int] | None = None
 
 
@@ -138,6 +141,17 @@ class RowSource(Protocol):
         """What changes when, and only when, the topic is deleted and created again (Kafka's topic id); None: unknown.
 
         The export remembers it with the rows and calls a topic recreated when it differs.
+        """
+
+    @property
+    def compacted(self) -> bool:
+        """Whether rows may vanish from the middle of the topic; False also when it is not known."""
+
+    def at(self, rowtimes: Collection[int]) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
+        """Every row with one of these ROWTIMEs: the names of the stream's columns, and batches of (ROWTIME, columns).
+
+        Raises:
+            KsqlError: that cannot be told, or not to the end.
         """
 
     def is_empty(self) -> bool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 from ksql_lake.base.errors import FeedError
@@ -20,6 +21,42 @@ def datasets(lake: Path) -> list[Dataset]:
         for directory in sorted((lake / f"{kind}s").glob("*"))
         if directory.is_dir()
     ]
+
+
+def traces(lake: Path) -> list[Dataset]:
+    """All feeds of which anything lies below the lake: also what only staging, trash or quarantine know."""
+    found = {dataset.feed: dataset for dataset in datasets(lake)}
+    for pattern in (".staging/*", ".trash/*/*", "quarantine/*"):
+        for path in sorted(lake.glob(pattern)):
+            if path.is_dir() and not path.is_symlink() and path.name not in found:
+                found[path.name] = dataset_of(lake, path.name, _kind(lake, path.name))
+    return [found[name] for name in sorted(found)]
+
+
+def _kind(lake: Path, name: str) -> str:
+    """Whether a feed without a directory is a stream or a table, by its feed file or by what a run left of it."""
+    for state in ("active", "archived"):
+        with contextlib.suppress(FeedError):
+            return feeds.load(lake / "feeds" / state / f"{name}.json").type
+    for left in (*lake.glob(f".staging/{name}/*/commit.json"), *lake.glob(f".trash/*/{name}/*/manifest.json")):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            known = json.loads(left.read_bytes())
+            kind = known.get("type") or known.get("state", {}).get("type")
+            if kind in KINDS:
+                return str(kind)
+    return KINDS[0]
+
+
+def leads_out(top: Path, relative: str) -> bool:
+    """Whether a part of the way from a directory to a file below it is a symbolic link: it may not be ours."""
+    path = top
+    if top.is_symlink():
+        return True
+    for part in Path(relative).parts:
+        path /= part
+        if path.is_symlink():
+            return True
+    return False
 
 
 def find(lake: Path, name: str) -> Dataset:

@@ -28,11 +28,12 @@ from ksql_lake.model.state import (
     FileEntry,
     Manifest,
     Partition,
-        with_files,
+    with_files,
 )
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
 from ksql_lake.store.observers import tell
+from ksql_lake.store.remote import binding
 
 JOURNAL = "commit.json"
 LEASE = ".lease"
@@ -243,6 +244,8 @@ def commit(
     directory = dataset.staging / run
     make_dirs(directory)
     change = with_files(change, state)
+    if binding.is_bound(dataset.lake):
+        state.remote_gone = binding.leaving(state.remote_gone, change)
     if len(state.files.recent) > SEAL:
         moves = [*moves, _seal(dataset, directory, state)]
     journal = {

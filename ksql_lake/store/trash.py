@@ -10,7 +10,7 @@ import datetime as dt
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ksql_lake.base.errors import StateError
@@ -79,24 +79,28 @@ def stage(
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
     return [
-        Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *_moves(dataset, files, directory),
+        Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *moves(dataset, files, directory),
         *(Move.of(dataset, dataset.lake / entry.path, directory / entry.path) for entry in aside),
     ]
 
 
-def _moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:
-    """A table's version in one rename where all in it is ours, so that no reader sees half of it; else file by file."""
+def moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:
+    """The renames that take files of the lake to the same paths below `directory`; what is not on this disk stays away.
+
+    A table's version goes in one rename where all in it is ours, so that no reader sees half of it; else file by file.
+    """
     owned: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        owned[file.partition].append(file.path)
-    moves = []
+        if file.local:
+            owned[file.partition].append(file.path)
+    renames = []
     for partition, paths in owned.items():
         place = dataset.directory / partition
         names = {path.name for path in place.iterdir()} if place.is_dir() else set()
         whole = dataset.kind == "table" and names == {Path(path).name for path in paths}
         for path in [partition] if whole else paths:
-            moves.append(Move.of(dataset, dataset.directory / path, directory / path))
-    return moves
+            renames.append(Move.of(dataset, dataset.directory / path, directory / path))
+    return renames
 
 
 def bundles(lake: Path, feed: str | None = None) -> list[Bundle]:
@@ -118,7 +122,8 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
     Raises:
         StateError: a file of it is gone, or its place is taken; nothing is touched.
     """
-    places = [(bundle.directory / file.path, dataset.directory / file.path) for file in bundle.files]
+    files = [_as_remote_has_it(file, state) for file in bundle.files]
+    places = [(bundle.directory / file.path, dataset.directory / file.path) for file in files if file.local]
     places += [(bundle.directory / entry.path, dataset.lake / entry.path) for entry in bundle.aside]
     for there, back in places:
         if not there.exists():
@@ -129,7 +134,7 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
     make_dirs(staging)
     moves = [Move.of(dataset, there, back) for there, back in places]
     moves.append(Move.of(dataset, bundle.directory / MANIFEST, staging / f"undone_{MANIFEST}"))
-    state.files.add(bundle.files)
+    state.files.add(files)
     if bundle.aside:
         make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
         state.quarantine = (*state.quarantined, *bundle.aside)
@@ -137,6 +142,15 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
     count_removed(state, bundle.aside, QUARANTINE, -1)
     what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"
     metadata.amend(dataset, run, state, moves, kind="undo", now=now, by=by, what=what)
+
+
+def _as_remote_has_it(file: FileEntry, state: FeedState) -> FileEntry:
+    """A file in the trash, as it is in the remote by now."""
+    if file.remote is None or any(gone.path == file.path and not gone.purge for gone in state.remote_gone):
+        return file
+    if not file.local:
+        raise StateError(f"{file.path}: was only in the remote, and is deleted there, so it cannot be brought back")
+    return replace(file, remote=None)
 
 
 def count_removed(state: FeedState, files: Iterable[FileEntry], why: str, sign: int = 1) -> None:

@@ -46,6 +46,21 @@ def _digest(values: Sequence[object]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+def has_values(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str], known: Anchor) -> bool:
+    """Whether a row has the values of a known one, in the columns that there were then.
+
+    Args:
+        first: the position in the batch of the first of `names`.
+    """
+    where = {name: first + i for i, name in enumerate(names)}
+    return _digest([canonical(python(batch.column(where[name])[row])) for name in known.columns]) == known.hash
+
+
+def is_row(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str], known: Anchor) -> bool:
+    """Whether a row, whose ROWTIME is the batch's first column, has the time and the values of a known one."""
+    return bool(batch.column(0)[row].as_py() == known.rowtime) and has_values(batch, row, first, names, known)
+
+
 @dataclass(frozen=True)
 class _Rows:
     """The rows of one partition in a batch: their positions in it and their offsets."""
@@ -64,8 +79,7 @@ class _Rows:
 
     def same(self, index: int, known: Anchor) -> bool:
         """Whether a row has the values of a known one, in the columns that there were then."""
-        row, where = int(self.positions[index]), {name: PSEUDO_COLUMNS + i for i, name in enumerate(self.names)}
-        return _digest([canonical(python(self.batch.column(where[n])[row])) for n in known.columns]) == known.hash
+        return has_values(self.batch, int(self.positions[index]), PSEUDO_COLUMNS, self.names, known)
 
 
 @dataclass
@@ -80,6 +94,7 @@ class Sieve:
         heads: per partition, the first row of an earlier query: the first that comes in every query (a tick), or the
             very first where no tick came. No tick below it existed then.
         new_heads: the same of this query.
+        before: partitions of which this query brought rows that come before an anchor not yet seen.
         evidence: partitions of which this query brought a row that was known before, or new rows.
         doubts: partitions that look like those of another topic, and why; only a matching anchor clears them.
     """
@@ -91,6 +106,7 @@ class Sieve:
     gaps: list[tuple[int, int]] = field(default_factory=list)
     heads: Mapping[int, Anchor] = field(default_factory=dict)
     new_heads: dict[int, Anchor] = field(default_factory=dict)
+    before: set[int] = field(default_factory=set)
     evidence: set[int] = field(default_factory=set)
     doubts: dict[int, str] = field(default_factory=dict)
     samples: bool = True
@@ -107,7 +123,8 @@ class Sieve:
         """
         self.pending = set() if proven else set(self.anchors)
         self.heads = {**self.heads, **self.new_heads}
-        self.new_heads, self.evidence, self.doubts, self._settled = {}, set(), {}, set()
+        self.new_heads, self.doubts = {}, {}
+        self.before, self.evidence, self._settled = set(), set(), set()
         self.proven, self.samples, self._resumed = proven, samples, frozenset(self.anchors)
 
     def new_rows(self, batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
@@ -142,6 +159,7 @@ class Sieve:
         if anchor and partition in self.pending:
             reached = np.flatnonzero(offsets >= anchor.offset)
             if not len(reached):
+                self.before.add(partition)
                 return np.zeros(len(offsets), dtype=bool)
             self._check_anchor(rows, int(reached[0]), anchor)
             self.pending.discard(partition)
@@ -216,4 +234,4 @@ class Sieve:
             raise self._redefined(partition, offset)
         self.doubts.pop(partition, None)
         self.evidence.add(partition)
-        self.anchors[partition] = replace(anchor, missing=False)
+        self.anchors[partition] = replace(anchor, missing="")

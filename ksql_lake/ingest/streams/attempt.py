@@ -15,6 +15,7 @@ from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.coverage import ranges
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import day_path
 from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
 from ksql_lake.quality.bad_values import BadValues
@@ -37,6 +38,7 @@ class Attempt:
         ranges: partition -> offsets that were taken, of a run of some days.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
+        findings: what is to be told of it, if it counts.
     """
 
     def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
@@ -60,6 +62,7 @@ class Attempt:
         self.ranges: dict[int, list[tuple[int, int]]] = {}
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
+        self.findings: list[Finding] = []
 
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""

@@ -20,6 +20,7 @@ from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
+from ksql_lake.ingest.streams.missing import EXPIRED, fates, memory, why
 from ksql_lake.ingest.streams.patience import Patience
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, refuse_forbidden
@@ -54,6 +55,7 @@ class StreamExport:
         self.erased = lasting(job.dataset, state)
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
+        self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}
 
     def read(self) -> bool:
         """Read to the end, through cuts; True when the topic turned out to be recreated."""
@@ -89,7 +91,7 @@ class StreamExport:
         return self.rows + sum(attempt.aside.rows for attempt in self.attempts)
 
     def _marked(self, partition: int, anchor: Anchor) -> Anchor:
-        return replace(anchor, missing=True) if partition in self.given_up else anchor
+        return replace(anchor, missing=self.remembered[partition]) if partition in self.remembered else anchor
 
     def _refuse_gone_partitions(self) -> None:
         """Kafka never takes a partition away: where there are fewer of them, it is another topic."""
@@ -143,7 +145,8 @@ class StreamExport:
     def _attempt(self) -> str:
         """One reading: stage its new rows until the end rule holds. Leaves an Attempt behind, also after a cut."""
         job, state = self.job, self.state
-        wanted = Wanted({p: anchor.offset for p, anchor in self.sieve.anchors.items()}, job.window)
+        after = {p: anchor.offset for p, anchor in self.sieve.anchors.items()}
+        wanted = Wanted(after, frozenset(self.given_up), job.window)
         with self.source.open(wanted) as reading:
             self.sieve.start_query(proven=reading.proven, samples=reading.samples)
             self.sieve.log_starts(reading.starts())
@@ -153,6 +156,7 @@ class StreamExport:
             )
             before = self.attempts[-1].checker if self.attempts else None
             attempt = Attempt(job, state, len(self.attempts), before)
+            self._report_gaps(attempt)
             try:
                 reason = self._drain(reading, attempt)
             except KsqlUnavailable:
@@ -168,6 +172,7 @@ class StreamExport:
         attempt.close(self.sieve)
         self.attempts.append(attempt)
         self.given_up &= self.sieve.pending
+        self.remembered = {p: fate for p, fate in self.remembered.items() if p in self.given_up}
 
     def _drain(self, reading: Reading, attempt: Attempt) -> str:
         names = [column.name for column in reading.columns]
@@ -193,17 +198,16 @@ class StreamExport:
         reason, sieve = reading.ended(now), self.sieve
         over = now >= self.deadline
         behind = reading.behind(now) if sieve.doubts else ()
-        for partition, why in sieve.doubts.items():
+        for partition, doubt in sieve.doubts.items():
             if over or (reason and partition not in behind):
-                raise TopicRecreated(partition, why)
+                raise TopicRecreated(partition, doubt)
         waits = patience.waits_for(sieve.pending, reading, now, reason is not None)
         if not over and (not reason or waits):
             return None
         if over and not (reason and not waits):
             reason = "time limit"
             self._tell_time_limit(reading.behind(now), waits)
-        for partition in sorted(sieve.pending - waits):
-            self._tell_given_up(partition, sieve.anchors[partition])
+        self._tell_given_up(sorted(sieve.pending - waits))
         return reason
 
     def _tell_time_limit(self, behind: Collection[int], waits: Collection[int]) -> None:
@@ -217,24 +221,37 @@ class StreamExport:
             what = f"before anything new of {_partitions(rest)} had come; if this happens again, raise it"
             self._found("incomplete", f"{stopped}, {what}")
 
-    def _tell_given_up(self, partition: int, anchor: Anchor) -> None:
-        """Of a partition whose last exported row did not come: that it was not read, and why that may be."""
-        expired = anchor.rowtime < self.started_ms - self.job.source_retention_days * 86_400_000
-        message = (
-            f"partition {partition} was not read: its last exported row (offset {anchor.offset}) did not come again "
-            f"within {self.job.limits.anchor:.0f} s; "
-        )
-        if expired:
-            self.notes.append(f"{message}it is old enough to have expired")
-        else:
-            message += "it expired, its leader is lost, or the topic was recreated with fewer rows"
-            self._found("gap", message, partition, anchor.offset)
+    def _tell_given_up(self, partitions: Collection[int]) -> None:
+        """Of each partition whose last exported row did not come: that it was not read, and why.
+
+        Raises:
+            TopicRecreated: the row is gone, though rows before it are there: nothing expires in this order.
+        """
+        sieve, anchors = self.sieve, self.sieve.anchors
+        new = {p: anchors[p] for p in partitions if not anchors[p].missing or p in sieve.before}
+        found = fates(self.source, new)
+        for partition in partitions:
+            anchor, fate = anchors[partition], found.get(partition, "unknown")
+            if fate == "gone" and partition in sieve.before:
+                fate = "cut off"
+            if fate == "cut off" and partition not in sieve.evidence and not self.source.compacted:
+                raise TopicRecreated(
+                    partition, f"partition {partition}: its last exported row is gone, though rows before it are there",
+                    anchor.offset,
+                )
+            message = why(partition, anchor, fate, self.job)
+            self.remembered[partition] = memory(anchor, fate)
+            old = anchor.rowtime < self.started_ms - self.job.source_retention_days * 86_400_000
+            if self.remembered[partition] == EXPIRED and (old or anchor.missing == EXPIRED):
+                self.notes.append(message)
+            else:
+                self._found("gap", message, partition, anchor.offset)
 
     def _rows(self, batch: pa.RecordBatch, names: list[str], attempt: Attempt, flaws: Sequence[Flaw]) -> None:
         job = self.job
         rowtimes, partitions, offsets = (numbers(batch.column(i)) for i in range(PSEUDO_COLUMNS))
         keep = self.sieve.new_rows(batch, names)
-        self._report_gaps()
+        self._report_gaps(attempt)
         times = event_times(batch, PSEUDO_COLUMNS, names, rowtimes, job.timestamp_column, job.dataset.feed)
         days = days_of(times, job.timezone)
         if job.days:
@@ -250,10 +267,10 @@ class StreamExport:
         job.progress(int(keep.sum()))
         attempt.take(table, keep, days, flaws)
 
-    def _report_gaps(self) -> None:
+    def _report_gaps(self, attempt: Attempt) -> None:
         for partition, lost in self.sieve.gaps:
             message = f"at most {lost} rows of partition {partition} expired before they were exported"
-            self._found("gap", message, partition)
+            attempt.findings.append(Finding("gap", message, feed=self.job.dataset.feed, partition=partition))
         self.sieve.gaps.clear()
 
     def _on_disk(self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema) -> pa.RecordBatch:

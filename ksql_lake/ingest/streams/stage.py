@@ -56,6 +56,7 @@ def stage_rows(
             outcome.notes.append("the stream is empty")
         else:
             recreated = export.read()
+        export.findings = [*(found for attempt in export.attempts for found in attempt.findings), *export.findings]
         outcome.checks = _verdict(job, export, now(), recreated)
         export.findings += judge(job.dataset.feed, outcome.checks)
         export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])

@@ -34,6 +34,7 @@ class Source:
     keys: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
     queryable: bool
+    compacted: bool = False
 
 
 def server_info(answer: Any) -> ServerInfo:
@@ -82,6 +83,7 @@ def source(answer: Any) -> Source:
         keys=tuple(_text(f, "name") for f in fields if f.get("type") == "KEY"),
         fields=tuple((_text(f, "name"), _text(_object(f.get("schema"), "schema"), "type")) for f in fields),
         queryable=bool(description.get("writeQueries")) or source_table,
+        compacted=isinstance(statement, str) and "CLEANUP_POLICY='compact" in statement,
     )
 
 

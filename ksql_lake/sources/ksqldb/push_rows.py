@@ -6,7 +6,8 @@ No end mark can be believed, so `Pace` decides when the topic has been read to i
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
 from ksql_lake.sources.pace import Limits, Pace
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
 
+MOST_TIMES = 100  # in one condition: 300 ORs overflow the server's stack
 HEADER = [("ROWTIME", "BIGINT"), ("ROWPARTITION", "INTEGER"), ("ROWOFFSET", "BIGINT")]
 
 
@@ -33,12 +35,17 @@ def push_query(source: str, wanted: Wanted) -> str:
     after, window = wanted.after, wanted.window
     if not after and window is None:
         return f"{select} EMIT CHANGES;"
-    rows = f"ROWOFFSET >= {_case(after, 0)}" if after else "ROWOFFSET >= 0"
+    rows = f"ROWOFFSET >= {_case(_first(wanted), 0)}" if after else "ROWOFFSET >= 0"
     if window is not None:
         rows = f"({rows} AND ROWTIME >= {window[0]} AND ROWTIME < {window[1]})"
         if after:
             rows += f" OR ROWOFFSET = {_case(after, -1)}"
     return f"{select} WHERE {rows} OR ROWOFFSET % {TICK} < 2 EMIT CHANGES;"
+
+
+def _first(wanted: Wanted) -> dict[int, int]:
+    """Partition -> the offset of the first row that is wanted."""
+    return {p: 0 if p in wanted.whole else offset for p, offset in wanted.after.items()}
 
 
 def _case(after: Mapping[int, int], otherwise: int) -> str:
@@ -140,6 +147,22 @@ class PushSource:
     @property
     def partitions(self) -> int:
         return self._source.partitions
+
+    @property
+    def compacted(self) -> bool:
+        return self._source.compacted
+
+    def at(self, rowtimes: Collection[int]) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
+        """By a pull query, which ends when it has read what the topic held when it began."""
+        wanted = " OR ".join(f"ROWTIME = {time}" for time in sorted(rowtimes)[:MOST_TIMES])
+        limits = replace(self._limits, first_row=self._limits.anchor)  # what does not match is silence
+        with self._client.query(f"SELECT ROWTIME, * FROM {quote(self.name)} WHERE {wanted};", earliest=True) as answer:
+            names = [column.name for column in answer.columns[1:]]
+            for rows in AnswerRows(answer, self.name, self._batch_size, self._lenient).whole(limits):
+                if isinstance(rows, pa.RecordBatch | Flawed):
+                    yield names, rows.batch if isinstance(rows, Flawed) else rows
+        if len(rowtimes) > MOST_TIMES:
+            raise KsqlError(f"{self.name}: {len(rowtimes)} times are more than one query can ask for")
 
     def is_empty(self) -> bool | None:
         return self._client.is_empty(self._source.name)

@@ -1,0 +1,56 @@
+"""Partitions whose last exported row did not come again: what that means, as far as the source can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from ksql_lake.base.errors import KsqlError
+from ksql_lake.ingest.streams.anchors import is_row
+from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.model.state import Anchor
+from ksql_lake.sources.row_source import RowSource
+
+Fate = Literal["there", "gone", "cut off", "unknown"]  # cut off: gone, though rows before it are there
+SILENT, EXPIRED = "silent", "expired"  # how an anchor remembers it
+
+
+def fates(source: RowSource, anchors: Mapping[int, Anchor]) -> dict[int, Fate]:
+    """Whether the last exported rows of some partitions are still in the topic; one scan of it at most."""
+    found: dict[int, Fate] = dict.fromkeys(anchors, "unknown")
+    if not anchors:
+        return found
+    left = dict(anchors)
+    try:
+        for names, batch in source.at({anchor.rowtime for anchor in anchors.values()}):
+            for partition, anchor in list(left.items()):
+                if any(is_row(batch, row, 1, names, anchor) for row in range(batch.num_rows)):
+                    found[partition] = "there"
+                    del left[partition]
+    except KsqlError:
+        return found  # what was not found may be in the part that did not come
+    return found | dict.fromkeys(left, "gone")
+
+
+def memory(anchor: Anchor, fate: Fate) -> str:
+    """What an anchor remembers of its fate, so that no later run waits for it."""
+    return EXPIRED if fate == "gone" or (fate == "unknown" and anchor.missing == EXPIRED) else SILENT
+
+
+def why(partition: int, anchor: Anchor, fate: Fate, job: StreamJob) -> str:
+    """What a person should know of such a partition."""
+    row, seconds = f"its last exported row (offset {anchor.offset})", job.limits.anchor
+    if memory(anchor, fate) == EXPIRED:
+        return f"partition {partition} has nothing to read: {row} has expired, and nothing came after it so far"
+    head = f"partition {partition} was not read: {row} "
+    if fate == "cut off":
+        return (
+            f"{head}is gone, though rows before it are there: the topic was truncated, or made anew with the same "
+            "first rows. If it was made anew, start the feed anew as well: python manage_feeds.py reset "
+            f"{job.dataset.feed}"
+        )
+    if fate == "there":
+        return f"{head}is in the topic, and did not come within {seconds:.0f} s; the next run asks again"
+    if anchor.missing:
+        return f"{head}still does not come; its leader is lost, or it expired"
+    return f"{head}did not come again within {seconds:.0f} s; its leader is lost, or it expired"

@@ -1,0 +1,237 @@
+"""Every file below the lake, looked at for rows of a person: what is left, and what could not be looked at.
+
+An erasure ends with this. It believes no list of files: what no metadata knows, trash of feeds that are gone, logs,
+copies that an operator made and files of a killed run are all below the lake.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ksql_lake.model.target import Target
+from ksql_lake.model.values import spellings
+
+KEY = b"ksql_lake"
+TELLING = 6  # characters from which a text stands for itself; a shorter one counts next to the name of its column
+MAGIC = 64 << 10  # bytes by which text is told from other content
+
+
+@dataclass(frozen=True)
+class Left:
+    """A file that still holds something: rows of a Parquet file, or lines of text that mention the value."""
+
+    path: str
+    rows: int = 0
+    lines: int = 0
+
+    def __str__(self) -> str:
+        if self.rows:
+            return f"{self.path}: holds {self.rows:,} rows; delete it or move it out of the lake, then erase again"
+        return f"{self.path}: mentions the value in {self.lines:,} lines; edit it or delete it, then erase again"
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What could not be looked at, and why."""
+
+    path: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: not looked at: {self.why}"
+
+
+@dataclass
+class Look:
+    """The result of looking at all files: how many of which kind, and what is to be told.
+
+    `remote`: a line for each thing in the lake's remote that could not be looked at, or stays there in part.
+    """
+
+    parquet_files: int = 0
+    text_files: int = 0
+    left: list[Left] = field(default_factory=list)
+    unseen: list[Unseen] = field(default_factory=list)
+    remote: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return sum(one.rows for one in self.left)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is left, and nothing was passed over."""
+        return not self.left and not self.unseen and not self.remote
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "looked_at": {"parquet_files": self.parquet_files, "text_files": self.text_files},
+            "left": [asdict(one) for one in self.left], "not_looked_at": [asdict(one) for one in self.unseen],
+            **({"remote": self.remote} if self.remote else {}),
+        }
+
+
+def look(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str, str]) -> Look:
+    """Look at every file below the lake; no link is followed.
+
+    Args:
+        feeds: only at what belongs to these, and to no feed; empty for all.
+        closed: feeds that are at work or damaged, and why: what they have in staging cannot be looked at.
+    """
+    found = Look(unseen=[Unseen(f"feed {feed}", why) for feed, why in sorted(closed.items())])
+    needle = _Needle.of(target)
+    for path in _files(lake, found):
+        parts = path.relative_to(lake).parts
+        feed = feed_of(parts)
+        if (feeds and feed and feed not in feeds) or (feed in closed and parts[0] == ".staging"):
+            continue
+        name = "/".join(parts)
+        try:
+            _one(path, name, target, needle, found)
+        except FileNotFoundError:
+            continue  # a run at work swapped it; what came instead is its result
+        except OSError as error:
+            found.unseen.append(Unseen(name, error.strerror or str(error)))
+    return found
+
+
+def _one(path: Path, name: str, target: Target, needle: _Needle, found: Look) -> None:
+    with path.open("rb") as file:
+        start = file.read(MAGIC)
+    if path.suffix == ".parquet" or start[:4] == b"PAR1":
+        found.parquet_files += 1
+        try:
+            if rows := _rows(path, target):
+                found.left.append(Left(name, rows=rows))
+        except (pa.ArrowException, ValueError) as error:
+            found.unseen.append(Unseen(name, f"not readable as Parquet ({str(error).splitlines()[0]})"))
+    elif _is_text(start):
+        found.text_files += 1
+        if lines := needle.lines(path):
+            found.left.append(Left(name, lines=lines))
+    else:
+        found.unseen.append(Unseen(name, "neither Parquet nor text"))
+
+
+def _files(lake: Path, found: Look) -> Iterator[Path]:
+    for top, directories, names in os.walk(lake, onerror=lambda error: found.unseen.append(_unreadable(lake, error))):
+        directories.sort()
+        for name in sorted([*names, *directories]):
+            path = Path(top) / name
+            if path.is_symlink():
+                if not path.resolve().is_relative_to(lake.resolve()):
+                    where = str(path.relative_to(lake))
+                    found.unseen.append(Unseen(where, "a symbolic link that leads out of the lake"))
+            elif path.is_file():
+                yield path
+            elif not path.is_dir() and path.exists():
+                found.unseen.append(Unseen(str(path.relative_to(lake)), "neither a file nor a directory"))
+
+
+def _unreadable(lake: Path, error: OSError) -> Unseen:
+    return Unseen(os.path.relpath(error.filename, lake), error.strerror or str(error))
+
+
+def feed_of(parts: tuple[str, ...]) -> str | None:
+    """Whose a file is, by its place below the lake."""
+    if parts[0] in ("streams", "tables", ".staging", "quarantine") and len(parts) > 2:
+        return parts[1]
+    if parts[0] == ".trash" and len(parts) > 3:
+        return parts[2]
+    if parts[0] == ".state" and parts[-1] != "erasures.jsonl" or parts[0] == "feeds" and len(parts) == 3:
+        return parts[-1].removesuffix(".jsonl").removesuffix(".lock").removesuffix(".json")
+    return None
+
+
+def _rows(path: Path, target: Target) -> int:
+    """Rows of a Parquet file, by the names its own footer gives to its columns."""
+    with pq.ParquetFile(path) as parquet:
+        meant = Target(target.column, target.value, _names(parquet))
+        columns = meant.columns(parquet.schema_arrow)
+        if not columns:
+            return 0
+        return sum(int(meant.rows_of(batch).sum()) for batch in parquet.iter_batches(columns=columns))
+
+
+def _names(parquet: pq.ParquetFile) -> dict[str, str]:
+    try:
+        columns = json.loads((parquet.metadata.metadata or {})[KEY])["columns"]
+        return {column["disk_name"]: column["name"] for column in columns}
+    except (KeyError, TypeError, ValueError):
+        return {}  # not written by this tool
+
+
+def _is_text(start: bytes) -> bool:
+    if b"\0" in start:
+        return False
+    try:
+        start.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(start) - 4 and len(start) == MAGIC  # a character cut at the end of what was read
+    return True
+
+
+@dataclass(frozen=True)
+class _Needle:
+    """A value as it stands in text; `beside`: the column's name, where the value alone says too little."""
+
+    value: re.Pattern[bytes]
+    beside: re.Pattern[bytes] | None
+
+    @classmethod
+    def of(cls, target: Target) -> _Needle:
+        text = target.value
+        plain = json.dumps(text, ensure_ascii=False)
+        forms = {text, json.dumps(text)[1:-1], plain[1:-1], html.escape(text), repr(text)[1:-1]}
+        common = any(one.startswith(("boolean:", "date:", "time:", "timestamp:")) for one in spellings(text))
+        telling = len(text) >= TELLING and not common
+        name = None if telling else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
+        return cls(_word(sorted(forms), around=b"" if telling else b"=/"), name)
+
+    def lines(self, path: Path) -> int:
+        """How many lines of a file mention the value; of JSON, only what is written for people or by them."""
+        is_json = path.suffix in (".json", ".jsonl", ".aside")
+        if not is_json:
+            with path.open("rb") as file:
+                return sum(self._meets(line) for line in file)
+        if path.suffix != ".jsonl":
+            return sum(self._meets(text) for text in _texts(path.read_bytes()))
+        with path.open("rb") as file:
+            return sum(any(self._meets(text) for text in _texts(line)) for line in file)
+
+    def _meets(self, text: bytes) -> bool:
+        return bool(self.value.search(text)) and (self.beside is None or bool(self.beside.search(text)))
+
+
+def _word(forms: list[str], flags: int = 0, around: bytes = b"") -> re.Pattern[bytes]:
+    """One of these as a word of its own; `around`: what besides letters and digits makes it a part of another."""
+    one = b"|".join(re.escape(form.encode("utf-8", "surrogatepass")) for form in forms)
+    return re.compile(rb"(?<![\w." + around + rb"-])(?:" + one + rb")(?![\w" + around + rb"-]|\.\w)", flags)
+
+
+def _texts(raw: bytes) -> Iterator[bytes]:
+    """The texts in JSON, keys included; all of it as it stands where it is none."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        yield raw
+        return
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str):
+            yield one.encode("utf-8", "surrogatepass")

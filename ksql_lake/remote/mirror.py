@@ -1,0 +1,116 @@
+"""The remote's own copy of a feed's metadata, and of what else makes a lake: swapped after every change here."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.errors import StateError
+from ksql_lake.model.state import FeedState, FileSet
+from ksql_lake.store.dataset import METADATA, Dataset
+from ksql_lake.store.metadata import as_text
+from ksql_lake.store.remote.binding import Binding
+from ksql_lake.store.remote.seam import Gone, ObjectStore, Taken
+
+LAKE = "lake"
+WHOLE_LAKE = (".state/erasures.jsonl", "logs/runs.jsonl")  # files of no single feed that a restored lake needs
+RECEIPTS = "logs/erasures"
+
+
+def key_of(dataset: Dataset, path: str = METADATA) -> str:
+    """The key of a feed's file: its path below the lake."""
+    return f"{dataset.kind}s/{dataset.feed}/{path}"
+
+
+def read(store: ObjectStore, key: str) -> tuple[dict[str, Any] | None, str | None]:
+    """(content, ETag) of the metadata in the remote; (None, None) where there are none.
+
+    Raises:
+        StateError: they are damaged.
+    """
+    content = io.BytesIO()
+    try:
+        etag = store.get(key, content)
+    except Gone:
+        return None, None
+    try:
+        told = json.loads(content.getvalue())
+        assert isinstance(told["sequence"], int)
+    except (ValueError, KeyError, TypeError, AssertionError):
+        raise StateError(
+            f"{store.url}/{key}: is not a feed's metadata; somebody changed it. Delete that object, and the next push "
+            "writes it again"
+        ) from None
+    return told, etag
+
+
+def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Binding) -> bool:
+    """Let the remote's metadata say what the local ones say; False when they do already.
+
+    Raises:
+        StateError: the remote knows more changes than this disk: an old copy of the lake is at work here.
+        Taken: somebody else writes there at the same time.
+    """
+    key = key_of(dataset)
+    there, etag = read(store, key)
+    if there is not None and there.get(LAKE) != binding.lake:
+        raise StateError(f"{store.url}/{key}: belongs to another lake ({there.get(LAKE)})")
+    if there is not None and there["sequence"] > state.sequence:
+        raise StateError(
+            f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the remote knows "
+            f"{there['sequence']}; bring the newer one back into an empty directory with: python manage_feeds.py "
+            "remote restore --lake EMPTY_DIR"
+        )
+    if there is not None and there["sequence"] == state.sequence and there.get("run") == state.run:
+        return False
+    _keep_feed(dataset, store)
+    store.swap(key, as_text(_for_remote(state, binding)).encode(), etag)
+    return True
+
+
+def _for_remote(state: FeedState, binding: Binding) -> FeedState:
+    """All file entries in one object, so that a reader of the remote needs no other one to find them."""
+    files = FileSet(replace(file, local=True) for file in state.files if file.remote is not None)
+    return replace(state, files=files, remote_gone=(), extra={**state.extra, LAKE: binding.lake})
+
+
+def _keep_feed(dataset: Dataset, store: ObjectStore) -> None:
+    for path in (dataset.log, *(dataset.lake / "feeds" / place / f"{dataset.feed}.json"
+                                for place in ("active", "archived"))):
+        keep(store, dataset.lake, path)
+    for place, other in (("active", "archived"), ("archived", "active")):
+        if (dataset.lake / "feeds" / place / f"{dataset.feed}.json").exists():
+            store.purge(f"feeds/{other}/{dataset.feed}.json")
+
+
+def keep_lake(lake: Path, store: ObjectStore) -> None:
+    """The lake's own files: rules for later rows of erased persons, receipts, the run history."""
+    for name in WHOLE_LAKE:
+        keep(store, lake, lake / name)
+    for path in sorted((lake / RECEIPTS).glob("*.json")):
+        keep(store, lake, path)
+
+
+def keep(store: ObjectStore, lake: Path, path: Path) -> None:
+    """Let the remote have this small file as it is now; a file that is not there is passed over."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    key = path.relative_to(lake).as_posix()
+    for _ in range(3):
+        content = io.BytesIO()
+        try:
+            etag: str | None = store.get(key, content)
+        except Gone:
+            etag = None
+        if etag is not None and content.getvalue() == data:
+            return
+        try:
+            store.swap(key, data, etag)
+            return
+        except Taken:
+            continue  # another feed's turn wrote the same file of the lake

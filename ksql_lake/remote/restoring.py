@@ -1,0 +1,98 @@
+"""A whole lake on a new machine, from its remote alone: first what is small, so that the lake can be read at once."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ksql_lake.base.errors import ConfigError, RemoteError
+from ksql_lake.base.files import atomic_write, make_dirs
+from ksql_lake.model.state import FeedState, FileSet
+from ksql_lake.remote import mirror
+from ksql_lake.store import metadata, state_log
+from ksql_lake.store.dataset import METADATA, Dataset
+from ksql_lake.store.lake import dataset_of
+from ksql_lake.store.remote import binding, marker
+from ksql_lake.store.remote.binding import Binding
+from ksql_lake.store.remote.seam import ObjectStore
+
+SMALL = ("feeds/", ".state/", "logs/")  # what is copied as it is
+
+
+def begin(lake: Path, store: ObjectStore) -> Iterator[str]:
+    """Write feeds, receipts, logs and metadata; every file of data is then "only in the remote", to be pulled.
+
+    What an interrupted restore wrote already stays as it is.
+
+    Raises:
+        ConfigError: the directory holds another lake.
+        RemoteError: there is no lake in the remote.
+    """
+    found = marker.read(store)
+    if found is None:
+        raise RemoteError(f"{store.url}: no lake was ever pushed there")
+    known = binding.load(lake)
+    if known is not None and known != Binding(found.lake, store.url):
+        raise ConfigError(f"{lake}: holds a lake with another remote, {known.url}; restore into an empty directory")
+    if known is None and any(lake.glob("*s/*/" + METADATA)):
+        raise ConfigError(f"{lake}: holds a lake already; restore into an empty directory")
+    binding.save(lake, Binding(found.lake, store.url))
+    keys = [there.key for there in store.list()]
+    for key in keys:
+        if key.startswith(SMALL) and not (lake / key).exists():
+            _copy(lake, store, key)
+    for key in keys:
+        parts = key.split("/")
+        if len(parts) == 3 and parts[0] in ("streams", "tables") and parts[2] == METADATA:
+            yield from _feed(lake, store, key, parts[1], parts[0].removesuffix("s"))
+
+
+def _copy(lake: Path, store: ObjectStore, key: str) -> None:
+    content = io.BytesIO()
+    store.get(key, content)
+    path = lake / key
+    closed = key.startswith((".state/", "logs/erasures/"))
+    make_dirs(path.parent, 0o750 if key.startswith("logs/erasures/") else 0o755)
+    atomic_write(path, content.getvalue(), 0o640 if closed else 0o644)
+
+
+def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Iterator[str]:
+    make_dirs(lake / f"{kind}s")
+    dataset = dataset_of(lake, name, kind)
+    if dataset.metadata.exists():
+        return
+    told, _ = mirror.read(store, key)
+    if told is None:
+        return
+    told.pop(mirror.LAKE, None)
+    state = FeedState.from_json(told)
+    _shorten_log(dataset, state)
+    logged = state_log.last(dataset.log)
+    gone = logged.typed().remote_gone if logged is not None else ()
+    aside = sum(file.rows for file in state.quarantined)
+    files = FileSet(replace(file, local=False) for file in state.files)
+    state = replace(state, files=files, remote_gone=gone, quarantine=None)
+    metadata.restore(dataset, state)
+    yield f"{name}: {state.total_records:,} rows in {len(files)} files are in the remote"
+    if aside:
+        yield f"{name}: {aside:,} rows in quarantine were only on the other disk, and are not restored"
+
+
+def _shorten_log(dataset: Dataset, state: FeedState) -> None:
+    """Leave out what the state log says of changes that the remote's metadata do not know."""
+    if not dataset.log.exists():
+        return
+    lines = dataset.log.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if _sequence(line) <= state.sequence]
+    if len(kept) < len(lines):
+        atomic_write(dataset.log, b"".join(kept), 0o640)
+
+
+def _sequence(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["sequence"])
+    except (ValueError, KeyError, TypeError):
+        return 0

@@ -1,0 +1,99 @@
+"""`.state/remote.json`: that a lake has a remote home, and which. What leaves such a lake must be deleted there too."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.base.files import atomic_write, make_dirs
+from ksql_lake.model.state import Change, Leaving
+from ksql_lake.store.remote import marker
+from ksql_lake.store.remote.marker import Marker
+from ksql_lake.store.remote.seam import ObjectStore, Refused
+
+PURGED_AT_ONCE = ("erase",)  # kinds of changes whose files hold what must not stay anywhere
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The lake's id and its remote."""
+
+    lake: str
+    url: str
+
+
+def path_of(lake: Path) -> Path:
+    return lake / ".state" / "remote.json"
+
+
+def is_bound(lake: Path) -> bool:
+    """Whether anything of this lake may be in a remote."""
+    return path_of(lake).exists()
+
+
+def load(lake: Path) -> Binding | None:
+    """The lake's remote; None when it has none.
+
+    Raises:
+        StateError: the file is damaged.
+    """
+    path = path_of(lake)
+    try:
+        told = json.loads(path.read_bytes())
+        return Binding(str(told["lake"]), str(told["url"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StateError(
+            f"{path}: not readable ({error}); write it again by hand: "
+            '{"lake": "<the id in the remote\'s _lake.json>", "url": "<REMOTE>"}'
+        ) from None
+
+
+def save(lake: Path, binding: Binding) -> None:
+    make_dirs(path_of(lake).parent)
+    atomic_write(path_of(lake), json.dumps({"lake": binding.lake, "url": binding.url}, indent=2).encode())
+
+
+def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
+    """Make this store the lake's remote, or find that it is. Written here before anything is uploaded.
+
+    Raises:
+        ConfigError: the lake's remote is another one.
+        Refused: the store belongs to another lake.
+    """
+    mine = load(lake)
+    if mine is not None and mine.url != store.url:
+        raise ConfigError(
+            f"REMOTE is {store.url}, but this lake's remote is {mine.url}. To move it, copy every object to the new "
+            f'place with a tool of the cloud, then change "url" in {path_of(lake)}'
+        )
+    if mine is None:
+        there = marker.read(store)
+        if there is not None:
+            raise Refused(
+                f"{store.url} belongs to another lake ({there.lake}, since {there.at} by {there.by}); choose another "
+                "prefix. To bring that lake to this machine: python manage_feeds.py remote restore --lake EMPTY_DIR"
+            )
+        mine = Binding(secrets.token_hex(8), store.url)
+        save(lake, mine)
+    marker.bind(store, Marker(mine.lake, now, by))
+    return mine
+
+
+def leaving(gone: Iterable[Leaving], change: Change) -> tuple[Leaving, ...]:
+    """What is to be deleted from the remote after a change: every file that left, and none that came back."""
+    added = {file.path for file in change.added}
+    left = {file.path for file in change.removed} - added
+    purge = change.kind in PURGED_AT_ONCE
+    kept = [one for one in gone if one.path not in added and one.path not in left]
+    return (*kept, *(Leaving(path, change.at, purge) for path in sorted(left)))
+
+
+def purged_now(gone: Iterable[Leaving], paths: Collection[str]) -> tuple[Leaving, ...]:
+    """The same, but what is found to hold a person's rows does not wait for the trash."""
+    return tuple(replace(one, purge=True) if one.path in paths else one for one in gone)
