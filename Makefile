@@ -20,14 +20,15 @@ $(VENV)/dev: requirements.txt requirements-dev.txt requirements-cluster.txt requ
 	@touch $@
 
 demo: $(VENV)/run ## export the embedded ksqlDB's eight sources into demo_lake/
+	@$(BIN)/python -m ksql_lake.base.native --try
 	$(BIN)/python export_to_data_lake.py --demo
 
-native: $(VENV)/run ## build the native reader (needs a C compiler): exports take half the CPU time and less
+native: $(VENV)/run ## build the native reader (needs a C compiler); make demo and data_lake_config.py do it too
 	$(BIN)/python -m ksql_lake.base.native
 
 .PHONY: native-if-cc
 native-if-cc: $(VENV)/dev
-	@if command -v $${CC:-cc} >/dev/null; then $(BIN)/python -m ksql_lake.base.native; fi
+	@$(BIN)/python -m ksql_lake.base.native --try
 
 test: $(VENV)/dev native-if-cc ## the test suite
 	$(BIN)/python -m pytest

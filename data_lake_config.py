@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ksql_lake.base.errors import ConfigError
+from ksql_lake.base.text import guards_output
 
 KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
@@ -256,6 +257,7 @@ def create(config: Config) -> list[Path]:
     return made
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
@@ -293,7 +295,8 @@ def _show(config: Config) -> None:
         print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
     from ksql_lake.base import native  # here, so that whoever reads the settings does not load it
 
-    print(f"{'native reader':<25} {'in use' if native.library() else 'not built: python -m ksql_lake.base.native'}")
+    why = native.ensure()
+    print(f"{'native reader':<25} {'in use' if why is None else f'not built: {why}'}")
 
 
 def _without_password(url: str) -> str:

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import data_lake_config
@@ -31,21 +31,24 @@ from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
+from ksql_lake.base.text import LogFormatter, guards_output, unguarded
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_error, now
+from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.maintain.retention import Rule
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed, FeedProblem
-from ksql_lake.model.findings import Finding, findings_of
+from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import history
+from ksql_lake.store import cluster, history
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
 DEMO_START = dt.date(2025, 1, 15)
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     results: list[FeedResult] = []
@@ -77,14 +80,13 @@ def _attempt(
             _warn(alerts.Ping(settings.ping_url).start())
         if args.demo:
             return _demo(args, results)
-        config = data_lake_config.load(os.environ)
-        return _export(args, replace(config, lake_dir=_lake(args)), results)
+        return _export(args, replace(_settings(args), lake_dir=_lake(args)), results)
     except LakeError as error:
         return _refused(error, said)
     except OSError as error:
         return _refused(ConfigError(file_error(error)), said)
     except KeyboardInterrupt:
-        said.append("interrupted; what was committed stays, the next run goes on from there")
+        said.append(INTERRUPTED)
         print(said[-1], file=sys.stderr)
         return ExitCode.INTERRUPTED
 
@@ -163,6 +165,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
+        "--accept-cluster", action="store_true",
+        help="fill the lake from another Kafka cluster than so far; its streams count as recreated",
+    )
+    how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
@@ -210,21 +216,14 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
         if args.table:
             raise ConfigError("--date is for streams; a table is always exported whole")
         chosen = [feed for feed in chosen if feed.type == "stream"]
-    _log_to(config)
-    for p in problems:
-        found = tuple(findings_of(p.path.stem, "feed file", p.message))
-        broken = FeedResult(p.path.stem, "?", "failed", findings=found, exit_code=1)
-        results.append(_recorded(config, args, "", broken))
-        _say(results[-1], args)
-    run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
-    known = _known_runs(config, chosen)
-    tasks = [_task(args, config, feed, run, days, known) for feed in chosen]
-    if tasks:
-        with Client(tasks[0].server) as client:
-            until_answered(client.server_info, config.timeout, lambda note: None if args.quiet else _tell(note))
-    for result in _results(args, tasks):
-        results.append(_recorded(config, args, run, result))
-        _say(results[-1], args)
+    _log_to(config.lake_dir, config.log_level, config.log_format)
+    names = (*((p.path.stem, "?") for p in problems), *((feed.name, feed.type) for feed in chosen))
+    with RunRecord(config.lake_dir, _run_name(), names, days, results) as record:
+        for p in problems:
+            found = tuple(findings_of(p.path.stem, "feed file", p.message))
+            _say(record.add(FeedResult(p.path.stem, "?", "failed", findings=found, exit_code=1)), args)
+        known = _known_runs(config, chosen)
+        _turns(args, [_task(args, config, feed, record.run, days, known) for feed in chosen], record)
     after = _to_remote(args, config, results, days)
     if args.json:
         print(json.dumps([result.as_json() for result in results], indent=2))
@@ -244,6 +243,46 @@ def _to_remote(
         print(line, file=sys.stderr, flush=True)
         log.warning("%s", line)
     return lines
+
+
+def _turns(args: argparse.Namespace, tasks: Sequence[FeedTask], record: RunRecord) -> None:
+    """Each feed's turn, once the server answers; where it does not, every feed has failed."""
+    if not tasks:
+        return
+    try:
+        server = tasks[0].server
+        with Client(server) as client:
+            info = until_answered(client.server_info, server.timeout, lambda note: None if args.quiet else _tell(note))
+        moved = cluster.admit(record.lake, info.kafka_cluster_id, server.url, now(), accept=args.accept_cluster)
+    except LakeError as error:
+        for result in record.rest("failed", str(error), error.exit_code):
+            _say(result, args)
+        return
+    if moved:
+        log.warning("%s", moved)
+        _tell(moved)
+    for result in _results(args, tasks):
+        _say(record.add(result), args)
+
+
+def _run_name() -> str:
+    return f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
+
+
+def _settings(args: argparse.Namespace) -> data_lake_config.Config:
+    """The settings in force; where they are wrong, the feeds that should have had their turn have failed."""
+    try:
+        return data_lake_config.load(os.environ)
+    except ConfigError as error:
+        active = _lake(args) / "feeds" / "active"
+        loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
+        wanted = [feed for feed in loaded if isinstance(feed, Feed) and (feed.enabled if args.all else feed.name in (
+            *args.stream, *args.table))]
+        if wanted:
+            _log_to(_lake(args))
+            with RunRecord(_lake(args), _run_name(), tuple((feed.name, feed.type) for feed in wanted)) as record:
+                record.rest("failed", f"nothing was exported: {error}", error.exit_code)
+        raise
 
 
 def _choose(args: argparse.Namespace, active: Path) -> tuple[list[Feed], list[FeedProblem]]:
@@ -306,9 +345,9 @@ def _task(
 
 
 def _known_runs(config: data_lake_config.Config, chosen: Sequence[Feed]) -> list[history.Run]:
-    """The run history, where a check of one of the feeds compares with it."""
-    counted = any(check.check == "row_count" for feed in chosen for check in feed.checks)
-    return history.runs(config.lake_dir, tail=64 << 20) if counted else []  # months, also of hundreds of feeds
+    """The run history, of feeds with a check that compares with it."""
+    counted = {feed.name for feed in chosen if any(check.check == "row_count" for check in feed.checks)}
+    return history.runs(config.lake_dir, 64 << 20, counted) if counted else []  # months, also of hundreds of feeds
 
 
 def _results(args: argparse.Namespace, tasks: Sequence[FeedTask]) -> Iterator[FeedResult]:
@@ -346,7 +385,7 @@ class _Progress:
         self.rows += rows
         if self.shown and time.monotonic() - self.drawn > 0.2:
             self.drawn = time.monotonic()
-            print(f"\r{self.name}: {self.rows:,} rows", end="", file=sys.stderr, flush=True)
+            print(f"\r{self.name}: {self.rows:,} rows", end="", file=unguarded(sys.stderr), flush=True)
 
 
 @contextlib.contextmanager
@@ -356,7 +395,7 @@ def _progress(args: argparse.Namespace, name: str) -> Iterator[_Progress]:
         yield progress
     finally:
         if progress.drawn:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print("\r\033[K", end="", file=unguarded(sys.stderr), flush=True)
 
 
 def _say(result: FeedResult, args: argparse.Namespace) -> None:
@@ -375,31 +414,6 @@ def _complaints(result: FeedResult) -> list[str]:
     return [f"{'finding' if result.result == 'findings' else 'error'}: {message}" for message in result.messages]
 
 
-def _recorded(
-    config: data_lake_config.Config, args: argparse.Namespace, run: str, result: FeedResult
-) -> FeedResult:
-    """The result, with one line of it in the run history; a full disk must not hide how the feed went."""
-    ended = dt.datetime.now(dt.UTC)
-    started = ended - dt.timedelta(seconds=result.seconds)
-    line = {
-        "run": run, "feed": result.feed, "type": result.type, "started": f"{started:%Y-%m-%dT%H:%M:%SZ}",
-        "ended": f"{ended:%Y-%m-%dT%H:%M:%SZ}", "seconds": result.seconds, "result": result.result, "rows": result.rows,
-        "files": result.files, "bytes": result.bytes, "version": result.version, "offsets": result.offsets,
-        "retries": result.retries,
-        "findings": [finding.as_json() for finding in result.findings],
-        "checks": [asdict(check) for check in result.checks],
-        "quarantined": result.quarantined, "days": [str(day) for day in _days(args)], "tool": __version__,
-    }
-    try:
-        history.append(config.lake_dir, line)
-    except OSError as error:
-        message = f"{config.lake_dir / history.RUNS}: {error.strerror}; this run is not in the history, its rows are"
-        lost = Finding("run", message, feed=result.feed)
-        code, word = result.exit_code or ExitCode.FINDINGS, "findings" if result.result == "ok" else result.result
-        return replace(result, result=word, exit_code=code, findings=(*result.findings, lost))
-    return result
-
-
 def _tell(note: str) -> None:
     print(note, file=sys.stderr, flush=True)
 
@@ -411,8 +425,8 @@ def _exit_code(results: Sequence[FeedResult]) -> int:
     return ExitCode.LOCKED if ExitCode.LOCKED in codes else ExitCode.OK
 
 
-def _log_to(config: data_lake_config.Config) -> None:
-    logs = config.lake_dir / "logs"
+def _log_to(lake: Path, level: str = data_lake_config.LOG_LEVEL, form: str = data_lake_config.LOG_FORMAT) -> None:
+    logs = lake / "logs"
     make_dirs(logs)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     root = logging.getLogger()
@@ -420,9 +434,9 @@ def _log_to(config: data_lake_config.Config) -> None:
         root.removeHandler(handler)
         handler.close()
     file = logging.FileHandler(logs / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
-    file.setFormatter(logging.Formatter(config.log_format))
+    file.setFormatter(LogFormatter(form))
     root.addHandler(file)
-    root.setLevel(config.log_level)
+    root.setLevel(level)
 
 
 def _near(path: Path) -> Path:

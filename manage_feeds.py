@@ -16,12 +16,14 @@ from typing import Any
 
 import data_lake_config
 from ksql_lake.base.errors import ExitCode, LakeError
+from ksql_lake.base.text import guards_output
 from ksql_lake.cli import data, erasure, feed_files, remote, server
 from ksql_lake.cli.feed_files import sync
 
 __all__ = ["main", "sync"]
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:

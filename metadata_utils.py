@@ -14,16 +14,19 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import data_lake_config
 from ksql_lake.base.errors import CatalogError, ConfigError, ExitCode, LakeError, StateError
 from ksql_lake.base.files import atomic_write, exclusive_lock
+from ksql_lake.base.text import cell, guards_output
 from ksql_lake.model import feeds
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.reporting import terminal as report
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, as_json, partitions_of, read, summary_of
@@ -33,11 +36,11 @@ if TYPE_CHECKING:
     from ksql_lake.query.column_stats import ColumnStats
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
-EVERYTHING = 1 << 40  # bytes of the run history
 OTHERS = ("reconcile", "compare", "rebuild", "history")
 LOOKS = ("report", "stats", "csv", "html", "json", "verify", "sql", "register")  # what is answered from metadata
 
 
+@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
@@ -109,8 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         help="with --verify: read every row group, check every offset; with --stats: nulls, range, distinct values",
     )
     parser.add_argument(
+        "--remote", action="store_true", help="with --verify: the remote instead; --deep: read every object"
+    )
+    parser.add_argument(
         "--since", type=_day, metavar="YYYY-MM-DD", help="with --stats, --csv, --history: this day and later ones"
     )
+    parser.add_argument("--open", action="store_true", help="with --html: show the page in the browser")
     parser.add_argument("--feed", metavar="NAME", help="only this feed")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     return parser
@@ -118,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 BELONG = {  # an option that goes with some only is no silent nothing with the others
     "dry_run": ("register",), "database": ("register",), "location": ("sql", "register"), "date": ("reconcile",),
-    "deep": ("verify", "stats"), "since": ("stats", "csv", "history"),
+    "deep": ("verify", "stats"), "remote": ("verify",), "since": ("stats", "csv", "history"), "open": ("html",),
 }
 
 
@@ -133,8 +140,8 @@ def _refuse_strangers(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path) -> int:
     """What is shown or checked from metadata; those that cannot be used are told, and the others shown."""
-    records = read(lake, args.feed)
-    problems = [record.metadata_problem for record in records if record.metadata_problem]
+    records = read(lake, args.feed, dt.datetime.now(dt.UTC))
+    problems = [f"{record.name}: {record.metadata_problem}" for record in records if record.metadata_problem]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     code = ExitCode.FINDINGS if problems else ExitCode.OK
@@ -144,6 +151,11 @@ def _look(args: argparse.Namespace, config: data_lake_config.Config, lake: Path)
     if args.feed and not (records if reports else exported or problems):
         print(f"error: {args.feed}: was never exported; see: python manage_feeds.py list", file=sys.stderr)
         return ExitCode.FINDINGS
+    if args.verify and args.remote:
+        from ksql_lake.cli import remote
+
+        args.name = [args.feed] if args.feed else []
+        return max(remote.verify(replace(config, lake_dir=lake), args), code)
     if args.verify:
         return max(_verify(lake, states, args.deep), code)
     if args.sql:
@@ -167,10 +179,24 @@ def _report(args: argparse.Namespace, lake: Path, records: Sequence[FeedRecord],
 
         atomic_write(args.html.resolve(), page(lake.name, records, summaries, now).encode())
         print(f"wrote {args.html}")
+        if args.open:
+            _open(args.html.resolve())
     elif args.json:
         print(json.dumps([as_json(summary) for summary in summaries], indent=2))
     else:
-        print(report.report(lake, summaries, now, _colour()), end="")
+        print(report.report(lake, summaries, now, _colour(), _width() or report.WIDTH), end="")
+
+
+def _open(page: Path) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        print(f"note: no browser was found to show it; open {page} yourself", file=sys.stderr)
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where the output goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _colour() -> bool:
@@ -194,13 +220,15 @@ def _columns(
 ) -> dict[str, list[ColumnStats]]:
     """Of all chosen days of a stream, and of a table's current version."""
     from ksql_lake.query.column_stats import column_stats  # Arrow is loaded only where files are read
+    from ksql_lake.store.remote.places import Places
 
     found = {}
     for record in records:
         if record.state is None:
             continue
         chosen = [p.path for p in partitions if p.feed == record.name and (record.type == "stream" or p.current)]
-        found[record.name] = column_stats(lake / f"{record.type}s" / record.name, record.state, chosen)
+        dataset = metadata.Dataset(lake, record.name, record.type)
+        found[record.name] = column_stats(dataset.directory, record.state, chosen, Places(dataset))
     return found
 
 
@@ -210,18 +238,23 @@ def _csv(target: Path, records: Sequence[FeedRecord], since: dt.date | None) -> 
     writer.writerow(CSV_COLUMNS)
     for part in (part for record in records for part in partitions_of(record, since)):
         row = (part.feed, part.type, part.source, part.path, part.rows, round(part.bytes / 1e6, 6), part.exported_at)
-        writer.writerow((*row, "yes" if part.current else ""))
-    atomic_write(target.resolve(), text.getvalue().encode())
+        writer.writerow(cell(value) for value in (*row, "yes" if part.current else ""))
+    atomic_write(target.resolve(), text.getvalue().encode(errors="replace"))
     print(f"wrote {target}")
 
 
 def _history(lake: Path, args: argparse.Namespace) -> int:
-    first = str(args.since or "")
-    runs = [
-        run for run in history.runs(lake, EVERYTHING)
-        if args.feed in (None, run["feed"]) and str(run.get("ended", "")) >= first
-    ]
-    print(json.dumps(runs, indent=2) if args.json else report.history(runs, _colour()), end="\n" if args.json else "")
+    """Run by run as it is read: the history of years does not fit into memory."""
+    start = history.since(lake, args.since) if args.since else 0
+    unreadable = history.Unreadable()
+    runs = (
+        run for run in history.read(lake, start, unreadable)
+        if args.feed in (None, run.feed) and run.ended[:10] >= str(args.since or "")
+    )
+    shown = report.json_list(run.line for run in runs) if args.json else report.history(runs, _colour(), _width())
+    sys.stdout.writelines(shown)
+    if unreadable.lines:
+        print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK
 
 
@@ -245,7 +278,7 @@ def _rebuild(lake: Path, feed: str | None) -> int:
             with exclusive_lock(dataset.lock, dataset.feed):
                 print("\n".join(f"{dataset.feed}: {line}" for line in rebuild(dataset, stamp)))
         except LakeError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {Finding('failed', str(error), feed=dataset.feed).line}", file=sys.stderr)
             code = max(code, error.exit_code)
     if not broken:
         print(f"{feed}: was never exported" if feed else "every feed's metadata is readable; nothing to rebuild")
@@ -323,19 +356,21 @@ def _compare(lake: Path, what: Sequence[str], form: str) -> int:
         raise StateError(f"{dataset.metadata}: missing; {name} is no table that was exported")
     found = compare(dataset, state, before, after)
     if form == "json":
-        shown = [{"kind": d.kind, "key": d.key, "changed": d.changed} for d in found]
-        print(json.dumps(shown, indent=2, default=str))
+        shown = ({"kind": d.kind, "key": d.key, "changed": d.changed} for d in found)
+        sys.stdout.writelines(report.json_list(shown))
         return ExitCode.OK
     if form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(("kind", "key", "column", "before", "after"))
         for d in found:
             key = ", ".join(f"{k}={v}" for k, v in d.key.items())
-            writer.writerows([(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")])
+            lines = [(d.kind, key, c, a, b) for c, (a, b) in d.changed.items()] or [(d.kind, key, "", "", "")]
+            writer.writerows(map(cell, line) for line in lines)
         return ExitCode.OK
+    count = dict.fromkeys(("added", "removed", "changed"), 0)
     for d in found:
         print(d)
-    count = {kind: sum(d.kind == kind for d in found) for kind in ("added", "removed", "changed")}
+        count[d.kind] += 1
     print(f"{name} {before} to {after}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
     return ExitCode.OK
 
@@ -385,9 +420,9 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
         try:
             metadata.current(metadata.Dataset(lake, name, state.type))
         except StateError as error:
-            findings.append(str(error))
-        findings += [str(one) for one in drift(_dataset_of(lake, name, state.type))]
-        findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
+            findings.append(f"{name}: {error}")
+        findings += [f"{name}: {one}" for one in drift(_dataset_of(lake, name, state.type))]
+        findings += [f"{name}: {one}" for one in verify(lake / f"{state.type}s" / name, state, deep=deep)]
     for finding in findings:
         print(finding)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")

@@ -6,12 +6,21 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ksql_lake.model.partitions import day_path
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.history import Run
 from ksql_lake.store.metadata import as_text
 
 LAST = dt.date(2025, 1, 17)
+
+
+def a_run(**line: Any) -> Run:
+    """A run as a line of the history tells it."""
+    run = Run.read({"feed": "s", "ended": "2025-01-18T01:00:00Z", **line})
+    assert run is not None
+    return run
 
 
 def many_feeds(number: int) -> list[str]:

@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 import manage_feeds
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.model.findings import Finding
+from ksql_lake.remote.standing import Standing
 from ksql_lake.reporting.metrics import ExportRun, text
 from ksql_lake.reporting.summary import FeedSummary
 from tests.conftest import ROOT
+from tests.lakes import a_run
 from tests.test_alerts import UUID
 from tests.test_export import JAN15, add_feed, export, make_stream, produce, state
 
@@ -131,10 +133,10 @@ def summary(**more: Any) -> FeedSummary:
 
 def test_checks_and_rows_set_aside() -> None:
     check = {"check": "range", "column": "AMOUNT", "level": "warn", "failed": 3, "rows": 10, "message": "m"}
-    run = {
-        "ended": "2025-01-20T02:00:00Z", "result": "findings", "quarantined": 7, "seconds": 0.25,
-        "checks": [check, {**check, "failed": 2}, {**check, "check": "row_count", "column": "", "failed": 0}],
-    }
+    run = a_run(
+        ended="2025-01-20T02:00:00Z", result="findings", quarantined=7, seconds=0.25,
+        checks=[check, {**check, "failed": 2}, {**check, "check": "row_count", "column": "", "failed": 0}],
+    )
     found = read(text([summary(last_run=run)], RUN, "1.0"))
     assert found["ksql_lake_check_failed_rows", "f", "range", "AMOUNT", "warn"] == 5
     assert found["ksql_lake_check_failed_rows", "f", "row_count", "", "warn"] == 0
@@ -158,11 +160,12 @@ def test_values_and_labels_of_any_kind() -> None:
 
 def test_readme_names_metrics_that_exist() -> None:
     """And the other way round: each metric stands in README."""
-    run = {"ended": "2025-01-20T02:00:00Z", "result": "ok", "seconds": 1.0, "rows": 1, "bytes": 1, "retries": 0,
-           "quarantined": 0, "checks": [{"check": "c", "column": "", "level": "warn", "failed": 0}]}
-    whole = summary(last_run=run, freshness_seconds=1.0, freshness_limit=1.0)
+    run = a_run(ended="2025-01-20T02:00:00Z", result="ok", seconds=1.0, rows=1, bytes=1, retries=0,
+                quarantined=0, checks=[{"check": "c", "column": "", "level": "warn", "failed": 0}])
+    stands = Standing(1, 1, 1, "2025-01-20T02:00:00Z", 0, 0, 0)
+    whole = summary(last_run=run, freshness_seconds=1.0, freshness_limit=1.0, remote=stands)
     there = {key[0] for key in read(text([whole], RUN, "1.0"))}
-    readme = (ROOT / "README.md").read_text()
+    readme = "".join(path.read_text("utf-8") for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
     assert set(re.findall(r"\bksql_lake_\w+", readme)) == there
 
 

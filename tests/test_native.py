@@ -359,12 +359,12 @@ def test_built_once_for_each_source_and_loaded(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("loaded", "words"), [(None, "not built: python -m ksql_lake.base.native"), (object(), "in use")]
+    ("why", "words"), [("cc: not there; run it", "not built: cc: not there; run it"), (None, "in use")]
 )
 def test_the_settings_say_whether_it_is_in_use(
-    loaded: object, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    why: str | None, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(native, "library", lambda: loaded)
+    monkeypatch.setattr(native, "ensure", lambda: why)
     assert data_lake_config.main([]) == 0
     (shown,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("native reader")]
     assert shown.split(None, 2)[2] == words
@@ -377,6 +377,55 @@ def test_a_failed_build_says_what_to_do(compiler: str, words: str) -> None:
                           capture_output=True, text=True, check=False)
     assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
     assert sorted(path.name for path in native.SOURCE.parent.iterdir()) == before
+
+
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the modules, without a library."""
+    ignored = shutil.ignore_patterns("_native_*.so", "__pycache__")
+    shutil.copytree(ROOT / "ksql_lake", tmp_path / "clone" / "ksql_lake", ignore=ignored)
+    shutil.copy(ROOT / "data_lake_config.py", tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+def settings_of(clone: Path, **env: str) -> str:
+    """What the settings of a clone say of the native reader."""
+    done = subprocess.run([sys.executable, "data_lake_config.py"], cwd=clone, env={**os.environ, **env},
+                          capture_output=True, text=True, check=True)
+    return next(one for one in done.stdout.splitlines() if one.startswith("native reader"))
+
+
+def test_showing_the_settings_builds_it_and_never_an_older_one(tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    clone = checkout(tmp_path)
+    base = clone / "ksql_lake" / "base"
+    why = settings_of(clone, CC="no-such-cc")
+    assert "not built: no-such-cc: No such file" in why and "pip install ziglang" in why and not list(base.glob("*.so"))
+    assert settings_of(clone).endswith("in use")
+    (first,) = base.glob("*.so")
+    (base / "native.c").write_bytes((base / "native.c").read_bytes() + b"\n/* newer */\n")
+    assert "not built" in settings_of(clone, CC="no-such-cc")  # that of the older source is there, and not loaded
+    assert settings_of(clone).endswith("in use")
+    (second,) = base.glob("*.so")
+    assert second != first
+
+
+def test_a_compiler_that_comes_as_a_wheel_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m ziglang cc`, here played by a module that calls the machine's own compiler."""
+    if not (compiler := shutil.which("cc")):
+        pytest.skip("no C compiler")
+    clone = checkout(tmp_path)
+    (clone / "ziglang").mkdir()
+    (clone / "ziglang" / "__init__.py").touch()
+    main = f"import subprocess, sys\nsys.exit(subprocess.run([{compiler!r}, *sys.argv[2:]]).returncode)\n"
+    (clone / "ziglang" / "__main__.py").write_text(main)
+    monkeypatch.delenv("CC", raising=False)
+    tools = tmp_path / "tools"  # without a cc
+    tools.mkdir()
+    for name in ("as", "ld", "collect2"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    assert settings_of(clone, PATH=str(tools)).endswith("in use")
 
 
 # Damage and shortage

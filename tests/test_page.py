@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import html.parser
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.html.page import page
 from ksql_lake.reporting.summary import read, summary_of
 from tests.chromium import Chromium, installed
+from tests.conftest import ROOT
 from tests.lakes import many_feeds, write_lake
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
@@ -113,7 +117,7 @@ def test_the_calendar_has_a_square_a_day_and_shades_by_quartile() -> None:
     values: dict[dt.date, float] = {last - dt.timedelta(days=step): step + 1 for step in range(400)}
     titles = {day: f"{day}: x" for day in values}
     strips = charts.calendar(values, titles, last, "days")
-    assert len(strips) == 2 and sum(strip.count(": x</title>") for strip in strips) == 400
+    assert len(strips) == 5 and sum(strip.count(": x</title>") for strip in strips) == 400
     shades = [sum(strip.count(f'class="s{step}"') for strip in strips) for step in range(1, 5)]
     assert sum(shades) == 400 and max(shades) - min(shades) <= 2
     assert charts.calendar({}, {}, last, "days") == []
@@ -171,6 +175,77 @@ def test_long_names_and_many_feeds_fit_a_telephone(tmp_path: Path, browser: Chro
     assert browser.run("document.querySelectorAll('#feeds tbody tr').length") == 42
     browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     assert browser.run("document.documentElement.scrollWidth") == 390 and browser.problems == []
+
+
+@pytest.fixture(scope="module")
+def months(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two feeds with three months of days, one with three days, and runs with much to say."""
+    lake = tmp_path_factory.mktemp("months") / "lake"
+    lake.mkdir()
+    write_lake(lake, many_feeds(3), 90)
+    path = lake / "streams" / "feed_0002" / "_metadata.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "files": state["files"][-3:], "partitions": state["partitions"][-3:]}))
+    said = "at most 512 rows of partition 3 expired before they were exported; " * 3
+    with (lake / "logs" / "runs.jsonl").open("a") as file:
+        for day in (16, 17):
+            file.write(json.dumps({"run": f"n{day}", "feed": "feed_0001", "ended": f"2025-01-{day}T02:00:00Z",
+                                   "seconds": 3, "result": "findings", "findings": [said, "/path" * 30]}) + "\n")
+    return lake
+
+
+@pytest.mark.parametrize("width", [390, 500, 700, 1280])
+def test_nothing_is_clipped_and_findings_can_be_read(
+    months: Path, tmp_path: Path, browser: Chromium, width: int
+) -> None:
+    made(months, tmp_path / "x.html")
+    browser.open(tmp_path / "x.html", width, 900)
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert browser.run(CLIPPED) == []
+    said = browser.run(
+        "Array.from(document.querySelectorAll('#runs td')).filter(c => c.textContent.includes('512 rows') "
+        "&& c.offsetWidth).map(c => c.offsetWidth)")
+    assert said and max(said) >= (360 if width == 1280 else 100)
+
+
+def test_axes_end_where_the_data_end(months: Path, tmp_path: Path, browser: Chromium) -> None:
+    made(months, tmp_path / "x.html")
+    browser.open(tmp_path / "x.html", 1280, 900)
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    gaps = browser.run(
+        "Array.from(document.querySelectorAll('svg.columns')).map(s => { var b = s.lastElementChild.firstChild"
+        ".getBoundingClientRect(), a = s.getBoundingClientRect(); return Math.abs(a.right - b.right); })")
+    assert len(gaps) >= 7 and max(gaps) < 1.5
+
+
+def test_times_on_the_page_say_that_they_are_utc(months: Path, tmp_path: Path) -> None:
+    text = made(months, tmp_path / "x.html")
+    assert ">2025-01-17 02:00Z<" in text and "2025-01-18 01:00Z" in text
+
+
+def test_the_page_opens_in_the_browser(
+    months: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    page = str(tmp_path / "x y.html")
+    command = [sys.executable, "metadata_utils.py", "--html", page, "--open", "--lake", str(months)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "BROWSER": f"{browser} %s"}, check=True,
+                          capture_output=True, text=True)
+    assert opened.read_text() == f"file://{tmp_path}/x%20y.html\n" and not done.stderr
+    with pytest.raises(SystemExit):
+        metadata_utils.main(["--report", "--open", "--lake", str(months)])
+
+
+# texts that reach beyond the window, or beyond the box that holds them
+CLIPPED = """Array.from(document.querySelectorAll("main *")).filter(function (e) {
+  var r = e.getBoundingClientRect(), s = getComputedStyle(e);
+  if (!r.width || s.display === "none") { return false; }
+  var hidden = s.overflowX !== "visible" && e.scrollWidth > e.clientWidth + 1;
+  return r.right > innerWidth + 0.5 || r.left < -0.5 || hidden;
+}).map(function (e) { return e.tagName + "." + e.getAttribute("class") + " " + e.textContent.slice(0, 40); })"""
 
 
 # of the text's colour against the page's, by the formula of WCAG 2

@@ -386,12 +386,15 @@ def test_the_example_of_the_schema_is_valid(tmp_path: Path) -> None:
 
 def test_runs_of_the_same_weekday() -> None:
     def line(started: str, **more: Any) -> history.Run:
-        return {"feed": "s", "started": started, "result": "ok", "rows": 10, "days": [], **more}
+        run = history.Run.read({
+            "feed": "s", "started": started, "ended": NOW.isoformat(), "result": "ok", "rows": 10, "days": [], **more})
+        assert run is not None
+        return run
 
     runs = [
         line("2025-01-01T02:00:00Z"), line("2025-01-08T02:00:00Z", result="findings", quarantined=5),
         line("2025-01-09T02:00:00Z"), line("2025-01-08T03:00:00Z", feed="t"), line("2025-01-08T03:00:00Z", days=["x"]),
-        line("2025-01-08T04:00:00Z", result="failed"), {"feed": "s", "started": "?"},
+        line("2025-01-08T04:00:00Z", result="failed"), line("?"),
         line("2025-01-15T02:00:00Z", rows=7),
     ]
     assert history.same_weekday(runs, "s", NOW) == (10, 15, 7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,8 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.base.errors import LakeError
 from ksql_lake.cli.remote import Progress
+from ksql_lake.reporting import metrics
+from ksql_lake.reporting.summary import summarise
 from ksql_lake.store.remote.seam import Away
 from tests.memory_store import MemoryStore
 from tests.remote_lakes import SETTINGS, database, files_of, fill, lake_in, metadata, remote, rows, use
@@ -434,3 +438,84 @@ def test_an_erasure_while_the_remote_is_away(lake: Path, memory: MemoryStore, tm
     assert "the remote still has old files" in capsys.readouterr().err and len(rows(lake)) == 20
     memory.hook = lambda moment, verb, key: None
     assert manage_feeds.main([*ERASE]) == 0 and _holding(memory, tmp_path) == []
+
+
+def test_reports_and_metrics_say_where_the_bytes_lie(
+    lake: Path, memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert metadata_utils.main(["--json"]) == 0 and "remote" not in json.loads(capsys.readouterr().out)[0]
+    assert remote("push", "s") == 0 and remote("drop", "s", "--days", "2025-01-15") == 0
+    text = (lake / "tables" / "t" / "_metadata.json").read_text()
+    (lake / "tables" / "t" / "_metadata.json").write_text(re.sub(r'"exported_at": "2\d*', '"exported_at": "2025', text))
+    capsys.readouterr()
+    assert metadata_utils.main(["--json"]) == 0
+    s, t = json.loads(capsys.readouterr().out)
+    away = sum(file["bytes"] for file in metadata(lake)["files"] if file.get("local") is False)
+    assert s["remote"]["remote_bytes"] - s["remote"]["local_bytes"] == away > 0
+    assert t["remote"]["unpushed_files"] == 2 and [f["kind"] for f in t["findings"]] == ["remote"]
+    assert "2 files are not in the remote yet, the oldest of 2025" in t["findings"][0]["message"]
+    assert metadata_utils.main(["--report"]) == 0 and "in the remote" in capsys.readouterr().out
+    assert metadata_utils.main(["--html", str(tmp_path / "page.html")]) == 0
+    assert "in the remote)" in (tmp_path / "page.html").read_text()
+    summaries = summarise(lake, dt.datetime.now(dt.UTC))
+    told = metrics.text(summaries, metrics.ExportRun(0, dt.datetime.now(dt.UTC), 1.0), "0")
+    assert 'ksql_lake_unpushed_files{feed="t",type="table"} 2' in told and "ksql_lake_remote_bytes{" in told
+
+
+def test_a_late_file_of_a_day_that_is_away_is_a_finding(
+    lake: Path, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert remote("push", "s") == 0 and remote("drop", "s", "--days", "2025-01-15") == 0
+    with database() as server:
+        for night in range(3):
+            fill(server, night)
+        for name, value in {**SETTINGS, "KSQLDB_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        assert export_to_data_lake.main(["--stream", "s", "--quiet"]) == 0
+    assert metadata_utils.main(["--report"]) == 0
+    assert "1 late files of days that lie only in the remote" in " ".join(capsys.readouterr().out.split())
+    assert remote("push", "s") == 0 and metadata_utils.main(["--report"]) == 0
+    assert "late files" not in capsys.readouterr().out and len(rows(lake)) == 36
+
+
+def test_verify_of_metadata_utils_looks_at_the_remote_when_asked(
+    lake: Path, memory: MemoryStore, capsys: Any
+) -> None:
+    assert remote("push") == 0 and remote("drop", "s", "--days", "2025-01-15") == 0
+    assert metadata_utils.main(["--verify"]) == 0, "what is not here is not missing"
+    assert metadata_utils.main(["--verify", "--remote", "--deep"]) == 0
+    memory.objects.pop(next(key for key in memory.objects if "day=15" in key))
+    assert metadata_utils.main(["--verify", "--remote"]) == 1
+    assert "missing, and it is nowhere else" in capsys.readouterr().out
+    assert metadata_utils.main(["--verify"]) == 0
+
+
+def test_versions_and_columns_are_looked_at_wherever_they_lie(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    assert metadata_utils.main(["--compare", "t", "v1", "v2"]) == 0
+    assert metadata_utils.main(["--stats", "--deep", "--feed", "s"]) == 0
+    before = capsys.readouterr().out
+    assert remote("push") == 0 and remote("drop", "t", "--versions", "v1") == 0
+    assert remote("drop", "s", "--days", "2025-01-15..2025-01-16") == 0
+    capsys.readouterr()
+    assert metadata_utils.main(["--compare", "t", "v1", "v2"]) == 0
+    assert metadata_utils.main(["--stats", "--deep", "--feed", "s"]) == 0
+    assert capsys.readouterr().out == before
+
+
+def test_compaction_leaves_days_that_are_away_alone(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    assert remote("push") == 0 and remote("drop", "s", "--days", "2025-01-15") == 0
+    before = rows(lake)
+    capsys.readouterr()
+    assert manage_feeds.main(["compact", "s"]) == 0
+    assert "4 files became 2" in capsys.readouterr().out and rows(lake) == before
+    assert remote("push") == 0 and remote("verify") == 0
+
+
+def test_the_directory_says_what_is_missing_from_it(lake: Path, memory: MemoryStore) -> None:
+    notice = lake / "streams" / "s" / "_REMOTE.txt"
+    assert remote("push") == 0 and not notice.exists()
+    assert remote("drop", "s", "--days", "2025-01-15..2025-01-16") == 0
+    told = notice.read_text()
+    assert "2025-01-15, 2025-01-16" in told and "s3://memory/lake/streams/s" in told
+    assert len(pd.read_parquet(lake / "streams" / "s")) == 8, "a plain reader sees what is here, and no more"
+    assert remote("pull", "s") == 0 and not notice.exists()

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,9 @@ from ksql_lake.model.findings import KINDS, Finding
 from ksql_lake.model.state import FeedState, FileEntry, FileSet
 from ksql_lake.query.column_stats import column_stats
 from ksql_lake.reporting.summary import FeedSummary
-from ksql_lake.reporting.terminal import report
+from ksql_lake.reporting.terminal import history, report
 from tests.conftest import ROOT
-from tests.lakes import many_feeds, write_lake
+from tests.lakes import a_run, many_feeds, write_lake
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 
@@ -48,7 +49,7 @@ def shown(lake: Path, capsys: Any, *argv: str, code: int = 0) -> str:
 
 
 def summary(name: str, *findings: Finding, **changes: Any) -> FeedSummary:
-    run = {"feed": name, "result": "ok", "rows": 1203, "ended": "2025-01-18T01:00:00Z", "seconds": 4.2}
+    run = a_run(feed=name, result="ok", rows=1203, seconds=4.2)
     good = FeedSummary(
         name, "stream", "active", 150_000, 45_200_000, 31, 31, "2025-01-17", "2025-01-18T00:00:00Z", 7200.0, 93_600.0,
         "2025-01-18T01:00:00Z", "2025-01-18T01:00:00Z", run, findings,
@@ -57,8 +58,8 @@ def summary(name: str, *findings: Finding, **changes: Any) -> FeedSummary:
 
 
 def test_the_screen_to_the_letter() -> None:
-    failed = summary("orders", Finding("failed", "orders: no such stream"), last_run={
-        "feed": "orders", "result": "failed", "rows": 0, "ended": "2025-01-18T01:30:00Z"}, rows=9)
+    failed = summary("orders", Finding("failed", "orders: no such stream"), last_run=a_run(
+        feed="orders", result="failed", rows=0, ended="2025-01-18T01:30:00Z"), rows=9)
     stale = summary("a_feed_with_a_name_that_is_much_too_long", Finding("stale", "its newest data are old"),
                     freshness_seconds=200_000.0, type="table", partitions=7)
     noted = summary("clicks", Finding("small files", "clicks: 40 small files on 3 days; merge: python ..."))
@@ -174,9 +175,9 @@ def test_the_history_of_runs(tmp_path: Path, capsys: Any) -> None:
         file.write(json.dumps(failed) + "\n{torn")
     lines = shown(tmp_path, capsys, "--history").splitlines()
     assert len(lines) == 4 and lines[1] == (
-        "2025-01-18 01:00 feed_0000                      ok          10 1.0 kB  1.5s     0 -")
+        "2025-01-18 01:00Z feed_0000                      ok          10 1.0 kB  1.5s     0 -")
     assert lines[3] == (
-        "2025-01-19 01:00 feed_0001                      failed       0    0 B    1m     4 no such stream; really")
+        "2025-01-19 01:00Z feed_0001                      failed       0    0 B    1m     4 no such stream; really")
     assert len(shown(tmp_path, capsys, "--history", "--since", "2025-01-19").splitlines()) == 2
     (only,) = json.loads(shown(tmp_path, capsys, "--history", "--json", "--feed", "feed_0000"))
     assert only["offsets"] == {"0": [5, 14]}
@@ -265,3 +266,50 @@ def test_deep_numbers_of_a_lake(demo: Path, capsys: Any) -> None:
     deep = json.loads(shown(demo, capsys, "--stats", "--deep", "--json", "--feed", "transaction_stream"))
     offset = next(column for column in deep["columns"] if column["name"] == "ROWPARTITION")
     assert (offset["rows"], offset["nulls"], offset["least"], offset["distinct"]) == (300, 0, 0, 4)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, 100, 132, 300])
+def test_the_report_uses_the_width_of_the_terminal(width: int) -> None:
+    long = "a_feed_with_a_name_that_is_much_too_long_for_eighty_columns"
+    feeds = [summary(long, Finding("gap", "word " * 100)), summary("b")]
+    lines = report(Path("lake"), feeds, NOW, width=width).splitlines()
+    fits = min(max(width, 60), 160)
+    assert fits - 12 < max(map(len, lines)) <= fits
+    table = next(i for i, line in enumerate(lines) if line.startswith("feed "))
+    assert len({len(line) for line in lines[table + 1 : table + 3]}) == 1
+    assert any(line.startswith(f"{long} ") for line in lines) == (fits >= len(long) + 50)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_history_on_a_terminal_wraps_below_its_run(width: int) -> None:
+    run = a_run(feed="f" * 40, result="failed", findings=["word " * 60, "second"])
+    lines = "".join(history([run, a_run()], width=width)).splitlines()
+    assert max(map(len, lines)) <= width and lines[1].startswith("2025-01-18 01:00Z fff")
+    assert lines[2].startswith("    word") and lines[-2] == "    second" and lines[-1].endswith(" 0")
+
+
+def test_the_history_of_a_pipe_is_one_line_a_run(demo: Path, capsys: Any) -> None:
+    lines = shown(demo, capsys, "--history").splitlines()
+    assert len(lines) == 9 and all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\dZ ", line) for line in lines[1:])
+
+
+MONITORING = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    python metadata_utils\.py (.*?)(?:  +#.*)?$", MONITORING, re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_monitoring_page(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("DATA_LAKE_DIR", str(demo))
+    monkeypatch.setenv("BROWSER", "true")
+    monkeypatch.chdir(tmp_path)
+    assert metadata_utils.main(shlex.split(command)) == 0
+
+
+def test_the_monitoring_page_knows_every_kind_key_and_column(demo: Path, capsys: Any) -> None:
+    keys = json.loads(shown(demo, capsys, "--json"))[0]
+    run = keys["last_run"]
+    for word in (*KINDS, *keys, *run, *metadata_utils.CSV_COLUMNS):
+        assert f"`{word}`" in MONITORING, word
+    assert len(COMMANDS) >= 8

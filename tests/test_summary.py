@@ -15,8 +15,10 @@ import manage_feeds
 from ksql_lake.model import feeds
 from ksql_lake.model.findings import KINDS, LEVELS, Finding
 from ksql_lake.model.state import FeedState, SchemaVersion
-from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
+from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
 from ksql_lake.reporting.summary import FeedSummary, as_json, summarise
+from ksql_lake.store.history import Run
+from tests.lakes import a_run
 
 NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 
@@ -52,8 +54,8 @@ def test_a_stream_and_a_table_after_a_good_night(lake: Path) -> None:
     table = one(lake, "payment_method_totals")
     assert (table.type, table.newest, table.newest_event) == ("table", "v1", table.last_export)
     assert table.freshness_seconds == 0  # taken after NOW
-    assert table.last_run is not None and table.last_run["result"] == "ok"
-    assert table.last_success == table.last_run["ended"]
+    assert table.last_run is not None and table.last_run.result == "ok"
+    assert table.last_success == table.last_run.ended
 
 
 def test_a_limit_of_its_own_makes_a_feed_stale(lake: Path) -> None:
@@ -131,9 +133,9 @@ def test_what_runs_say_becomes_kinds() -> None:
         Finding("run", "one at a row", "note", "s", 3, 17),
     ]
     told_from_the_state = Finding("retention", "refused", "warning", "s")
-    run = {"feed": "s", "result": "findings", "findings": [f.as_json() for f in [*said, told_from_the_state]]}
-    assert findings_of_runs("s", [{"feed": "s", "result": "failed"}, run], None) == said
-    failed = {"feed": "s", "result": "failed", "findings": ["no such stream"]}
+    run = a_run(result="findings", findings=[f.as_json() for f in [*said, told_from_the_state]])
+    assert findings_of_runs("s", [a_run(result="failed"), run], None) == said
+    failed = a_run(result="failed", findings=["no such stream"])
     assert findings_of_runs("s", [run, failed], None) == [Finding("failed", "no such stream", feed="s")]
 
 
@@ -142,7 +144,7 @@ def test_plain_messages_of_older_versions_still_show(result: str, kind: str) -> 
     """Whatever their words: nothing reads the English."""
     said = ["S: at most 7 rows of partition 1 expired before they were exported", "no metadata knows this file",
             "one\ntwo", "retention: told from the state instead"]
-    found = findings_of_runs("s", [{"feed": "s", "result": result, "findings": said}], None)
+    found = findings_of_runs("s", [a_run(result=result, findings=said)], None)
     assert [f.message for f in found] == [said[0][3:], said[1], "one", "two"]
     assert {f.kind for f in found} == {kind} and found[0].line == f"s: {said[0][3:]}"
     kept = FeedState.from_json({
@@ -158,8 +160,32 @@ def test_plain_messages_of_older_versions_still_show(result: str, kind: str) -> 
     [{"kind": "of a later version", "level": "urgent", "message": "x", "offset": True}],
 ])
 def test_findings_of_an_unexpected_shape_are_passed_over(odd: Any) -> None:
-    found = findings_of_runs("s", [{"feed": "s", "result": "findings", "findings": odd, "checks": odd}], None)
+    found = findings_of_runs("s", [a_run(result="findings", findings=odd)], None)
     assert all((f.kind, f.level, f.line) == ("run", "warning", "s: x") and f.offset is None for f in found)
+
+
+def nights(*days: float, **more: Any) -> list[Run]:
+    """Runs that began so many days after the first of January, at two in the morning."""
+    first = dt.datetime(2025, 1, 1, 2, tzinfo=dt.UTC)
+    return [a_run(started=(first + dt.timedelta(days=day)).isoformat(), **more) for day in days]
+
+
+@pytest.mark.parametrize(("days", "hours", "found"), [
+    ((0, 1, 2, 3), 26, False), ((0, 1, 2, 3), 28, True), ((0, 1, 2), 99, False), ((0, 0.1, 2, 3.3), 99, False),
+    ((0, 1, 2, 4, 5, 6), 28, True), ((0, 1, 2.01, 2.99, 4), 28, True), ((0, 7, 14, 21), 7 * 24 + 17, False),
+    ((0, 7, 14, 21), 7 * 24 + 19, True), ((0, 0.001, 0.002, 0.003), 99, False), ((0, 0, 0, 0), 99, False),
+    ((), 99, False),
+])
+def test_a_night_that_did_not_happen(days: tuple[float, ...], hours: float, found: bool) -> None:
+    """Only where runs came regularly; not where somebody runs it by hand, now and then."""
+    runs = nights(*days)
+    last = max((run.started for run in runs), default="2025-01-01T02:00:00Z")
+    now = dt.datetime.fromisoformat(last) + dt.timedelta(hours=hours)
+    told = list(missed("s", runs, now))
+    assert [(f.kind, f.level) for f in told] == [("missed", "error")] * found
+    assert not list(missed("s", nights(*days, days=["2025-01-15"]), now)), "runs of some days say nothing"
+    if found:
+        assert f"no run since {last}" in told[0].line
 
 
 def test_a_line_begins_with_the_feed_and_names_the_row() -> None:
@@ -179,7 +205,7 @@ def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
         {"check": "range", "column": "N", "level": "fail", "failed": 0, "rows": 9, "message": "all in range"},
     ]
     said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be set aside"
-    run = {"feed": "s", "result": "failed", "findings": [said], "checks": checks}
+    run = a_run(result="failed", findings=[said], checks=checks)
     assert [(f.kind, f.level, f.message) for f in findings_of_runs("s", [run], None)] == [
         ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),
         ("quality", "warning", "row_count: 9 rows are few"), ("failed", "error", "the last run failed"),

@@ -25,6 +25,7 @@ from ksql_lake.catalogs.ddl import script
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import parse_schema
 from ksql_lake.sources.ksqldb.rows import Decoder
 
@@ -163,9 +164,9 @@ def test_exported_is_what_was_produced(
             assert [plain(bytes(v) if isinstance(v, bytearray) else v) for (v,) in found] == wanted
     assert ksql_lake.read("s", lake=lake, arrow=True).select(names).equals(table.select(names))
     assert len(ksql_lake.read("s", lake=lake)) == len(rows)
-    states = {"s": json.loads((lake / "streams" / "s" / "_metadata.json").read_text())}
+    known = json.loads((lake / "streams" / "s" / "_metadata.json").read_text())
     with duckdb.connect() as views:
-        views.execute(script("duckdb", states, lake))
+        views.execute(script("duckdb", {"s": FeedState.from_json(known)}, lake))
         assert views.sql("from s").to_arrow_table().num_rows == len(rows)
     if "MAP" not in text:  # Polars reads a MAP as a list of pairs
         frame = pl.read_parquet(path)
@@ -202,7 +203,7 @@ def test_odd_column_names(ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: p
     exact = {name: disk for name, disk in on_disk.items() if name not in ("day", "year_", "ID", "rowtime")}
     assert {disk: mine[disk] for disk in exact.values()} == {d: f"value of {n}" for n, d in exact.items()}
     with duckdb.connect() as views:
-        views.execute(script("duckdb", {"odd": state}, tmp_path / "lake"))
+        views.execute(script("duckdb", {"odd": FeedState.from_json(state)}, tmp_path / "lake"))
         (view,) = views.sql("from odd").to_arrow_table().to_pylist()
     assert {disk: view[disk] for disk in on_disk.values()} == {d: f"value of {n}" for n, d in on_disk.items()}
     ksqldb.drop("ODD")

@@ -14,7 +14,8 @@
     │   └── BrokerUnavailable  worth another try: not reachable, no leader
     └── KsqlError              the server refused                  that feed fails, exit 1
         ├── KsqlUnavailable    worth another try: down, 429, 503
-        └── AnswerCut          the answer ended before its end
+        ├── AnswerCut          the answer ended before its end
+        └── RowNotSent         a row that the server cannot send
 
 Anything else that is raised is a bug: full traceback in the log, one line on the screen.
 """
@@ -24,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Self
+
+from ksql_lake.base.text import shown_lines
 
 
 class ExitCode(IntEnum):
@@ -46,6 +49,9 @@ class LakeError(Exception):
     exit_code = ExitCode.FINDINGS
     partition: int | None = None
     offset: int | None = None
+
+    def __str__(self) -> str:
+        return shown_lines(super().__str__())  # a message may hold words of a server
 
     def at(self, partition: int | None, offset: int | None) -> Self:
         """The same error, which now names a row of a Kafka topic."""
@@ -124,6 +130,18 @@ class KsqlError(LakeError):
 
 class KsqlUnavailable(KsqlError):
     """The same request may succeed later: not reachable, starting, rate limited."""
+
+
+class RowNotSent(KsqlUnavailable):
+    """A row that the server cannot send, in no query; `partition` and `offset` say which.
+
+    Attributes:
+        rowtime: its ROWTIME, epoch ms.
+        last: the offset of the last row of its partition that was sent, -1 for none.
+    """
+
+    rowtime: int = 0
+    last: int = -1
 
 
 class AnswerCut(KsqlUnavailable):

@@ -35,3 +35,8 @@ def duration(seconds: float) -> str:
 def since(moment: str | None, now: dt.datetime) -> float | None:
     """Seconds from an ISO 8601 time to now, at least 0."""
     return None if moment is None else max((now - dt.datetime.fromisoformat(moment)).total_seconds(), 0.0)
+
+
+def short_time(moment: str) -> str:
+    """An ISO 8601 time in UTC to the minute: 2025-01-18 01:00Z."""
+    return f"{moment[:16].replace('T', ' ')}Z"

@@ -1,9 +1,12 @@
-"""The optional native library: built once by hand, loaded where its file is there, never needed.
+"""The native library: built once where there is a C compiler, loaded where its file is there, never needed.
 
-    python -m ksql_lake.base.native             builds it with the C compiler that is there (cc, or $CC)
+    python -m ksql_lake.base.native             builds it
+    python -m ksql_lake.base.native --try       the same, and fine when it cannot be built
 
-What it does is in native.c; `native_rows` and `body` use it. The file's name carries a hash of the source, so that a
-library of another version is never loaded; without one, everything works as it does in Python.
+`python data_lake_config.py`, `make demo` and `pip install .` build it by themselves, with $CC or else with cc or the
+compiler of the `ziglang` package (pip install ziglang). What it does is in native.c; `native_rows` and `body` use it.
+The file's name carries a hash of the source, so that a library of another version is never loaded; without one,
+everything works as it does in Python.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -21,6 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.c")
+WITHOUT = (
+    "exports work without, only slower: reading rows takes some 50 times the CPU; install a C compiler (or: pip "
+    "install ziglang) and run: python -m ksql_lake.base.native"
+)
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 
 
@@ -80,6 +88,38 @@ class Dechunker:
         return ctypes.string_at(self._out, self._made.value), used, self._pending.value
 
 
+def compilers() -> list[str]:
+    """Commands that may compile C here: $CC if that is set, else cc and the compiler of the package ziglang."""
+    if named := os.environ.get("CC"):
+        return [named]
+    wheel = importlib.util.find_spec("ziglang") is not None
+    return ["cc", *([f"{shlex.quote(sys.executable)} -m ziglang cc"] if wheel else [])]
+
+
+def ensure(*, again: bool = False) -> str | None:
+    """Build the library if it is not there yet, or in any case.
+
+    Returns:
+        Why there is none, in one line; None when it is there.
+    """
+    if not again and library() is not None:
+        return None
+    why = ""
+    for compiler in compilers():
+        try:
+            made = build(compiler)
+        except OSError as error:
+            why = why or f"{error.filename or compiler}: {error.strerror}"
+        except subprocess.CalledProcessError as error:
+            why = f"{compiler} failed: {(str(error.stderr).strip().splitlines() or ['no reason'])[0]}"
+        else:
+            library.cache_clear()
+            if library() is not None:
+                return None
+            why = f"{made} cannot be loaded; is {compiler} for another machine?"
+    return f"{why}; {WITHOUT}"
+
+
 def build(compiler: str, flags: Sequence[str] = FLAGS) -> Path:
     """Compile the library; readers see the whole file or none.
 
@@ -102,22 +142,15 @@ def build(compiler: str, flags: Sequence[str] = FLAGS) -> Path:
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    compiler = os.environ.get("CC") or "cc"
-    try:
-        made = build(compiler)
-    except OSError as error:
-        print(f"error: {compiler}: {error.strerror}; install a C compiler or set CC. Exports work without, "
-              "only slower", file=sys.stderr)
-        return 1
-    except subprocess.CalledProcessError as error:
-        print(f"error: {compiler} failed:\n{error.stderr.strip()}\nExports work without, only slower", file=sys.stderr)
-        return 1
-    if library() is None:
-        print(f"error: {made} was built and cannot be loaded; is {compiler} for another machine?", file=sys.stderr)
-        return 1
-    print(f"built {made}")
-    return 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--try", action="store_true", dest="optional", help="no error when it cannot be built")
+    optional = parser.parse_args().optional
+    why = ensure(again=not optional)
+    if why is None:
+        print(f"built {path()}")
+        return 0
+    print(f"{'note' if optional else 'error'}: no native reader: {why}", file=sys.stderr)
+    return 0 if optional else 1
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def purge(config: Config, args: argparse.Namespace) -> int:
 
 
 def status(config: Config, args: argparse.Namespace) -> int:
-    from ksql_lake.remote import plans
+    from ksql_lake.remote.standing import standing
     from ksql_lake.store import metadata
     from ksql_lake.store.remote import binding
 
@@ -197,14 +197,9 @@ def status(config: Config, args: argparse.Namespace) -> int:
         state = metadata.load(dataset)
         if state is None:
             continue
-        files = list(state.files)
-        here = sum(file.bytes for file in files if file.local)
-        there = sum(file.bytes for file in files if file.remote)
-        both = sum(file.bytes for file in files if file.local and file.remote)
-        waiting = [file for file in files if file.remote is None]
-        due = plans.drop(dataset.feed, state, _policy(config, dataset.feed), plans.today_of(state, _now()))
-        print(f"{dataset.feed:<32} here {_size(here):>9}  remote {_size(there):>9}  both {_size(both):>9}  "
-              f"not pushed {len(waiting)} files  to drop {_size(due.bytes)}  to delete {len(state.remote_gone)}")
+        one = standing(dataset.feed, state, _policy(config, dataset.feed), _now())
+        print(f"{dataset.feed:<32} here {_size(one.local_bytes):>9}  remote {_size(one.remote_bytes):>9}  not pushed "
+              f"{one.unpushed_files} files  to drop {_size(one.due_bytes)}  to delete {one.to_delete}")
     return ExitCode.OK
 
 
@@ -264,7 +259,7 @@ class _Remote:
         from ksql_lake.store.remote import binding
 
         self.config, self.args = config, args
-        self.look = look or args.dry_run
+        self.look = look or bool(getattr(args, "dry_run", False))
         self.address, self.store = open_store(config)
         found = binding.load(self.config.lake_dir)
         if not self.look:

@@ -65,7 +65,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
                 refuse_forbidden(feed.name, columns, feed.forbidden_columns)
                 fits(feed.name, feed.checks, columns, feed.type)
             except LakeError as error:
-                print(f"error: {feed.path}: {error}", file=sys.stderr)
+                print(f"error: {feed.path.stem}: {error}", file=sys.stderr)
                 wrong += 1
                 continue
             names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})

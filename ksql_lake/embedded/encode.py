@@ -84,7 +84,15 @@ def _date(value: object) -> str:
     return f'"{value.isoformat()}"' if isinstance(value, date) else f'"{value}"'
 
 
+class Unserialisable(Exception):
+    """A value that the server reads from Kafka and cannot write: it ends every answer that comes to it."""
+
+
 def _time(value: object) -> str:
+    if isinstance(value, int) and value >= 86_400_000:  # java.time.LocalTime ends before 24:00
+        raise Unserialisable("Failed to serialize buffer")
+    if isinstance(value, int):
+        value = (_EPOCH + timedelta(milliseconds=value)).time()
     if not isinstance(value, time):
         return f'"{value}"'
     return f'"{value:%H:%M:%S}"' if value.second else f'"{value:%H:%M}"'

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from .answer import Answer, Cut, chunk, reset
+from .encode import Unserialisable
 from .engine import Engine, Record
 from .faults import Fault, Faults
 from .query import Query
@@ -312,7 +313,12 @@ class _Handler(BaseHTTPRequestHandler):
                 answer.finish("Query Completed")
                 return
             if answer.rows != limit:
-                answer.row(f"{query.text(record)},\n".encode())
+                try:
+                    text = query.text(record)
+                except Unserialisable as error:
+                    answer.error(50000, str(error))
+                    return
+                answer.row(f"{text},\n".encode())
             if answer.rows == limit and not answer.ended:
                 answer.finish("Limit Reached")
 
@@ -358,7 +364,12 @@ class _Handler(BaseHTTPRequestHandler):
         gathered = [f"[{query.header()}"]
         size = 0
         for number, record in enumerate(query.table_rows()):
-            text = query.text(record)
+            try:
+                text = query.text(record)
+            except Unserialisable as error:
+                answer.write(chunk("".join(gathered).encode() + b",\n"))
+                answer.error(50000, str(error))
+                return
             if fault and self._pull_fault(fault, number, gathered, text, answer):
                 return
             gathered.append(f",\n{text}")

@@ -22,7 +22,8 @@ from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
 from ksql_lake.ingest.streams.stage import stage_stream
-from ksql_lake.ingest.tables.stage import TableJob, stage_table
+from ksql_lake.ingest.tables.job import TableJob
+from ksql_lake.ingest.tables.stage import stage_table
 from ksql_lake.maintain import erase, retention
 from ksql_lake.maintain.erased import Rules, lasting
 from ksql_lake.model.checks import Result

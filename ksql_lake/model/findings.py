@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ksql_lake.base.text import shown
+
 LEVELS = ("error", "warning", "note")
 # The worst kind first, each with its level where a finding does not name another.
 KINDS = {
     "failed": "error",  # the last run failed
+    "missed": "error",  # runs that came regularly no longer do
     "metadata": "error",  # _metadata.json cannot be used
     "feed file": "error",  # the feed file cannot be used
     "gap": "error",  # rows expired before they were exported; as a warning: days without any row
@@ -21,10 +24,12 @@ KINDS = {
     "quality": "error",  # checks of the data that failed
     "stale": "error",  # the newest data are older than freshness_hours
     "files": "error",  # files that no metadata knows
+    "stopped": "warning",  # the last run was interrupted; as an error: it was killed
     "run": "warning",  # anything else the last run reported
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
     "link": "warning",  # a symbolic link that stands in the way
     "clock": "warning",  # events in the future, or a clock that is wrong
+    "remote": "warning",  # files that are not in the lake's remote home yet
     "busy": "warning",  # the last run found the feed locked by another run
     "quarantine": "note",  # rows in quarantine that nobody has looked at
     "retention": "note",  # data that are due to be removed; as a warning: removing them was refused
@@ -56,7 +61,7 @@ class Finding:
     def __post_init__(self) -> None:
         if not self.level:
             object.__setattr__(self, "level", KINDS[self.kind])
-        object.__setattr__(self, "message", _without(self.feed, self.message))
+        object.__setattr__(self, "message", shown(_without(self.feed, self.message)))
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -66,7 +71,12 @@ class Finding:
     @property
     def line(self) -> str:
         """The finding as a person reads it: the feed, the place, the message."""
-        return "".join((f"{self.feed}: " if self.feed else "", self._place(), self.message))
+        return f"{self.feed}: {self.said}" if self.feed else self.said
+
+    @property
+    def said(self) -> str:
+        """The place and the message."""
+        return self._place() + self.message
 
     def _place(self) -> str:
         """Partition and offset, where the message does not name them itself."""

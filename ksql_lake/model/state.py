@@ -68,6 +68,7 @@ class Covered:
         return {"upto": self.upto, "beyond": [list(span) for span in self.beyond]}
 
 
+NotSent = dict[int, dict[int, tuple[int, ...]]]  # generation -> Kafka partition -> offsets
 Coverage = dict[int, dict[int, Covered]]  # generation -> Kafka partition -> what is exported
 
 
@@ -466,6 +467,7 @@ class FeedState:
         sequence: the number of the last change; `run` is the name of the run that made it.
         generation: of a stream: one more for each time its topic was recreated.
         resume, heads: Kafka partition -> the last row read; the first row that comes in every query.
+        not_sent: of a stream: rows that the server cannot send, and that queries leave out.
         removed: rows that retention, an erasure or a check took out of each partition.
         remote_gone: files whose objects are to be deleted from the remote.
         extra: what this version does not know; kept as it is.
@@ -489,6 +491,7 @@ class FeedState:
     resume: dict[int, Anchor] = field(default_factory=dict)
     heads: dict[int, Anchor] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=dict)
+    not_sent: NotSent = field(default_factory=dict)
     # of a table
     current: Current | None = None
     last_version: int = 0
@@ -587,6 +590,7 @@ class FeedState:
             "removed": self.removed,
             "erasures": [erasure.to_json() for erasure in self.erasures] or None,
             "pinned": list(self.pinned) or None,
+            "not_sent": _not_sent_json(self.not_sent) or None,
             "remote_gone": [dict(vars(gone)) for gone in self.remote_gone] or None,
         }
         return made | {key: value for key, value in optional.items() if value is not None} | self.extra
@@ -616,7 +620,7 @@ class FeedState:
             None if last is None else LastRun(last["ended"], last["rows"], last["files"], last["result"]),
             files, value.get("timezone") or "UTC", value.get("timestamp_column"), value.get("generation", 1),
             anchors_from(value.get("resume") or {}), anchors_from(value.get("heads") or {}),
-            _coverage_from(value.get("coverage") or {}),
+            _coverage_from(value.get("coverage") or {}), _not_sent_from(value.get("not_sent") or {}),
             None if current is None else Current(current["version"], current["path"]), value.get("last_version", 0),
             tuple(value.get("pinned", ())), None if checks is None else tuple(checks),
             tuple(SchemaVersion(v["version"], v["at"], tuple(v["added"])) for v in value.get("schema_history", ())),
@@ -640,6 +644,14 @@ def _told(value: Mapping[str, Any]) -> Told:
 
 def _coverage_from(value: Mapping[str, Any]) -> Coverage:
     return {int(g): {int(p): Covered.from_json(c) for p, c in parts.items()} for g, parts in value.items()}
+
+
+def _not_sent_from(value: Mapping[str, Any]) -> NotSent:
+    return {int(g): {int(p): tuple(offsets) for p, offsets in parts.items()} for g, parts in value.items()}
+
+
+def _not_sent_json(value: NotSent) -> Json:
+    return {str(g): {str(p): list(parts[p]) for p in sorted(parts)} for g, parts in sorted(value.items()) if parts}
 
 
 def _coverage_json(coverage: Coverage) -> Json:

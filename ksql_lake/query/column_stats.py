@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.arrays import python
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.remote.places import Places
 
 KEPT = 1024
 BATCH = 65_536  # rows decoded at a time
@@ -87,8 +88,13 @@ class _Column:
         return python(pa.scalar(number, self.type)) if pa.types.is_temporal(self.type) else number
 
 
-def column_stats(directory: Path, state: FeedState, partitions: Sequence[str]) -> list[ColumnStats]:
+def column_stats(
+    directory: Path, state: FeedState, partitions: Sequence[str], places: Places | None = None
+) -> list[ColumnStats]:
     """Statistics of each column over some partitions of a feed, in the order of the files' columns.
+
+    Args:
+        places: where files of a lake with a remote lie; None: all in `directory`.
 
     Raises:
         OSError, ArrowInvalid: a file is missing or no Parquet.
@@ -97,7 +103,7 @@ def column_stats(directory: Path, state: FeedState, partitions: Sequence[str]) -
     rows = 0
     for file in state.files:
         if file.partition in partitions:
-            with pq.ParquetFile(directory / file.path) as parquet:
+            with places.open(file) if places else pq.ParquetFile(directory / file.path) as parquet:
                 _add(columns, parquet)
                 rows += parquet.metadata.num_rows
     for column in columns.values():

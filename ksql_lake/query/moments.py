@@ -47,21 +47,21 @@ def state_at(dataset: Dataset, state: FeedState, when: dt.datetime) -> FeedState
     """
     if utc(state.changed_at()) <= when:
         return state
-    first, found = None, None
+    found = None
     for line in state_log.states(dataset.log):
-        first = first or line
         if utc(line.at) <= when:
             found = line
     if found is not None:
         return found.typed()
+    first = state_log.begins(dataset.log)
     if first is None:
         raise StateError(f"{dataset.log}: missing or empty; what {dataset.feed} held at {_text(when)} is not known")
-    if first.sequence > 1:
+    if first[0] > 1:
         raise StateError(
-            f"{dataset.log}: begins at {_text(utc(first.at))}; what {dataset.feed} held at {_text(when)} is not known"
+            f"{dataset.log}: begins at {_text(utc(first[1]))}; what {dataset.feed} held at {_text(when)} is not known"
         )
     raise ConfigError(
-        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(utc(first.at))}"
+        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(utc(first[1]))}"
     )
 
 

@@ -231,8 +231,8 @@ def _version(dataset: Dataset, state: FeedState, then: FeedState, request: Reque
     else:
         text = str(request.version).removeprefix("v")
         number = int(text) if text.isdecimal() else -1
-    if number is None:
-        return _Part()
+    if number is None or (state.current and state.current.version == f"v{number}" and number not in there):
+        return _Part()  # never exported, or a version without a row, which has no file
     if number not in there:
         asked = request.version if request.as_of is None else f"v{number}, which was current at {request.as_of}"
         names = ", ".join(f"v{one}" for one in there)

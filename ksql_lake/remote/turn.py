@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 from ksql_lake.base.errors import RemoteError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.model.state import FeedState, FileEntry, Leaving, Remote
-from ksql_lake.remote import mirror, plans
+from ksql_lake.remote import mirror, notice, plans
 from ksql_lake.remote.plans import Part, Plan
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.dataset import Dataset, Move
@@ -54,6 +54,7 @@ class Turn:
         run = self.next_run()
         self.commits += 1
         metadata.amend(self.dataset, run, self.state, moves, kind=kind, now=self.now, by=self.by, what=what)
+        notice.write(self.dataset, self.state, self.binding)
 
 
 def push(turn: Turn, plan: Plan) -> int:

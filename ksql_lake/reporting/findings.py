@@ -3,51 +3,51 @@
 from __future__ import annotations
 
 import datetime as dt
+import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from ksql_lake.base.figures import duration
 from ksql_lake.maintain import retention
 from ksql_lake.maintain.merges import small_files
+from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, read_findings
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import QUARANTINE, FeedState
+from ksql_lake.store import history
 from ksql_lake.store.history import Run
 
 LATELY = dt.timedelta(days=7)
 MANY = 20  # files that a compaction would save; fewer are what every night leaves
+RECENT = 9  # runs that tell how often one is to be expected
+SHORTEST = 300.0  # seconds between runs that somebody still expects
 CLOSED = 2  # days ago that a day must have ended to count its small files
 
 
 def findings_of_runs(feed: str, runs: Sequence[Run], state: FeedState | None) -> list[Finding]:
     """What the last run said; without a run in the history, what the metadata kept of it."""
     run = runs[-1] if runs else None
-    given = (run or {}).get("checks") or (state.checks if state else None)
-    checks = [check for check in given if isinstance(check, dict)] if isinstance(given, list | tuple) else []
-    result = str(run.get("result")) if run else ""
-    kind = result if result in ("failed", "busy") else "run"
-    told = [one.to_json() for one in state.findings] if state else []
-    said = read_findings(feed, told if run is None else run.get("findings"), kind)
+    checks = (run.checks if run else ()) or tuple(history.read_checks(state.checks if state else None))
+    kept = [one.to_json() for one in state.findings] if state else []
+    said = run.findings if run else read_findings(feed, kept)
     found = [finding for finding in said if not _told_elsewhere(finding, checks)]
-    if result == "failed" and not any(finding.kind != "quality" for finding in found):
+    if run and run.result == "failed" and not any(finding.kind != "quality" for finding in found):
         found.append(Finding("failed", "the last run failed", feed=feed))
     return [*_quality(feed, checks), *found]
 
 
-def _told_elsewhere(finding: Finding, checks: Sequence[dict[str, Any]]) -> bool:
+def _told_elsewhere(finding: Finding, checks: Sequence[Result]) -> bool:
     """Whether the state as it is now or the results of the checks tell it, with figures of their own."""
     if finding.kind in ("retention", "quality"):
         return finding.kind == "retention" or bool(checks)
-    words = [str(check["message"]) for check in checks if check.get("message")]  # of versions that wrote plain text
-    return finding.message.startswith("retention: ") or any(word in finding.message for word in words)
+    told = any(check.message in finding.message for check in checks)  # by versions that wrote plain text
+    return told or finding.message.startswith("retention: ")
 
 
-def _quality(feed: str, checks: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def _quality(feed: str, checks: Sequence[Result]) -> Iterator[Finding]:
     for check in checks:
-        if check.get("failed"):
-            what = f"{check.get('check', '')} {check.get('column') or ''}".strip()
-            said = check.get("message") or f"{check['failed']:,} of {check.get('rows')} rows"
-            yield Finding("quality", f"{what}: {said}", "error" if check.get("level") == "fail" else "warning", feed)
+        if check.failed:
+            yield Finding("quality", str(check), "error" if check.level == "fail" else "warning", feed)
 
 
 def findings_of_state(
@@ -86,6 +86,20 @@ def _span(first: dt.date, last: dt.date) -> str:
     return str(first) if first == last else f"{first} to {last}"
 
 
+def missed(feed: str, runs: Sequence[Run], now: dt.datetime) -> Iterator[Finding]:
+    """Whether a run that could be expected did not come: at least three of the last gaps between runs, and three
+    quarters of them, were about as long as usual, and the present one is longer by more than a tenth and an hour."""
+    moments = sorted({dt.datetime.fromisoformat(run.started or run.ended) for run in runs if not run.days})[-RECENT:]
+    gaps = [(later - earlier).total_seconds() for earlier, later in zip(moments, moments[1:], strict=False)]
+    usual = statistics.median(gaps) if len(gaps) >= 3 else 0.0
+    alike = sum(abs(gap - usual) <= usual / 4 for gap in gaps)
+    if usual < SHORTEST or alike < max(3, len(gaps) * 3 / 4):
+        return
+    if (now - moments[-1]).total_seconds() > usual * 1.1 + 3600:
+        message = f"no run since {history.iso(moments[-1])}; until then one began every {duration(usual)}"
+        yield Finding("missed", message, feed=feed)
+
+
 def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
     if state.is_table:
         return
@@ -93,7 +107,8 @@ def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Find
     if files - days >= MANY:
         yield Finding(
             "small files",
-            f"{files:,} small files on {_number(days, 'day')}; merge: python manage_feeds.py compact {name}", feed=name,
+            f"{files:,} small files on {_number(days, 'day')}; merge: python manage_feeds.py compact {name}",
+            feed=name,
         )
 
 

@@ -17,7 +17,7 @@ from ksql_lake.model.findings import LEVELS
 from ksql_lake.reporting.summary import FeedSummary, summarise
 
 log = logging.getLogger("export_to_data_lake")
-RESULTS = ("ok", "findings", "failed", "busy")
+RESULTS = ("ok", "findings", "failed", "busy", "stopped")
 Labels = tuple[tuple[str, str], ...]
 Samples = Iterable[tuple[Labels, float]]
 Value = Callable[[FeedSummary], float | None]
@@ -35,7 +35,8 @@ class ExportRun:
 def write(file: Path, lake: Path, export: ExportRun, version: str, max_share: float) -> str | None:
     """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`."""
     try:
-        atomic_write(file, text(summarise(lake, export.ended, max_share=max_share), export, version).encode())
+        content = text(summarise(lake, export.ended, max_share=max_share), export, version)
+        atomic_write(file, content.encode(errors="replace"))
     except OSError as error:
         return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
     except Exception as error:
@@ -72,10 +73,19 @@ def text(summaries: Sequence[FeedSummary], export: ExportRun, version: str) -> s
 
 def _of_run(key: str) -> Value:
     def value(summary: FeedSummary) -> float | None:
-        number = (summary.last_run or {}).get(key)
-        return float(number) if isinstance(number, int | float) else None
+        run = summary.last_run
+        return float(getattr(run, key)) if run is not None and key in run.line else None
 
     return value
+
+
+def _of_remote(key: str) -> Value:
+    return lambda summary: None if summary.remote is None else float(getattr(summary.remote, key))
+
+
+def _oldest_unpushed(summary: FeedSummary) -> float | None:
+    oldest = summary.remote.oldest_unpushed if summary.remote else None
+    return _seconds(oldest) if oldest else None
 
 
 def _last_success(summary: FeedSummary) -> float | None:
@@ -86,7 +96,7 @@ def _last_success(summary: FeedSummary) -> float | None:
 
 
 def _last_run(summary: FeedSummary) -> float | None:
-    return _seconds(summary.last_run["ended"]) if summary.last_run else None
+    return _seconds(summary.last_run.ended) if summary.last_run else None
 
 
 def _expected(summary: FeedSummary) -> bool:
@@ -113,6 +123,10 @@ _PER_FEED: tuple[tuple[str, str, Value], ...] = (
     ("ksql_lake_last_run_rows", "Rows that the feed's last run brought.", _of_run("rows")),
     ("ksql_lake_last_run_bytes", "Bytes that the feed's last run wrote.", _of_run("bytes")),
     ("ksql_lake_last_run_retries", "How often the feed's last run had to ask again.", _of_run("retries")),
+    ("ksql_lake_local_bytes", "Size of the files on this disk, of a lake with a remote.", _of_remote("local_bytes")),
+    ("ksql_lake_remote_bytes", "Size of the files in the lake's remote.", _of_remote("remote_bytes")),
+    ("ksql_lake_unpushed_files", "Files that are not in the remote yet.", _of_remote("unpushed_files")),
+    ("ksql_lake_oldest_unpushed_timestamp_seconds", "When the oldest of them was exported.", _oldest_unpushed),
     ("ksql_lake_quarantined_rows", "Rows that the feed's last run set aside.", _of_run("quarantined")),
 )
 
@@ -128,15 +142,15 @@ def _results(summaries: Sequence[FeedSummary]) -> Samples:
     for summary in summaries:
         if summary.last_run:
             for result in RESULTS:
-                yield (*_labels(summary), ("result", result)), summary.last_run.get("result") == result
+                yield (*_labels(summary), ("result", result)), summary.last_run.result == result
 
 
 def _checks(summaries: Sequence[FeedSummary]) -> Samples:
     failed: Counter[Labels] = Counter()
     for summary in summaries:
-        for check in (summary.last_run or {}).get("checks") or ():
-            labels = tuple((key, str(check.get(key) or "")) for key in ("check", "column", "level"))
-            failed[(*_labels(summary), *labels)] += check["failed"]  # the same check twice is one series
+        for check in summary.last_run.checks if summary.last_run else ():
+            labels = (("check", check.check), ("column", check.column), ("level", check.level))
+            failed[(*_labels(summary), *labels)] += check.failed  # the same check twice is one series
     return failed.items()
 
 

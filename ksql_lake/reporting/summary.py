@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
-from ksql_lake.reporting.findings import findings_of_runs, findings_of_state
-from ksql_lake.store import history, metadata
+from ksql_lake.remote.plans import Policy
+from ksql_lake.remote.standing import Standing, standing
+from ksql_lake.remote.standing import findings as findings_of_remote
+from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
+from ksql_lake.store import history, metadata, running
 from ksql_lake.store.history import Run
+from ksql_lake.store.remote import binding
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-GOOD = ("ok", "findings")  # results of runs that committed
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class FeedRecord:
     runs: tuple[Run, ...] = ()  # oldest first
     metadata_problem: str | None = None
     feed_problem: str | None = None
+    has_remote: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class FeedSummary:
     findings: tuple[Finding, ...] = ()  # the worst first
     quarantined: int = 0  # rows that checks set aside and that are still there
     checks: tuple[dict[str, Any], ...] = ()  # what the checks of the last export found
+    remote: Standing | None = None  # of a lake that has a remote home
 
 
 def summarise(lake: Path, now: dt.datetime, feed: str | None = None, max_share: float = 0.3) -> list[FeedSummary]:
@@ -71,14 +76,18 @@ def summarise(lake: Path, now: dt.datetime, feed: str | None = None, max_share: 
         feed: only this one.
         max_share: of a feed's bytes that retention may take at a time.
     """
-    return [summary_of(record, now, max_share) for record in read(lake, feed)]
+    return [summary_of(record, now, max_share) for record in read(lake, feed, now)]
 
 
-def read(lake: Path, feed: str | None = None) -> list[FeedRecord]:
-    """What the lake knows of each feed, by name; files that cannot be used are told as problems."""
+def read(lake: Path, feed: str | None = None, now: dt.datetime | None = None) -> list[FeedRecord]:
+    """What the lake knows of each feed, by name; files that cannot be used are told as problems.
+
+    Args:
+        now: where given, runs that were killed and that no later run has noticed yet are told as of this time.
+    """
     runs: dict[str, list[Run]] = {}
-    for run in history.runs(lake):
-        runs.setdefault(run["feed"], []).append(run)
+    for run in [*history.runs(lake), *(running.dead_runs(lake, now) if now else ())]:
+        runs.setdefault(run.feed, []).append(run)
     kinds = {
         directory.name: kind
         for kind in ("stream", "table")
@@ -101,8 +110,9 @@ def _record(lake: Path, name: str, kind: str | None, runs: list[Run]) -> FeedRec
     if feed is not None and (lake / f"{feed.type}s" / name).is_dir():
         kind = feed.type  # the name may have been another kind of feed before
     state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
-    known = kind or (feed.type if feed else runs[-1].get("type", "-") if runs else "-")
-    return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem)
+    known = kind or (feed.type if feed else runs[-1].type if runs else "-")
+    return FeedRecord(name, known, status, state, feed, tuple(runs), metadata_problem, feed_problem,
+                      binding.is_bound(lake))
 
 
 def _feed(lake: Path, name: str) -> tuple[Feed | None, str | None, str]:
@@ -139,7 +149,7 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
     limit = record.feed.freshness_hours * 3600 if record.feed and record.feed.freshness_hours is not None else None
     age = None if newest_event is None else max((now - newest_event).total_seconds(), 0.0)
     last_export = None if state is None else state.last_export
-    good = [run["ended"] for run in record.runs if run.get("result") in GOOD]
+    good = [run.ended for run in record.runs if run.good]
     return FeedSummary(
         feed=record.name, type=record.type, state=record.status,
         rows=state.total_records if state else 0, bytes=state.total_bytes if state else 0,
@@ -150,8 +160,15 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
         last_run=record.runs[-1] if record.runs else None,
         quarantined=sum(entry.rows for entry in state.quarantined) if state else 0,
         checks=(state.checks or ()) if state else (),
-        findings=_findings(record, now, newest_event, age, limit, max_share),
+        findings=_findings(record, now, newest_event, age, limit, max_share), remote=_remote(record, now),
     )
+
+
+def _remote(record: FeedRecord, now: dt.datetime) -> Standing | None:
+    if record.state is None or not record.has_remote:
+        return None
+    policy = Policy(record.feed.local_days) if record.feed else Policy()
+    return standing(record.name, record.state, policy, now)
 
 
 def _newest(state: FeedState) -> str:
@@ -191,11 +208,15 @@ def _findings(
         found.append(Finding("feed file", record.feed_problem, feed=record.name))
     if record.status == "active":
         found += _age(record.name, now, newest_event, age, limit)
+        found += missed(record.name, record.runs, now)
     if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
         found += findings_of_runs(record.name, record.runs, record.state)
     if record.state is not None:
         rule = record.feed if record.status in ("active", "disabled") else None
         found += findings_of_state(record.name, record.state, rule, now, max_share)
+    stands = _remote(record, now)
+    if stands is not None:
+        found += findings_of_remote(record.name, stands, now)
     return tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.rank))
 
 
@@ -252,7 +273,7 @@ def result_of(summary: FeedSummary) -> str:
     """In one word how the last run went, or why there is none to expect."""
     if summary.state != "active":
         return summary.state
-    return str(summary.last_run["result"]) if summary.last_run else "ok" if summary.last_export else "never run"
+    return summary.last_run.result if summary.last_run else "ok" if summary.last_export else "never run"
 
 
 def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
@@ -264,15 +285,19 @@ def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
     return sorted(summaries, key=urgency)
 
 
-def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[tuple[FeedSummary, Finding]]:
+def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[Finding]:
     """All findings with their feeds, the worst first."""
-    found = [(summary, finding) for summary in summaries for finding in summary.findings]
-    return sorted(found, key=lambda pair: (pair[1].rank, pair[0].feed))
+    found = [replace(finding, feed=summary.feed) for summary in summaries for finding in summary.findings]
+    return sorted(found, key=lambda finding: (finding.rank, finding.feed))
 
 
 def as_json(summary: FeedSummary) -> dict[str, Any]:
     """The stable form for machines: the fields of `FeedSummary`, size in MB, result, findings as objects."""
     shown = {**vars(summary), "size_mb": round(summary.bytes / 1e6, 6), "result": result_of(summary)}
+    stands = shown.pop("remote")
+    if stands is not None:
+        shown["remote"] = dict(vars(stands))
+    shown["last_run"] = None if summary.last_run is None else summary.last_run.told()
     shown["findings"] = [
         {
             "kind": finding.kind, "level": finding.level, "message": finding.line, "feed": finding.feed or summary.feed,

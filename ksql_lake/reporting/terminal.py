@@ -1,16 +1,16 @@
-"""The lake on a terminal: what needs attention first, then one line a feed, in 80 columns; numbers; the history."""
+"""The lake on a terminal: what needs attention first, then one line a feed; numbers; the history. Times are UTC."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import textwrap
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ksql_lake.base.figures import count, duration, since, size
-from ksql_lake.model.findings import Finding, read_findings
+from ksql_lake.base.figures import count, duration, short_time, since, size
+from ksql_lake.model.findings import Finding
 from ksql_lake.reporting.summary import (
     FeedSummary,
     PartitionSummary,
@@ -23,12 +23,16 @@ from ksql_lake.store.history import Run
 if TYPE_CHECKING:
     from ksql_lake.query.column_stats import ColumnStats
 
-WIDTH = 80
-NAME = 30  # characters of a feed's name in a table
+WIDTH = 80  # where the output is no terminal
+NARROWEST = 60
+WIDEST = 160  # longer lines of text are hard to read
+NAME = 30  # characters of a feed's name in a table 80 wide
 SHOWN = 12  # findings on the screen
 COLOURS = {"error": "31", "warning": "33", "note": "36", "good": "32", "quiet": "2", "head": "1"}
 MARKS = {"error": "!", "warning": "*", "note": "-"}
-RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
+RESULTS = {
+    "ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "stopped": "error", "broken": "error"
+}
 
 
 class Ink:
@@ -41,45 +45,56 @@ class Ink:
         return f"\033[{COLOURS[style]}m{text}\033[0m" if self.colour and style in COLOURS else text
 
 
-def report(lake: Path, summaries: Sequence[FeedSummary], now: dt.datetime, colour: bool = False) -> str:
+def report(
+    lake: Path, summaries: Sequence[FeedSummary], now: dt.datetime, colour: bool = False, width: int = WIDTH
+) -> str:
     """One screen: findings, the worst first; feeds, those with the worst findings first; totals.
 
     Args:
         now: the present time, with a time zone.
         colour: whether to use the colours of a terminal.
+        width: columns of the terminal.
     """
-    ink = Ink(colour)
+    ink, wide = Ink(colour), min(max(width, NARROWEST), WIDEST)
+    name = _name_width([summary.feed for summary in summaries], wide)
     if not any(summary.last_export or summary.last_run or summary.findings for summary in summaries):
         return f"{lake}: nothing was exported yet; python export_to_data_lake.py --all\n"
-    lines = [*_findings(summaries, ink), *_table(worst_first(summaries), now, ink), *_totals(summaries, now, ink)]
+    lines = [
+        *_findings(summaries, ink, wide), *_table(worst_first(summaries), now, ink, name),
+        *_totals(summaries, now, ink, name),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _findings(summaries: Sequence[FeedSummary], ink: Ink) -> list[str]:
+def _name_width(names: Sequence[str], width: int) -> int:
+    """Room for the longest name where the terminal has it; the other columns take 50."""
+    return min(max(NAME, *map(len, names)), width - 50) if width > WIDTH and names else NAME + min(width, WIDTH) - WIDTH
+
+
+def _findings(summaries: Sequence[FeedSummary], ink: Ink, width: int) -> list[str]:
     found = findings_by_rank(summaries)
     if not found:
         return [ink("good", "nothing needs attention"), ""]
     lines = []
-    for summary, finding in found[:SHOWN]:
-        lines += _finding(summary, finding, ink)
+    for finding in found[:SHOWN]:
+        lines += _finding(finding, ink, width)
     if len(found) > SHOWN:
         lines.append(ink("quiet", f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json"))
     return [*lines, ""]
 
 
-def _finding(summary: FeedSummary, finding: Finding, ink: Ink) -> list[str]:
-    line = replace(finding, feed=summary.feed).line
-    wrapped = textwrap.wrap(line, WIDTH - 14, break_on_hyphens=False) or [""]
+def _finding(finding: Finding, ink: Ink, width: int) -> list[str]:
+    wrapped = textwrap.wrap(finding.line, width - 14, break_on_hyphens=False) or [""]
     head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
     return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
 
 
-def _table(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> list[str]:
-    head = f"{'feed':<{NAME}} {'result':<8} {'rows':>5} {'size':>6} {'in':>5} {'newest':>8} {'last export':>12}"
-    return [ink("head", head), *(_line(summary, now, ink) for summary in summaries)]
+def _table(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink, name: int) -> list[str]:
+    head = f"{'feed':<{name}} {'result':<8} {'rows':>5} {'size':>6} {'in':>5} {'newest':>8} {'last export':>12}"
+    return [ink("head", head), *(_line(summary, now, ink, name) for summary in summaries)]
 
 
-def _line(summary: FeedSummary, now: dt.datetime, ink: Ink) -> str:
+def _line(summary: FeedSummary, now: dt.datetime, ink: Ink, name: int) -> str:
     result = result_of(summary)
     age, limit = summary.freshness_seconds, summary.freshness_limit
     newest = "-" if age is None else duration(age)
@@ -88,9 +103,9 @@ def _line(summary: FeedSummary, now: dt.datetime, ink: Ink) -> str:
     stale = any(finding.kind == "stale" for finding in summary.findings)
     parts = f"{_few(summary.partitions)}{'v' if summary.type == 'table' else 'd'}"
     return (
-        f"{_clip(summary.feed):<{NAME}} {ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(summary.rows):>5} "
-        f"{size(summary.bytes):>6} {parts:>5} {ink('error' if stale else 'plain', f'{newest:>8}')} "
-        f"{_exported(summary, now):>12}"
+        f"{_clip(summary.feed, name):<{name}} {ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} "
+        f"{count(summary.rows):>5} {size(summary.bytes):>6} {parts:>5} "
+        f"{ink('error' if stale else 'plain', f'{newest:>8}')} {_exported(summary, now):>12}"
     )
 
 
@@ -100,28 +115,32 @@ def _exported(summary: FeedSummary, now: dt.datetime) -> str:
     if ago is None:
         return "-"
     shown = f"{ago:.0f}s" if ago < 60 else duration(ago)
-    if run is None or run.get("ended") != summary.last_success:
+    if run is None or run.ended != summary.last_success:
         return shown
-    took = f" {duration(run['seconds'])}" if "seconds" in run else ""
-    return f"{shown} {count(run['rows'])}{took}"
+    return f"{shown} {count(run.rows)}{f' {duration(run.seconds)}' if run.seconds else ''}"
 
 
 def _few(number: int) -> str:
     return str(number) if number < 10_000 else count(number)
 
 
-def _clip(name: str, width: int = NAME) -> str:
+def _clip(name: str, width: int) -> str:
     """A long name without its middle: beginning and end tell names apart."""
     half = (width - 2) // 2
     return name if len(name) <= width else f"{name[:half]}..{name[-(width - 2 - half):]}"
 
 
-def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink) -> list[str]:
+def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink, name: int) -> list[str]:
     rows, held = sum(summary.rows for summary in summaries), sum(summary.bytes for summary in summaries)
     parts = sum(summary.partitions for summary in summaries)
     feeds = f"{len(summaries):,} feed{'' if len(summaries) == 1 else 's'}"
-    lines = [ink("head", f"{feeds:<{NAME}} {'':<8} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
-    ended = max((summary.last_run["ended"] for summary in summaries if summary.last_run), default=None)
+    lines = [ink("head", f"{feeds:<{name}} {'':<8} {count(rows):>5} {size(held):>6} {_few(parts):>5}")]
+    stands = [summary.remote for summary in summaries if summary.remote is not None]
+    if stands:
+        here, there = sum(one.local_bytes for one in stands), sum(one.remote_bytes for one in stands)
+        lines.append(ink("quiet", f"{size(here)} here, {size(there)} in the remote, "
+                                  f"{size(sum(one.due_bytes for one in stands))} due to leave this disk"))
+    ended = max((summary.last_run.ended for summary in summaries if summary.last_run), default=None)
     ago = since(ended, now)
     if ended is not None and ago is not None:
         lines.append(ink("quiet", f"last run ended {ended}, {duration(ago)} ago"))
@@ -168,18 +187,39 @@ def _value(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:22]}.."
 
 
-def history(runs: Sequence[Run], colour: bool = False) -> str:
-    """One line a run, oldest first: when, feed, result, rows, size, seconds, retries, findings."""
+def json_list(items: Iterable[Any]) -> Iterator[str]:
+    """A JSON list of any length, item by item; what JSON does not know becomes text."""
+    begin = "[\n  "
+    for item in items:
+        yield begin + json.dumps(item, indent=2, default=str).replace("\n", "\n  ")
+        begin = ",\n  "
+    yield "[]\n" if begin[0] == "[" else "\n]\n"
+
+
+def history(runs: Iterable[Run], colour: bool = False, width: int | None = None) -> Iterator[str]:
+    """One line a run, oldest first: when, feed, result, rows, size, seconds, retries, findings.
+
+    Args:
+        width: columns of the terminal, whose findings go below their run; None for one line a run, however long.
+    """
     ink = Ink(colour)
-    head = f"{'ended':<16} {'feed':<{NAME}} {'result':<8} {'rows':>5} {'size':>6} {'took':>5} {'retry':>5} findings"
-    return "\n".join([ink("head", head), *(_run(run, ink) for run in runs)]) + "\n"
+    name = NAME if width is None else min(max(width, NARROWEST), WIDEST) - 52
+    head = f"{'ended':<17} {'feed':<{name}} {'result':<8} {'rows':>5} {'size':>6} {'took':>5} {'retry':>5}"
+    yield ink("head", head if width else f"{head} findings") + "\n"
+    for run in runs:
+        yield _run(run, ink, name, width) + "\n"
 
 
-def _run(run: Run, ink: Ink) -> str:
-    result = str(run.get("result"))
-    findings = "; ".join(finding.message for finding in read_findings(run["feed"], run.get("findings"))) or "-"
-    return (
-        f"{str(run.get('ended'))[:16].replace('T', ' '):<16} {_clip(run['feed']):<{NAME}} "
-        f"{ink(RESULTS.get(result, 'quiet'), f'{result:<8}')} {count(run.get('rows', 0)):>5} "
-        f"{size(run.get('bytes', 0)):>6} {duration(run.get('seconds', 0)):>5} {run.get('retries', 0):>5} {findings}"
+def _run(run: Run, ink: Ink, name: int, width: int | None) -> str:
+    line = (
+        f"{short_time(run.ended):<17} {_clip(run.feed, name):<{name}} "
+        f"{ink(RESULTS.get(run.result, 'quiet'), f'{run.result:<8}')} {count(run.rows):>5} "
+        f"{size(run.bytes):>6} {duration(run.seconds):>5} {run.retries:>5}"
     )
+    if width is None:
+        return f"{line} {'; '.join(finding.message for finding in run.findings) or '-'}"
+    below = [
+        f"    {part}" for finding in run.findings
+        for part in textwrap.wrap(finding.message, max(width, NARROWEST) - 4, break_on_hyphens=False)
+    ]
+    return "\n".join((line, *below))

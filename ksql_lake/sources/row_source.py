@@ -66,12 +66,14 @@ class Wanted:
             is read from its start.
         whole: partitions of `after` of which every row is wanted: whether there are rows before the known one tells
             what became of it. A source that is `proven` need not send them.
+        without: partition -> offsets of rows that the source cannot send, to be left out.
         window: only rows with ROWTIME in [start, end), epoch ms, are needed; a source may bring others too.
     """
 
     after: Mapping[int, int] = field(default_factory=dict)
     whole: frozenset[int] = frozenset()
     window: tuple[int, int] | None = None
+    without: Mapping[int, Collection[int]] = field(default_factory=dict)
 
 
 class Reading(Protocol):

@@ -30,6 +30,7 @@ from ksql_lake.model.state import (
     Partition,
     with_files,
 )
+from ksql_lake.model.state_shape import refuse_other_entries, refuse_other_shapes
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
 from ksql_lake.store.observers import tell
@@ -40,7 +41,8 @@ LEASE = ".lease"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
 HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: a large lake has a thousand partitions
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # JSON of another shape
+# JSON of another shape
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 
 __all__ = ["METADATA", "QUARANTINE", "TRASH", "Dataset", "Move"]
 
@@ -65,7 +67,9 @@ def load(dataset: Dataset) -> FeedState | None:
             f"{_rebuild(dataset)}"
         )
     try:
-        return FeedState.from_json(value, ManifestReader(dataset.manifests))
+        state = FeedState.from_json(value, ManifestReader(dataset.manifests))
+        refuse_other_shapes(state, dataset.kind)
+        return state
     except UNREADABLE as error:
         raise StateError(
             f"{dataset.metadata}: is not a feed's metadata ({type(error).__name__}: {error}); restore it with: "
@@ -89,6 +93,7 @@ class ManifestReader:
         path = self.directory / manifest.name
         try:
             entries = [FileEntry.from_json(json.loads(line)) for line in path.read_bytes().splitlines()]
+            refuse_other_entries(entries)
         except UNREADABLE as error:
             raise StateError(f"{path}: not readable as a manifest ({error}); run metadata_utils.py --rebuild") from None
         if len(entries) != manifest.files:

@@ -13,6 +13,7 @@ from ksql_lake.base.arrays import mask
 from ksql_lake.ingest.streams.anchors import Sieve
 from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.ingest.streams.not_sent import NotSent
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.findings import Finding
@@ -38,6 +39,7 @@ class Attempt:
         ranges: partition -> offsets that were taken, of a run of some days.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
+        not_sent: rows that the server cannot send, quarantined without their content.
         findings: what is to be told of it, if it counts.
     """
 
@@ -63,6 +65,8 @@ class Attempt:
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
         self.findings: list[Finding] = []
+        self.not_sent: list[NotSent] = []
+        self._feed = job.dataset.feed
 
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
@@ -85,6 +89,15 @@ class Attempt:
         for partition in np.unique(partitions).tolist():
             taken = ranges(np.sort(offsets[partitions == partition]))
             self.ranges.setdefault(partition, []).extend(taken)
+
+    def leave_out(self, row: NotSent, day: int) -> None:
+        """Quarantine a row that the server cannot send, without its content; `day` since 1970-01-01."""
+        date = EPOCH + dt.timedelta(days=day)
+        self.aside.write(row.bad_row(self.schema), day_path(date), date.strftime("%Y%m%d"))
+        self.cover(np.array([row.partition]), np.array([row.offset]))
+        self.not_sent.append(row)
+        message = f"{row.what}; it is quarantined without its content"
+        self.findings.append(Finding("quality", message, "warning", self._feed, row.partition, row.offset))
 
     def close(self, sieve: Sieve) -> None:
         """Finish the files, and remember what the sieve knows now."""

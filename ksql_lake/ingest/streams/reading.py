@@ -6,6 +6,7 @@ Design: a source may never end and no end mark can be believed, so what decides 
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -14,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
-from ksql_lake.base.errors import KsqlUnavailable
+from ksql_lake.base.errors import KsqlUnavailable, RowNotSent, SourceError
 from ksql_lake.base.retry import delay
 from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
 from ksql_lake.ingest.streams.missing import EXPIRED, fates, memory, why
+from ksql_lake.ingest.streams.not_sent import MOST, NotSent
 from ksql_lake.ingest.streams.patience import Patience
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, refuse_forbidden
@@ -54,6 +56,7 @@ class StreamExport:
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
+        self.stepped_over: list[NotSent] = []
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
         self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}
 
@@ -109,6 +112,9 @@ class StreamExport:
             try:
                 self.notes.append(f"ended: {self._attempt()}")
                 return
+            except RowNotSent as error:
+                if not self._step_over(error):
+                    return
             except KsqlUnavailable as error:
                 now = time.monotonic()
                 if self._taken > before or failing_since is None:
@@ -121,6 +127,24 @@ class StreamExport:
                 self.notes.append(f"retry after {pause:.1f} s: {error}")
                 self.retries += 1
                 time.sleep(pause)
+
+    def _step_over(self, error: RowNotSent) -> bool:
+        """Leave a row out that the server cannot send, where the feed allows it; False when reading ends here."""
+        partition, offset = error.partition, error.offset
+        assert partition is not None and offset is not None
+        after = f"after offset {error.last}" if error.last >= 0 else "at its beginning"
+        what = (
+            f"partition {partition}, {after}: the server cannot send the row at offset {offset} ({error}), as with "
+            "a TIME of 24:00"
+        )
+        if self.job.on_bad_value != "fail" and len(self.stepped_over) < MOST:
+            self.stepped_over.append(NotSent(partition, offset, error.rowtime, what))
+            return True
+        message = f'{what}; it is stepped over with "on_bad_value": "quarantine" in the feed file'
+        if not self._taken:
+            raise SourceError(message).at(partition, offset)
+        self._found("incomplete", f"{message}; what came before is published", partition, offset)
+        return False
 
     def _give_up(self, error: KsqlUnavailable) -> None:
         """The server cannot be read any more: what was read until then counts, but for what may be another topic's."""
@@ -146,7 +170,10 @@ class StreamExport:
         """One reading: stage its new rows until the end rule holds. Leaves an Attempt behind, also after a cut."""
         job, state = self.job, self.state
         after = {p: anchor.offset for p, anchor in self.sieve.anchors.items()}
-        wanted = Wanted(after, frozenset(self.given_up), job.window)
+        left_out = {p: set(offsets) for p, offsets in state.not_sent.get(state.generation, {}).items()}
+        for row in self.stepped_over:
+            left_out.setdefault(row.partition, set()).add(row.offset)
+        wanted = Wanted(after, frozenset(self.given_up), job.window, left_out)
         with self.source.open(wanted) as reading:
             self.sieve.start_query(proven=reading.proven, samples=reading.samples)
             self.sieve.log_starts(reading.starts())
@@ -156,6 +183,7 @@ class StreamExport:
             )
             before = self.attempts[-1].checker if self.attempts else None
             attempt = Attempt(job, state, len(self.attempts), before)
+            self._record_not_sent(attempt)
             self._report_gaps(attempt)
             try:
                 reason = self._drain(reading, attempt)
@@ -167,6 +195,14 @@ class StreamExport:
                 raise
             self._keep(attempt)
             return reason
+
+    def _record_not_sent(self, attempt: Attempt) -> None:
+        """Quarantine the rows that were stepped over, once, and those of other days not at all."""
+        recorded = {row for earlier in self.attempts for row in earlier.not_sent}
+        for row in self.stepped_over:
+            day = int(days_of(np.array([row.rowtime]), self.job.timezone)[0])
+            if row not in recorded and (not self.job.days or EPOCH + dt.timedelta(days=day) in self.job.days):
+                attempt.leave_out(row, day)
 
     def _keep(self, attempt: Attempt) -> None:
         attempt.close(self.sieve)

@@ -147,6 +147,9 @@ def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
     covered = state.coverage.setdefault(state.generation, {})
     # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
     state.heads = dict(export.heads)
+    for row in (row for attempt in export.attempts for row in attempt.not_sent):
+        places = state.not_sent.setdefault(state.generation, {})
+        places[row.partition] = tuple(sorted({*places.get(row.partition, ()), row.offset}))
     if not job.days:
         state.resume = dict(anchors)
         for partition, anchor in anchors.items():

@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from ksql_lake.base.text import markup
 
 CELL, GAP = 14, 3  # pixels of a day of the calendar; the style of the page says the first again
-WEEKS = 53  # of a strip
-HALF = 26  # weeks are drawn at least
-STRIPS = 4  # of a calendar, the newest so many years
-LEAST = 24  # columns of a chart of full width
+WEEKS = 13  # of a strip: four of them, a year, lie side by side on a wide screen, below each other on a narrow one
+STRIPS = 16  # of a calendar, the newest so many
+MONTH = 62  # pixels of the name of a month with its year
+WIDEST = 24  # pixels of a column
 STEPS = 4  # shades of the calendar, besides that of no rows
 
 
@@ -27,12 +28,13 @@ class Bar:
     style: str = ""
 
 
-def columns(bars: Sequence[Bar], label: str, height: int = 72, least: int = 1) -> str:
-    """Columns, at least a pixel high where there is something; fewer than `least` leave room at the right."""
+def columns(bars: Sequence[Bar], label: str, height: int = 72, widest: float = WIDEST) -> str:
+    """Columns, at least a pixel high where there is something, none wider than `widest` pixels: the axis ends where
+    the data end."""
     if not bars:
         return ""
     most = max(bar.value for bar in bars) or 1.0
-    step = 100 / max(len(bars), least)
+    step = 100 / len(bars)
     marks = []
     for number, bar in enumerate(bars):
         high = max(bar.value / most * (height - 2), 1.5 if bar.value else 0)
@@ -41,11 +43,12 @@ def columns(bars: Sequence[Bar], label: str, height: int = 72, least: int = 1) -
         marks.append(
             f'<g{style}><rect class="hit" x="{number * step:.3f}" y="0" width="{step:.3f}" height="{height}"/>'
             f'<rect x="{(number + 0.12) * step:.3f}" y="{height - high:.1f}" width="{step * 0.76:.3f}" '
-            f'height="{high:.1f}"/><title>{escape(bar.title)}</title></g>'
+            f'height="{high:.1f}"/><title>{markup(bar.title)}</title></g>'
         )
     return (
-        f'<svg class="columns" viewBox="0 0 100 {height}" preserveAspectRatio="none" style="height:{height}px" '
-        f'role="img" aria-label="{escape(label)}">{"".join(marks)}</svg>'
+        f'<svg class="columns" viewBox="0 0 100 {height}" preserveAspectRatio="none" '
+        f'style="height:{height}px;max-width:{len(bars) * widest:g}px" '
+        f'role="img" aria-label="{markup(label)}">{"".join(marks)}</svg>'
     )
 
 
@@ -54,8 +57,8 @@ def meter(share: float, title: str, style: str = "") -> str:
     width = max(min(share, 1.0) * 100, 0.8 if share > 0 else 0)
     return (
         f'<svg class="meter {style}" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(title)}"><rect class="track" width="100" height="6"/>'
-        f'<rect width="{width:.1f}" height="6"/><title>{escape(title)}</title></svg>'
+        f'aria-label="{markup(title)}"><rect class="track" width="100" height="6"/>'
+        f'<rect width="{width:.1f}" height="6"/><title>{markup(title)}</title></svg>'
     )
 
 
@@ -71,31 +74,30 @@ def shade(value: float, bounds: Sequence[float]) -> int:
 
 
 def calendar(
-    values: Mapping[dt.date, float], titles: Mapping[dt.date, str], last: dt.date, label: str, years: int = STRIPS
+    values: Mapping[dt.date, float], titles: Mapping[dt.date, str], last: dt.date, label: str, most: int = STRIPS
 ) -> list[str]:
-    """A heat map of days, a strip for each 53 weeks up to `last`, the newest first.
+    """A heat map of days, a strip for each 13 weeks up to `last`, the oldest first.
 
     Args:
         values: of the days that have any; decides their shade.
         titles: the tooltips of these days.
-        years: strips at most; older days are not drawn.
+        most: strips at most; older days are not drawn.
     """
     known = [day for day in values if day <= last]
     if not known:
         return []
     bounds = thresholds([values[day] for day in known])
     end = last - dt.timedelta(days=last.weekday())  # the Monday of the last week
-    total = max((end - min(known)).days // 7 + 2, HALF)
-    strips = []
-    for _ in range(years):
-        weeks = min(max(total, 1), WEEKS)
+    begin = min(known) - dt.timedelta(days=min(known).weekday())
+    total = (end - begin).days // 7 + 1
+    strips: list[str] = []
+    while total > 0 and len(strips) < most:
+        weeks = min(total, WEEKS)
         first = end - dt.timedelta(weeks=weeks - 1)
         strips.append(_strip(first, weeks, (min(known), last), values, titles, bounds, label))
         total -= weeks
-        if total <= 0 or first <= min(known):
-            break
         end = first - dt.timedelta(weeks=1)
-    return strips
+    return strips[::-1]
 
 
 def _strip(
@@ -111,22 +113,20 @@ def _strip(
     for week in range(weeks):
         monday = first + dt.timedelta(weeks=week)
         x = left + week * size
-        if week - named >= 4 and (monday.day <= 7 or week == 0):
+        if week - named >= 3 and (monday.day <= 7 or week == 0) and (week < weeks - 1 or weeks == 1 or week == 0):
             year = f" {monday.year}" if named < 0 or monday.month == 1 else ""
             marks.append(f'<text x="{x}" y="11">{monday:%b}{year}</text>')
             named = week + (1 if year else 0)
         for row in range(7):
             day = monday + dt.timedelta(days=row)
-            if day > span[1]:
-                break
-            title = titles.get(day) or f"{day}: {'no rows' if day >= span[0] else 'before the first day'}"
-            style = f"s{shade(values.get(day, 0), bounds)}" if day >= span[0] else "before"
+            if not span[0] <= day <= span[1]:
+                continue
             marks.append(
-                f'<rect class="{style}" x="{x}" y="{top + row * size}">'
-                f"<title>{escape(title)}</title></rect>"
+                f'<rect class="s{shade(values.get(day, 0), bounds)}" x="{x}" y="{top + row * size}">'
+                f"<title>{markup(titles.get(day) or f'{day}: no rows')}</title></rect>"
             )
-    width, height = left + weeks * size + 30, top + 7 * size
+    width, height = left + max(weeks * size, MONTH), top + 7 * size
     return (
         f'<svg class="calendar" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(marks)}</svg>'
+        f'aria-label="{markup(label)}">{"".join(marks)}</svg>'
     )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from ksql_lake.base.figures import count, duration, size
+from ksql_lake.base.text import markup
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import RecordedColumn, SchemaVersion
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummary, partitions_of, result_of
 
+CALENDAR = 21  # days of which a calendar tells more than columns do
 DAYS = 90  # of the columns of a growth chart
-FEW = 8  # columns of the narrowest chart
-RESULTS = {"ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "broken": "error"}
+FEW = 20  # columns of the narrowest chart with a label at each end
+RESULTS = {
+    "ok": "good", "findings": "warning", "busy": "warning", "failed": "error", "stopped": "error", "broken": "error"
+}
 DayCounts = Mapping[dt.date, tuple[int, int]]  # day -> (rows, bytes)
 
 
@@ -25,34 +28,36 @@ def feed_details(record: FeedRecord, summary: FeedSummary, now: dt.datetime, *, 
     state = record.state
     about = record.feed.description if record.feed else ""
     rows = f"{summary.rows:,} rows, {size(summary.bytes)}"
-    parts = [f'<p class="soft">{escape(about)}</p>'] if about else []
+    if summary.remote is not None:
+        rows += f" ({size(summary.remote.local_bytes)} here, {size(summary.remote.remote_bytes)} in the remote)"
+    parts = [f'<p class="soft">{markup(about)}</p>'] if about else []
     parts.append(f'<p class="soft">{_about(record, summary)}</p>')
     parts.append(_versions(partitions) if record.type == "table" else _days(record.name, partitions, now))
     parts.append(_columns(state.columns if state else ()))
     parts.append(_schema_history(state.schema_history if state else ()))
     return (
-        f'<details id="feed-{escape(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
-        f'</strong> {result(summary)} <span class="soft">{escape(rows)}</span></summary><div>{"".join(parts)}</div>'
+        f'<details id="feed-{markup(record.name)}"{" open" if opened else ""}><summary><strong>{name(record.name)}'
+        f'</strong> {result(summary)} <span class="soft">{markup(rows)}</span></summary><div>{"".join(parts)}</div>'
         "</details>"
     )
 
 
 def name(feed: str) -> str:
     """A feed's name, which may break after each underscore."""
-    return escape(feed).replace("_", "_<wbr>")
+    return markup(feed).replace("_", "_<wbr>")
 
 
 def result(summary: FeedSummary) -> str:
     """How the last run went, in its colour; never by colour alone."""
     word = result_of(summary)
-    return f'<span class="dot {RESULTS.get(word, "soft")}">{escape(word)}</span>'
+    return f'<span class="dot {RESULTS.get(word, "soft")}">{markup(word)}</span>'
 
 
 def _about(record: FeedRecord, summary: FeedSummary) -> str:
     state, feed = record.state, record.feed
-    said = [f"{record.type} <code>{escape(str(state.source if state else feed.source if feed else '-'))}</code>"]
+    said = [f"{record.type} <code>{markup(str(state.source if state else feed.source if feed else '-'))}</code>"]
     if record.type == "stream":
-        said.append(f"days of {escape(str(state.timezone if state else 'UTC'))}")
+        said.append(f"days of {markup(str(state.timezone if state else 'UTC'))}")
     if feed and feed.retention_days:
         said.append(f"{feed.retention_days} days are kept")
     if feed and feed.retention_versions:
@@ -104,13 +109,13 @@ def version_bars(partitions: Sequence[PartitionSummary], most: int = DAYS) -> li
 def figure(bars: Sequence[charts.Bar], label: str, first: str, last: str, unit: str, height: int = 72) -> str:
     """Columns with what they are, their greatest value, and where they begin and end."""
     most = f"{label.rpartition(': ')[2]}; at most {count(max((bar.value for bar in bars), default=0))} {unit}"
-    # a few bars fill a part only, and so does what is below them
-    width = f"{min(max(len(bars), FEW) / charts.LEAST, 1):.0%}"
-    narrow = ' class="narrow"' if len(bars) < charts.LEAST * 2 // 3 else ""
+    drawn = charts.columns(bars, label, height)
+    if len(bars) < FEW:  # too narrow for a label at each end
+        ends = first if first == last else f"{first} to {last}"
+        return f"<figure>{drawn}<figcaption><span>{markup(ends)}: {markup(most)}</span></figcaption></figure>"
     return (
-        f'<figure{narrow} style="max-width:max(280px,{width})">{charts.columns(bars, label, height, FEW)}<figcaption>'
-        f'<span>{escape(first)}</span><span class="what">{escape(most)}</span><span>{escape(last)}</span>'
-        "</figcaption></figure>"
+        f'<figure style="max-width:{len(bars) * charts.WIDEST}px">{drawn}<figcaption><span>{markup(first)}</span>'
+        f'<span class="what">{markup(most)}</span><span>{markup(last)}</span></figcaption></figure>'
     )
 
 
@@ -120,18 +125,19 @@ def _days(feed: str, partitions: Sequence[PartitionSummary], now: dt.datetime) -
     if not bars:
         return ""
     ends = bars[0].title[:10], bars[-1].title[:10]
-    return (
-        f"<h3>Rows per day</h3>{figure(bars, f'{feed}: rows per day', *ends, 'rows')}"
-        f"<h3>Days of the last year</h3>{heat_map(days, now, f'{feed}: days', 1)}"
-    )
+    calendar = heat_map(days, now, f"{feed}: days", 4)
+    title = "<h3>Days of the last year</h3>" if calendar else ""
+    return f"<h3>Rows per day</h3>{figure(bars, f'{feed}: rows per day', *ends, 'rows')}{title}{calendar}"
 
 
-def heat_map(days: DayCounts, now: dt.datetime, label: str, years: int = charts.STRIPS) -> str:
-    """A calendar of so many years with its legend."""
+def heat_map(days: DayCounts, now: dt.datetime, label: str, most: int = charts.STRIPS) -> str:
+    """A calendar of so many strips of 13 weeks with its legend."""
     last = max((day for day in days if day <= now.date() + dt.timedelta(days=1)), default=now.date())
     values: dict[dt.date, float] = {day: rows for day, (rows, _) in days.items()}
-    strips = charts.calendar(values, {day: day_title(day, days) for day in days}, last, label, years)
+    strips = charts.calendar(values, {day: day_title(day, days) for day in days}, last, label, most)
     known = [value for day, value in values.items() if day <= last]
+    if (last - min(days, default=last)).days < CALENDAR:
+        return ""
     none, *shades = (
         f'<svg width="11" height="11" aria-hidden="true"><rect class="s{step}" width="11" height="11" rx="2"/></svg>'
         for step in range(charts.STEPS + 1)
@@ -140,7 +146,7 @@ def heat_map(days: DayCounts, now: dt.datetime, label: str, years: int = charts.
         f'<div class="legend"><span>{none} no rows</span><span>{count(min(known, default=0))} {"".join(shades)} '
         f"{count(max(known, default=0))} rows a day, a quarter of the days in each shade</span></div>"
     )
-    return f'<div class="scroll">{"".join(strips)}</div>{legend}'
+    return f'<div class="strips">{"".join(strips)}</div>{legend}'
 
 
 def _versions(partitions: Sequence[PartitionSummary]) -> str:
@@ -155,10 +161,10 @@ def _columns(columns: Sequence[RecordedColumn]) -> str:
     if not columns:
         return ""
     rows = "".join(
-        f"<tr><td><code>{escape(column.disk_name)}</code>{' key' if column.key else ''}</td>"
-        f"<td><code>{escape(column.ksql_type)}</code></td>"
-        f'<td class="opt"><code>{escape(column.arrow_type)}</code></td>'
-        f'<td class="n">{escape(column.since)}</td></tr>'
+        f"<tr><td><code>{markup(column.disk_name)}</code>{' key' if column.key else ''}</td>"
+        f"<td><code>{markup(column.ksql_type)}</code></td>"
+        f'<td class="opt"><code>{markup(column.arrow_type)}</code></td>'
+        f'<td class="n">{markup(column.since)}</td></tr>'
         for column in columns
     )
     return (
@@ -170,7 +176,7 @@ def _columns(columns: Sequence[RecordedColumn]) -> str:
 def _schema_history(history: Sequence[SchemaVersion]) -> str:
     if not history:
         return ""
-    rows = "".join(f"<tr><td>{escape(entry.version)}</td><td class=w>{escape(entry.at[:10])}</td>"
+    rows = "".join(f"<tr><td>{markup(entry.version)}</td><td class=w>{markup(entry.at[:10])}</td>"
                    f"<td>{_added(entry, first=number == 0)}</td></tr>" for number, entry in enumerate(history))
     return (
         f"<h3>History of the schema</h3><table><thead><tr><th>Version</th><th>Since</th><th>Added</th></tr></thead>"
@@ -181,4 +187,4 @@ def _schema_history(history: Sequence[SchemaVersion]) -> str:
 def _added(entry: SchemaVersion, *, first: bool) -> str:
     if first:
         return f"{len(entry.added)} columns at the first export"
-    return f"<code>{escape(', '.join(entry.added))}</code>"
+    return f"<code>{markup(', '.join(entry.added))}</code>"

@@ -1,6 +1,6 @@
 """The lake as one HTML page that needs nothing else: no network, no font, no library.
 
-Everything that comes from the lake passes through `html.escape`, and the page's own Content-Security-Policy allows no
+Everything that comes from the lake passes through `markup`, and the page's own Content-Security-Policy allows no
 other script than the one below by its hash.
 """
 
@@ -10,11 +10,9 @@ import base64
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
-from html import escape
 
-from ksql_lake.base.figures import count, duration, since, size
-from ksql_lake.model.findings import read_findings
+from ksql_lake.base.figures import count, duration, short_time, since, size
+from ksql_lake.base.text import markup
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.html.feed_page import (
     RESULTS,
@@ -38,6 +36,7 @@ SIZES = 24  # feeds in the chart of sizes
 RUNS = 60  # nights in the chart of runs
 RUN_LINES = 40  # runs in the table
 SPARK = 30  # days in a feed's line of the table
+SPARKS = 120  # pixels of them
 
 
 def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
@@ -51,7 +50,7 @@ def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSumm
     known = {record.name: record for record in records}
     ordered = worst_first(summaries)
     days = by_day([part for record in records if record.type == "stream" for part in partitions_of(record)])
-    runs = sorted((run for record in records for run in record.runs), key=lambda run: str(run.get("ended")))
+    runs = sorted((run for record in records for run in record.runs), key=lambda run: run.ended)
     body = [
         _head(title, summaries, now), _findings(summaries), _feeds(ordered, known, now),
         _growth(days, now) if days else "", _sizes(summaries), _runs(runs), _details(ordered, known, now),
@@ -63,14 +62,14 @@ def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSumm
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
         f'content="{policy}"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} - data lake</title><style>{STYLE}</style></head>\n<body><main>\n"
+        f"<title>{markup(title)} - data lake</title><style>{STYLE}</style></head>\n<body><main>\n"
         + "\n".join(part for part in body if part)
         + f"\n</main><script>{SCRIPT}</script></body></html>\n"
     )
 
 
 def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
-    ended = max((str(s.last_run["ended"]) for s in summaries if s.last_run), default=None)
+    ended = max((s.last_run.ended for s in summaries if s.last_run), default=None)
     ago = since(ended, now)
     urgent = sum(finding.level != "note" for summary in summaries for finding in summary.findings)
     totals = (
@@ -80,10 +79,10 @@ def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str
         ("Last run", "-" if ago is None else f"{duration(ago)} ago", ""),
         ("Need attention", f"{urgent:,}", "error" if urgent else "good"),
     )
-    cells = "".join(f'<div><dt>{word}</dt><dd class="{style}">{escape(value)}</dd></div>'
+    cells = "".join(f'<div><dt>{word}</dt><dd class="{style}">{markup(value)}</dd></div>'
                     for word, value, style in totals)
     return (
-        f'<header><p class="soft" style="margin:0">Data lake</p><h1>{escape(title)}</h1>'
+        f'<header><p class="soft" style="margin:0">Data lake</p><h1>{markup(title)}</h1>'
         f'<p class="soft">As of {now:%-d %B %Y, %H:%M} UTC</p><dl class="totals">{cells}</dl></header>'
     )
 
@@ -93,16 +92,16 @@ def _findings(summaries: Sequence[FeedSummary]) -> str:
     if not found:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
-        f'<li><span class="kind dot {finding.level}">{escape(finding.kind)}</span><span>{_link(summary.feed)} '
-        f'<span class="said">{escape(replace(finding, feed="").line)}</span></span></li>'
-        for summary, finding in found[:FINDINGS]
+        f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_link(finding.feed)} '
+        f'<span class="said">{markup(finding.said)}</span></span></li>'
+        for finding in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
     return f'<section><h2>Needs attention</h2><ul class="findings">{items}</ul>{more}</section>'
 
 
 def _link(feed: str) -> str:
-    return f'<a href="#feed-{escape(feed)}">{name(feed)}</a>'
+    return f'<a href="#feed-{markup(feed)}">{name(feed)}</a>'
 
 
 def _feeds(ordered: Sequence[FeedSummary], known: dict[str, FeedRecord], now: dt.datetime) -> str:
@@ -121,18 +120,18 @@ def _feeds(ordered: Sequence[FeedSummary], known: dict[str, FeedRecord], now: dt
 def _feed_row(summary: FeedSummary, record: FeedRecord, now: dt.datetime) -> str:
     partitions = partitions_of(record)
     spark = version_bars(partitions, SPARK) if record.type == "table" else day_bars(by_day(partitions), now, SPARK)
-    run, ago = summary.last_run or {}, since(summary.last_success, now)
-    brought = f"{count(run.get('rows', 0))} rows" if run.get("ended") == summary.last_success else ""
+    run, ago = summary.last_run, since(summary.last_success, now)
+    brought = f"{count(run.rows)} rows" if run is not None and run.ended == summary.last_success else ""
     return (
-        f'<tr><td>{_link(summary.feed)}<span class="under">{escape(record.type)}</span></td>'
+        f'<tr><td>{_link(summary.feed)}<span class="under">{markup(record.type)}</span></td>'
         f'<td class="w">{result(summary)}</td>'
         f'<td class="n" data-v="{summary.rows}">{summary.rows:,}</td>'
         f'<td class="n opt" data-v="{summary.bytes}">{size(summary.bytes)}</td>'
         f'<td class="n opt" data-v="{summary.partitions}">{summary.partitions:,}'
-        f'<span class="under">{escape(summary.newest)}</span></td>{_freshness(summary)}'
+        f'<span class="under">{markup(summary.newest)}</span></td>{_freshness(summary)}'
         f'<td class="n opt" data-v="{-1 if ago is None else ago:.0f}">{"-" if ago is None else f"{duration(ago)} ago"}'
         f'<span class="under">{brought}</span></td>'
-        f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30, SPARK)}</td></tr>'
+        f'<td class="spark opt">{charts.columns(spark, f"{summary.feed}: rows", 30, SPARKS / SPARK)}</td></tr>'
     )
 
 
@@ -152,11 +151,11 @@ def _growth(days: DayCounts, now: dt.datetime) -> str:
     bars = day_bars(days, now)
     if not bars:
         return ""
-    ends = bars[0].title[:10], bars[-1].title[:10]
+    ends, calendar = (bars[0].title[:10], bars[-1].title[:10]), heat_map(days, now, "rows per day, all streams")
     return (
         '<section><h2>Growth</h2><p class="lead">Rows of all streams, by the day they happened.</p>'
-        f"{figure(bars, 'rows per day, all streams', *ends, 'rows', 120)}<h3>Calendar</h3>"
-        f"{heat_map(days, now, 'rows per day, all streams')}</section>"
+        f"{figure(bars, 'rows per day, all streams', *ends, 'rows', 120)}"
+        f"{f'<h3>Calendar</h3>{calendar}' if calendar else ''}</section>"
     )
 
 
@@ -169,7 +168,7 @@ def _sizes(summaries: Sequence[FeedSummary]) -> str:
     rest = ordered[SIZES:]
     most = max(held for _, held, _ in lines)
     items = "".join(
-        f'<li><div><span class="name">{escape(feed)}</span><span>{size(held)} <span class="soft">'
+        f'<li><div><span class="name">{markup(feed)}</span><span>{size(held)} <span class="soft">'
         f"{_share(held / total)}</span></span></div>"
         f"{charts.meter(held / most, f'{feed}: {held:,} bytes, {rows:,} rows')}</li>"
         for feed, held, rows in lines
@@ -190,11 +189,11 @@ def _runs(runs: Sequence[Run]) -> str:
         return ""
     nights: dict[str, list[Run]] = {}
     for run in runs:
-        nights.setdefault(str(run.get("run")), []).append(run)
+        nights.setdefault(run.run, []).append(run)
     bars = [_night(night) for night in list(nights.values())[-RUNS:]]
-    ends = bars[0].title[:16], bars[-1].title[:16]
+    ends = bars[0].title[:17], bars[-1].title[:17]
     rows = "".join(_run_row(run) for run in reversed(runs[-RUN_LINES:]))
-    heads = (("Ended", ""), ("Feed", ""), ("Result", ""), ("Rows", "n"), ("Size", "n opt"), ("Took", "n"),
+    heads = (("Ended", "opt"), ("Feed", ""), ("Result", ""), ("Rows", "n"), ("Size", "n opt"), ("Took", "n"),
              ("Retries", "n opt"), ("Findings", "opt"))
     head = "".join(f'<th class="{style}" scope="col"><button type="button">{word}</button></th>'
                    for word, style in heads)
@@ -208,26 +207,27 @@ def _runs(runs: Sequence[Run]) -> str:
 
 
 def _night(runs: Sequence[Run]) -> charts.Bar:
-    seconds = sum(float(run.get("seconds", 0)) for run in runs)
-    results = [str(run.get("result")) for run in runs]
-    failed = sum(word == "failed" for word in results)
-    style = "error" if failed else "warning" if {"findings", "busy"} & set(results) else ""
+    seconds = sum(run.seconds for run in runs)
+    results = [run.result for run in runs]
+    styles = {RESULTS.get(word) for word in results}
+    style = "error" if "error" in styles else "warning" if "warning" in styles else ""
     words = ", ".join(f"{results.count(word)} {word}" for word in dict.fromkeys(results))
-    ended = str(runs[-1].get("ended"))[:16].replace("T", " ")
-    rows = sum(int(run.get("rows", 0)) for run in runs)
+    ended = short_time(runs[-1].ended)
+    rows = sum(run.rows for run in runs)
     return charts.Bar(seconds, f"{ended}: {seconds:.1f} s, {rows:,} rows, {words}", style)
 
 
 def _run_row(run: Run) -> str:
-    word, findings = str(run.get("result")), [f.message for f in read_findings(run["feed"], run.get("findings"))]
+    findings = "<br>".join(markup(finding.message) for finding in run.findings)
+    below = "".join(f'<span class="under phone">{text}</span>' for text in (short_time(run.ended), findings) if text)
     return (
-        f'<tr><td class="w">{escape(str(run.get("ended"))[:16].replace("T", " "))}</td><td>{name(run["feed"])}</td>'
-        f'<td class="w"><span class="dot {RESULTS.get(word, "soft")}">{escape(word)}</span></td>'
-        f'<td class="n" data-v="{int(run.get("rows", 0))}">{run.get("rows", 0):,}</td>'
-        f'<td class="n opt" data-v="{int(run.get("bytes", 0))}">{size(run.get("bytes", 0))}</td>'
-        f'<td class="n" data-v="{float(run.get("seconds", 0))}">{duration(run.get("seconds", 0))}</td>'
-        f'<td class="n opt" data-v="{int(run.get("retries", 0))}">{run.get("retries", 0)}</td>'
-        f'<td class="opt">{escape("; ".join(findings))}</td></tr>'
+        f'<tr><td class="w opt">{short_time(run.ended)}</td><td>{name(run.feed)}{below}</td>'
+        f'<td class="w"><span class="dot {RESULTS.get(run.result, "soft")}">{markup(run.result)}</span></td>'
+        f'<td class="n" data-v="{run.rows}">{run.rows:,}</td>'
+        f'<td class="n opt" data-v="{run.bytes}">{size(run.bytes)}</td>'
+        f'<td class="n" data-v="{run.seconds}">{duration(run.seconds)}</td>'
+        f'<td class="n opt" data-v="{run.retries}">{run.retries}</td>'
+        f'<td class="opt findings">{findings}</td></tr>'
     )
 
 

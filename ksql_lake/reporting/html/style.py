@@ -10,7 +10,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Liberation Sans",sans-serif;font-variant-numeric:tabular-nums}
-main{max-width:1080px;margin:0 auto;padding:40px 24px 72px}
+main{max-width:1200px;margin:0 auto;padding:40px 24px 72px}
 h1{font-size:30px;line-height:1.15;letter-spacing:-.02em;margin:2px 0 4px;font-weight:650;overflow-wrap:anywhere}
 h2{font-size:18px;letter-spacing:-.01em;margin:52px 0 4px;font-weight:650}
 h3{font-size:12px;margin:26px 0 8px;font-weight:600;color:var(--soft);text-transform:uppercase;letter-spacing:.06em}
@@ -26,13 +26,14 @@ border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 .good{color:var(--good)}
 .dot::before{content:"";display:inline-block;width:8px;height:8px;border-radius:50%;background:currentColor;
 margin-right:8px}
+td.findings{min-width:380px;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}wbr{display:none}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:8px 14px 8px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:500;color:var(--soft);font-size:13px;white-space:nowrap;vertical-align:bottom}
 th:last-child,td:last-child{padding-right:0}
 td.n,th.n{text-align:right;white-space:nowrap}td.w{white-space:nowrap}
-td .under{display:block;font-size:12px;color:var(--soft)}
+td .under{display:block;font-size:12px;color:var(--soft)}td .phone{display:none}
 th button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer}
 th button:hover,th button:focus-visible{color:var(--ink)}
 th[aria-sort] button{color:var(--ink)}th[aria-sort] button::after{content:" \\2191"}
@@ -43,14 +44,14 @@ svg{display:block}svg rect{fill:var(--accent)}svg .hit{fill:transparent}svg g:ho
 svg .track{fill:var(--s0)}svg .error rect:not(.hit){fill:var(--error)}svg .warning rect:not(.hit){fill:var(--warning)}
 svg.meter{width:100%;min-width:72px;height:5px;border-radius:3px;overflow:hidden;margin-top:6px}
 svg.meter.error rect:not(.track){fill:var(--error)}
-svg.columns{width:100%;border-bottom:1px solid var(--soft)}
+svg.columns{display:block;width:100%;border-bottom:1px solid var(--soft)}
 figure{margin:14px 0 0}
 figcaption{display:flex;justify-content:space-between;gap:2px 16px;font-size:12.5px;margin-top:5px}
-figcaption span:not(.what){white-space:nowrap}
-.narrow figcaption{flex-wrap:wrap}.narrow .what{order:-1;width:100%}
+figcaption span:not(.what):not(:only-child){white-space:nowrap}
 .spark{width:110px}.spark svg.columns{border-bottom-color:var(--line)}
-svg.calendar{max-width:none;margin-top:6px}svg.calendar text{font-size:11px;fill:var(--soft)}
-svg.calendar rect{width:14px;height:14px;rx:2px}svg .before{fill:var(--s0);opacity:.4}
+.strips{display:flex;flex-wrap:wrap;gap:6px 14px;margin-top:6px}
+svg.calendar{max-width:100%}svg.calendar text{font-size:11px;fill:var(--soft)}
+svg.calendar rect{width:14px;height:14px;rx:2px}
 svg .s0{fill:var(--s0)}svg .s1{fill:var(--s1)}svg .s2{fill:var(--s2)}
 svg .s3{fill:var(--s3)}svg .s4{fill:var(--s4)}
 .legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:12.5px;color:var(--soft);margin-top:8px}
@@ -68,8 +69,8 @@ summary strong{font-weight:600;overflow-wrap:anywhere}summary .soft{font-size:13
 details>div{padding:0 0 26px 26px}
 code{font:12.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 footer{margin-top:56px;font-size:13px;color:var(--soft)}
-@media(max-width:640px){wbr{display:inline}main{padding:24px 16px 48px}h1{font-size:25px}
-.opt{display:none}details>div{padding-left:0}
+@media(max-width:860px){wbr{display:inline}main{padding:24px 16px 48px}h1{font-size:25px}
+.opt{display:none}td .phone{display:block;overflow-wrap:anywhere}details>div{padding-left:0}
 ul.findings li{grid-template-columns:1fr}.totals{grid-template-columns:repeat(3,1fr);gap:14px 12px}
 .totals dd{font-size:19px}th,td{padding-right:10px}ol.sizes{grid-template-columns:minmax(0,1fr)}
 figcaption{flex-wrap:wrap}.what{order:-1;width:100%}}
@@ -100,9 +101,6 @@ function unfold() {
   var target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target && target.tagName === "DETAILS") { target.open = true; target.scrollIntoView(); }
 }
-document.querySelectorAll(".scroll").forEach(function (box) {
-  if (box.querySelector(".calendar")) { box.scrollLeft = box.scrollWidth; }
-});
 addEventListener("hashchange", unfold);
 unfold();
 """

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from ksql_lake.base.errors import AnswerCut, KsqlUnavailable
+from ksql_lake.base.errors import AnswerCut, KsqlUnavailable, RowNotSent
 from ksql_lake.sources.ksqldb.client import Answer
 from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, Element, ErrorRow, Final
 from ksql_lake.sources.pace import POLL, Limits
+
+NOT_SENT = "Failed to serialize"  # a TIME of 24:00 and more: the server reads it and cannot write it
 
 
 class AnswerRows:
@@ -28,13 +30,17 @@ class AnswerRows:
         self.decoder = Decoder(answer.columns, batch_size, lenient=lenient)
         self.started = self.heard = time.monotonic()
         self._closed = False
+        self._failed: KsqlUnavailable | None = None
 
     def look(self) -> list[Element] | None:
         """What came: rows and tombstones; [] when nothing did for POLL seconds; None at the end of the body.
 
         Raises:
-            KsqlUnavailable: the server broke off with an error, or the connection ended first.
+            KsqlUnavailable: the server broke off with an error, or the connection ended first; whatever came before
+                was handed out. RowNotSent where it is a row that the server cannot send.
         """
+        if self._failed is not None:
+            raise self._failed
         lines = self.answer.read(POLL)
         if lines == b"":
             return None
@@ -44,11 +50,15 @@ class AnswerRows:
         found: list[Element] = []
         for element in self.decoder.decode(lines):
             if isinstance(element, ErrorRow):
-                raise KsqlUnavailable(f"{self.name}: the server broke off: {element.message}", code=element.code)
+                kind = RowNotSent if NOT_SENT in element.message else KsqlUnavailable
+                self._failed = kind(f"{self.name}: the server broke off: {element.message}", code=element.code)
+                break
             if isinstance(element, ArrayEnd):
                 self._closed = True
             elif not isinstance(element, Final):
                 found.append(element)
+        if self._failed is not None and not found:
+            raise self._failed
         if found:  # older servers send an empty line every second: that is silence
             self.heard = now
         return found

@@ -6,18 +6,21 @@ No end mark can be believed, so `Pace` decides when the topic has been read to i
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
-from ksql_lake.base.errors import KsqlError
+from ksql_lake.base.errors import KsqlError, KsqlUnavailable, RowNotSent
 from ksql_lake.base.limits import PARTITIONS
 from ksql_lake.model.types import Column
 from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
+from ksql_lake.sources.ksqldb.not_sent import Place, locate
 from ksql_lake.sources.pace import Limits, Pace
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
 
@@ -25,22 +28,27 @@ MOST_TIMES = 100  # in one condition: 300 ORs overflow the server's stack
 HEADER = [("ROWTIME", "BIGINT"), ("ROWPARTITION", "INTEGER"), ("ROWOFFSET", "BIGINT")]
 
 
-def push_query(source: str, wanted: Wanted) -> str:
-    """The push query that brings the wanted rows.
+def push_query(source: str, wanted: Wanted, columns: str = ", *") -> str:
+    """The push query that brings the wanted rows, with all their columns or with "" only where they are.
 
     300 ORs overflow the server's stack, CASE works to 1,000 partitions; beyond that the least offset filters.
     Rows with ROWOFFSET % 1000 < 2 come from everywhere and show that the server is still reading.
     """
-    select = f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET, * FROM {quote(source)}"
+    select = f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET{columns} FROM {quote(source)}"
     after, window = wanted.after, wanted.window
+    left_out = " AND ".join(
+        f"NOT (ROWPARTITION = {p} AND ROWOFFSET IN ({', '.join(map(str, sorted(offsets)))}))"
+        for p, offsets in sorted(wanted.without.items()) if offsets
+    )
     if not after and window is None:
-        return f"{select} EMIT CHANGES;"
+        return f"{select} WHERE {left_out} EMIT CHANGES;" if left_out else f"{select} EMIT CHANGES;"
     rows = f"ROWOFFSET >= {_case(_first(wanted), 0)}" if after else "ROWOFFSET >= 0"
     if window is not None:
         rows = f"({rows} AND ROWTIME >= {window[0]} AND ROWTIME < {window[1]})"
         if after:
             rows += f" OR ROWOFFSET = {_case(after, -1)}"
-    return f"{select} WHERE {rows} OR ROWOFFSET % {TICK} < 2 EMIT CHANGES;"
+    rows = f"{rows} OR ROWOFFSET % {TICK} < 2"
+    return f"{select} WHERE {f'({rows}) AND {left_out}' if left_out else rows} EMIT CHANGES;"
 
 
 def _first(wanted: Wanted) -> dict[int, int]:
@@ -62,9 +70,11 @@ class PushRows:
     samples = True
 
     def __init__(
-        self, answer: Answer, source: Source, limits: Limits, batch_size: int, lenient: bool, run_started_ms: int
+        self, answer: Answer, source: Source, limits: Limits, batch_size: int, lenient: bool, run_started_ms: int,
+        locate: Callable[[Mapping[int, int]], Place | None],
     ) -> None:
-        self._answer = answer
+        self._answer, self._locate = answer, locate
+        self._sent: dict[int, int] = {}
         self._rows = AnswerRows(answer, source.name, batch_size, lenient)
         self._looks = self._rows.endless()
         self._pace = Pace(limits, source.partitions, run_started_ms, self._rows.started)
@@ -74,13 +84,26 @@ class PushRows:
         return self._answer.columns[PSEUDO_COLUMNS:]
 
     def read(self) -> Sequence[Rows]:
-        found = [element for element in next(self._looks) if isinstance(element, pa.RecordBatch | Flawed)]
+        try:
+            found = [element for element in next(self._looks) if isinstance(element, pa.RecordBatch | Flawed)]
+        except RowNotSent as error:
+            self._answer.close()
+            place = self._locate(self._sent)
+            if place is None:
+                raise KsqlUnavailable(str(error), code=error.code) from None
+            error.partition, error.offset, error.rowtime = place
+            error.last = self._sent.get(place[0], -1)
+            raise
         if found:
             received, now_ms = self._rows.heard, int(time.time() * 1000)
             for rows in found:
                 batch = rows.batch if isinstance(rows, Flawed) else rows
                 self._check(batch)
-                self._pace.rows(received, now_ms, numbers(batch.column(1)), numbers(batch.column(0)))
+                partitions, offsets = numbers(batch.column(1)), numbers(batch.column(2))
+                for partition in np.unique(partitions).tolist():
+                    last = int(offsets[partitions == partition].max())
+                    self._sent[partition] = max(self._sent.get(partition, -1), last)
+                self._pace.rows(received, now_ms, partitions, numbers(batch.column(0)))
             self._pace.worked(time.monotonic() - received)  # decoding
         return found
 
@@ -175,4 +198,6 @@ class PushSource:
             raise KsqlError(
                 f"{self._source.name}: the answer is not what ksqlDB sends: its header does not begin with {shown}"
             )
-        return PushRows(answer, self._source, self._limits, self._batch_size, self._lenient, self._started_ms)
+        places = push_query(self._source.name, wanted, columns="")
+        find = partial(locate, self._client, self._source.name, places, limits=self._limits)
+        return PushRows(answer, self._source, self._limits, self._batch_size, self._lenient, self._started_ms, find)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import io
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ class AzureStore:
         Raises:
             ConfigError: neither is set.
         """
+        logging.getLogger("azure").setLevel(logging.WARNING)  # it tells every request
         pauses = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=RETRIES)
         options: dict[str, Any] = {"retry_policy": pauses, "max_single_put_size": BLOCK, "max_block_size": BLOCK,
                    "max_single_get_size": BLOCK, "max_chunk_get_size": BLOCK,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import io
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ class S3Store:
     @classmethod
     def open(cls, address: Address) -> S3Store:
         """With credentials, region and endpoint as every tool of AWS finds them."""
+        for name in ("boto3", "botocore"):  # which tell every request and where credentials came from
+            logging.getLogger(name).setLevel(logging.WARNING)
         session = boto3.session.Session()
         retries = {"mode": "standard", "max_attempts": RETRIES}
         config = Config(retries=retries, max_pool_connections=32, connect_timeout=10, read_timeout=60)

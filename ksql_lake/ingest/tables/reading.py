@@ -1,0 +1,162 @@
+"""One try at a whole copy of a table: by a pull query, or by its changelog folded to the latest row per key.
+
+A pull query is believed only when its array is closed, its last HTTP chunk came, no error row was in it, no key came
+twice, and the server is still there afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake.base.arrays import mask
+from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, RowNotSent, SchemaError, SourceError
+from ksql_lake.base.files import make_dirs, remove_tree
+from ksql_lake.ingest.tables.fold import Fold
+from ksql_lake.ingest.tables.job import TableJob
+from ksql_lake.ingest.tables.sink import Sink, Snapshot
+from ksql_lake.model.columns import refuse_forbidden
+from ksql_lake.model.types import Column
+from ksql_lake.quality.keys import KeyHashes
+from ksql_lake.sources.ksqldb.answers import AnswerRows
+from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
+from ksql_lake.sources.ksqldb.rows import Tombstone
+from ksql_lake.sources.row_source import Flawed
+
+WINDOW_KEYS = ("WINDOWSTART", "WINDOWEND")
+UNAUTHORIZED = 401
+
+Begin = Callable[[Sequence[Column]], Sink]
+
+
+def read_table(
+    client: Client, job: TableJob, source: Source, begin: Begin, note: Callable[[str], None]
+) -> Snapshot:
+    """A whole copy, staged; what an earlier try staged is thrown away.
+
+    Args:
+        begin: makes the sink for these columns.
+        note: takes a line on how it was read.
+
+    Raises:
+        LakeError: it cannot be read; KsqlUnavailable when another try may succeed.
+    """
+    directory = job.dataset.staging / job.run
+    remove_tree(directory)
+    make_dirs(directory)
+    try:
+        return _read(client, job, source, begin, note)
+    except RowNotSent as error:
+        raise SourceError(
+            f"{error}: a row holds a value that the server cannot send, such as a TIME of 24:00; fix it at the source, "
+            "or leave the column out with a table of your own"
+        ) from None
+
+
+def _read(client: Client, job: TableJob, source: Source, begin: Begin, note: Callable[[str], None]) -> Snapshot:
+    if not source.queryable or source.window == "SESSION":
+        return _changelog(client, job, source, begin)
+    try:
+        return _pull(client, job, source, begin)
+    except KsqlError as error:
+        if not refuses_pull(error):
+            raise
+        refusal = error
+    note(f"{source.name}: read by its changelog, because the pull query was refused: {refusal}")
+    try:
+        return _changelog(client, job, source, begin)
+    except KsqlUnavailable:
+        raise
+    except KsqlError as error:
+        raise KsqlError(f"{refusal}; nor can its changelog be read: {error}", status=error.status) from None
+
+
+def refuses_pull(error: KsqlError) -> bool:
+    """Whether the server will not run this pull query, in whatever words, though the table is there."""
+    if isinstance(error, KsqlUnavailable) or not 400 <= error.status < 500 or error.status == UNAUTHORIZED:
+        return False
+    return "does not exist" not in str(error)
+
+
+def _pull(client: Client, job: TableJob, source: Source, begin: Begin) -> Snapshot:
+    with client.query(f"SELECT * FROM {quote(source.name)};") as answer:
+        columns = _columns(job, answer, source)
+        keys = KeyHashes([i for i, column in enumerate(columns) if column.key])
+        sink = begin(columns)
+        for rows in _rows(answer, job, source).whole(job.limits):
+            if isinstance(rows, pa.RecordBatch):
+                sink.write(rows)
+                keys.add(rows)
+            elif isinstance(rows, Flawed):
+                sink.write(rows.batch, rows.flaws)
+                keys.add(_with_keys(rows, columns, job))
+    if keys.twice():
+        raise AnswerCut(f"{source.name}: a key came twice, as happens when a node fails in the middle")
+    return sink.close()
+
+
+def _changelog(client: Client, job: TableJob, source: Source, begin: Begin) -> Snapshot:
+    with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;", earliest=True) as answer:
+        columns = _columns(job, answer, source)
+        keys = [i for i, column in enumerate(columns) if column.key]
+        if not keys:
+            raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
+        rows = _rows(answer, job, source)
+        fold = Fold(job.dataset.staging / job.run, rows.decoder.schema, keys, [c.name for c in columns])
+        try:
+            _fold(rows, fold, job, source)
+            fold.prepare()
+            sink = begin(columns)
+            for batch, flaws in fold.batches():
+                sink.write(batch, flaws)
+            return sink.close()
+        finally:
+            fold.close()
+
+
+def _rows(answer: Answer, job: TableJob, source: Source) -> AnswerRows:
+    return AnswerRows(answer, source.name, job.batch_size, job.on_bad_value != "fail")
+
+
+def _fold(rows: AnswerRows, fold: Fold, job: TableJob, source: Source) -> None:
+    """Until the whole query is silent; a part is never believed."""
+    longest, before = 0.0, rows.started
+    for elements in rows.endless():
+        for element in elements:
+            if isinstance(element, pa.RecordBatch):
+                fold.add(element)
+            elif isinstance(element, Flawed):
+                fold.add(element.batch, element.flaws)
+            elif isinstance(element, Tombstone):
+                fold.remove(element)
+        now = time.monotonic()
+        if elements:
+            longest = max(longest, rows.heard - before) if fold.count else 0.0
+            rows.heard = before = now  # the time spent on these rows is no silence of the server
+        wait = max(job.limits.idle, 3 * longest) if fold.count else job.limits.first_row
+        if now - rows.heard >= wait:
+            return
+        if now - rows.started > job.limits.duration:
+            limit = f"{job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
+            raise KsqlError(f"{source.name}: its changelog did not fall silent within {limit}")
+
+
+def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
+    """The header's columns with their keys marked: push headers never mark them, DESCRIBE and windowType tell."""
+    refuse_forbidden(job.dataset.feed, answer.columns, job.forbidden_columns)
+    keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
+    return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
+
+
+def _with_keys(flawed: Flawed, columns: Sequence[Column], job: TableJob) -> pa.RecordBatch:
+    """The rows whose key is what the source says; a key cannot be null."""
+    names = {column.name for column in columns if column.key}
+    bad = [flaw for flaw in flawed.flaws if flaw.column in names]
+    if bad and job.on_bad_value == "null":
+        raise SchemaError(f'{bad[0]}; it is a key, which cannot be null: set "on_bad_value" to "quarantine"')
+    there = np.ones(len(flawed.batch), bool)
+    there[[flaw.row for flaw in bad]] = False
+    return flawed.batch.filter(mask(there))

@@ -1,0 +1,93 @@
+"""Where the rows of one try at a copy of a table go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ksql_lake import __version__
+from ksql_lake.base.arrays import mask
+from ksql_lake.ingest.tables.job import RESERVED, TableJob
+from ksql_lake.maintain.erased import lasting, later
+from ksql_lake.model.columns import evolve, schema_of
+from ksql_lake.model.partitions import version_path
+from ksql_lake.model.state import FeedState, Footer
+from ksql_lake.model.types import Column
+from ksql_lake.quality.bad_values import BadValues
+from ksql_lake.quality.checker import Checker
+from ksql_lake.quality.quarantine import Aside
+from ksql_lake.sources.row_source import Flaw
+from ksql_lake.store.writer import PartitionWriter, StagedFile
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A whole copy of the table, staged; `rows` are those the table answered with, quarantined or not."""
+
+    files: list[StagedFile]
+    rows: int
+    checker: Checker
+    aside: Aside
+    bad: BadValues
+
+
+class Sink:
+    """Takes the rows of one try at a copy: past the checks into the files of the next version, or into quarantine.
+
+    Args:
+        columns: the header's columns.
+        number: that of the next version.
+    """
+
+    def __init__(self, job: TableJob, state: FeedState, columns: Sequence[Column], number: int) -> None:
+        self.job, self.state, self.rows = job, state, 0
+        self.erased = lasting(job.dataset, state)
+        state.columns, state.schema_version = evolve(
+            job.dataset.feed, state.columns, columns, RESERVED, state.schema_version
+        )
+        recorded = state.columns
+        positions = {column.name: i for i, column in enumerate(columns)}
+        self._positions = [positions[column.name] for column in recorded]
+        self._schema = schema_of(recorded)
+        self._partition = version_path(number)
+        names = {column.name: column.disk_name for column in recorded}
+        self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
+        directory, footer = job.dataset.staging / job.run, _footer(job, state, number)
+        self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
+        self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+        self._bad = BadValues(job.on_bad_value)
+
+    def write(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:
+        """The next rows of the answer, and which of them have a value that its type cannot hold."""
+        arrays = [batch.column(position) for position in self._positions]
+        made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        erased = later(self.erased, made, self.state.columns)
+        keep = np.ones(len(made), bool) if erased is None else ~erased
+        day = self.job.run[:8]
+        unfit = self._bad.look(made, keep, flaws)
+        if unfit is not None:
+            self._aside.write(unfit, self._partition, day)
+            keep &= ~unfit.mask
+        made = made if keep.all() else made.filter(mask(keep))
+        bad = self._checker.look(made)
+        if bad is not None:
+            self._aside.write(bad, self._partition, day)
+            made = made.filter(mask(~bad.mask))
+        self._writer.write(made, self._partition, day)
+        self.rows += len(batch)
+        self.job.progress(len(batch))
+
+    def close(self) -> Snapshot:
+        """All rows came."""
+        self._aside.close()
+        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside, self._bad)
+
+
+def _footer(job: TableJob, state: FeedState, number: int) -> dict[str, str]:
+    made = Footer.of(
+        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=f"v{number}"
+    )
+    return made.pairs()

@@ -1,0 +1,36 @@
+"""`_REMOTE.txt` in a feed's directory: what somebody who looks there does not see, and how to read it."""
+
+from __future__ import annotations
+
+from ksql_lake.base.files import atomic_write
+from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import FeedState
+from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.remote.binding import Binding
+
+NAME = "_REMOTE.txt"  # readers of a directory pass over what begins with an underscore
+NAMED = 20  # partitions
+
+
+def write(dataset: Dataset, state: FeedState, binding: Binding) -> None:
+    """Write the notice, or remove it where everything is here."""
+    path = dataset.directory / NAME
+    away = sorted({file.partition for file in state.files if not file.local})
+    if not away:
+        path.unlink(missing_ok=True)
+        return
+    text = _text(dataset.feed, f"{binding.url}/{dataset.kind}s/{dataset.feed}", away)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text.encode(), dataset.file_mode)
+
+
+def _text(feed: str, url: str, away: list[str]) -> str:
+    shown = [str(parse_day(partition) or partition.removeprefix("version=")) for partition in away[:NAMED]]
+    more = f" and {len(away) - NAMED:,} more" if len(away) > NAMED else ""
+    return (
+        f"Some of {feed} is not in this directory, and whoever reads the directory does not see it:\n"
+        f"{', '.join(shown)}{more}\n\nIt lies in {url}\n\n"
+        f'Read all of it with:         ksql_lake.read("{feed}")\n'
+        "or with SQL made by:         python metadata_utils.py --sql duckdb\n"
+        f"Bring it back here with:     python manage_feeds.py remote pull {feed}\n"
+    )

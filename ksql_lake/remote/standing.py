@@ -1,0 +1,68 @@
+"""Where a feed's bytes lie, and what its remote still waits for; from the metadata alone."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from ksql_lake.model.findings import Finding
+from ksql_lake.model.state import FeedState
+from ksql_lake.remote import plans
+from ksql_lake.remote.plans import Policy
+
+LATE = dt.timedelta(hours=26)  # a nightly push has had its turn by then
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Bytes and files of one feed, of a lake that has a remote.
+
+    Attributes:
+        oldest_unpushed: when the oldest file that is not in the remote was exported, ISO 8601.
+        due_bytes: what is to leave this disk by `local_days`.
+        late_files: not in the remote yet, though their day lies only there: SQL engines miss their rows.
+        to_delete: files that left the lake and whose objects wait to be deleted.
+    """
+
+    local_bytes: int
+    remote_bytes: int
+    unpushed_files: int
+    oldest_unpushed: str | None
+    due_bytes: int
+    late_files: int
+    to_delete: int
+
+
+def standing(feed: str, state: FeedState, policy: Policy, now: dt.datetime) -> Standing:
+    """How a feed stands; reads every file's entry.
+
+    Args:
+        now: the present time, with a time zone.
+    """
+    files = list(state.files)
+    unpushed = [file for file in files if file.remote is None]
+    away = {file.partition for file in files if not file.local}
+    return Standing(
+        sum(file.bytes for file in files if file.local), sum(file.bytes for file in files if file.remote is not None),
+        len(unpushed), min((file.exported_at for file in unpushed), default=None),
+        plans.drop(feed, state, policy, plans.today_of(state, now)).bytes,
+        sum(file.partition in away for file in unpushed), len(state.remote_gone),
+    )
+
+
+def findings(feed: str, stands: Standing, now: dt.datetime) -> list[Finding]:
+    """What a person should know of it."""
+    found = []
+    push = f"python manage_feeds.py remote push {feed}"
+    if stands.late_files:
+        found.append(Finding(
+            "remote", f"{stands.late_files:,} late files of days that lie only in the remote are not there yet: Spark, "
+            f"Hive, Athena and BigQuery miss their rows; {push}", feed=feed,
+        ))
+    oldest = stands.oldest_unpushed
+    if oldest and now - dt.datetime.fromisoformat(oldest) > LATE:
+        found.append(Finding(
+            "remote", f"{stands.unpushed_files:,} files are not in the remote yet, the oldest of {oldest}; {push}",
+            feed=feed,
+        ))
+    return found

@@ -1,0 +1,64 @@
+"""Which Kafka cluster a lake is filled from: noted at the first export, against a wrong KSQLDB_URL."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.base.files import atomic_write, make_dirs
+
+RECORD = ".state/kafka_cluster.json"
+WAY_OUT = "remove it, and the next export notes the cluster"
+
+
+def known(lake: Path) -> dict[str, Any] | None:
+    """What the lake notes: `kafka_cluster_id`, `since`, `url`; None for a lake that notes nothing yet.
+
+    Raises:
+        StateError: the note cannot be read.
+    """
+    path = lake / RECORD
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); {WAY_OUT}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("kafka_cluster_id"), str):
+        raise StateError(f"{path}: names no Kafka cluster; {WAY_OUT}")
+    return found
+
+
+def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: bool = False) -> str | None:
+    """Let a cluster fill the lake: the one it knows, or the first one, or with `accept` another one.
+
+    Args:
+        cluster_id: as /info names it; None, as of servers that do not tell, is let in without a note.
+
+    Returns:
+        A line when the lake now belongs to another cluster.
+
+    Raises:
+        ConfigError: it is another cluster than the one that filled the lake.
+    """
+    if cluster_id is None:
+        return None
+    noted = known(lake)
+    if noted is not None and noted["kafka_cluster_id"] == cluster_id:
+        return None
+    if noted is not None and not accept:
+        raise ConfigError(
+            f"{lake}: was filled from Kafka cluster {noted['kafka_cluster_id']} ({noted.get('url')}, since "
+            f"{noted.get('since')}), but {url} leads to cluster {cluster_id}. Nothing was exported. Set KSQLDB_URL "
+            "back; or, if the cluster was replaced, run once with --accept-cluster: each stream then counts as "
+            "recreated, and rows that were copied to the new cluster come into the lake a second time, as a new "
+            "generation"
+        )
+    record: dict[str, Any] = {"kafka_cluster_id": cluster_id, "since": now, "url": url}
+    if noted is not None:
+        record["before"] = [*noted.get("before", ()), {key: noted.get(key) for key in ("kafka_cluster_id", "since")}]
+    make_dirs((lake / RECORD).parent)
+    atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    return None if noted is None else f"{lake}: is filled from Kafka cluster {cluster_id} from now on"
