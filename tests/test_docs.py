@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import shlex
@@ -35,7 +36,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EVERYTHING = README + "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 SCRIPTS = {"data_lake_config": data_lake_config, "export_to_data_lake": export_to_data_lake,
            "manage_feeds": manage_feeds, "metadata_utils": metadata_utils}
-DEMO_START = 1_736_899_200_000  # 2025-01-15, the day that the pages name
+DEMO_START = dt.date(2025, 1, 15)  # the day that the pages name
 FINDINGS = {"manage_feeds.py quarantine transaction_flattened --import"}  # commands that may end with 1
 SKIPPED = ("undo NAME", "remote ", "delta ")
 
@@ -53,7 +54,7 @@ def server() -> Iterator[EmbeddedKsqlDB]:
     with EmbeddedKsqlDB() as database:
         fill_demo(database, 300, 1, DEMO_START, 3)
         database.create_stream("PAYMENT_STREAM", "`ID` STRING", 1)
-        database.append("PAYMENT_STREAM", 0, DEMO_START, ["p1"])
+        database.append("PAYMENT_STREAM", 0, 1_736_899_200_000, ["p1"])
         yield database
 
 
