@@ -21,6 +21,8 @@ from ksql_lake.base.text import guards_output
 
 KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
+KAFKA_BOOTSTRAP_SERVERS = ""  # host:port,...: streams are then read from their topics where that is possible
+
 STORAGE_FORMAT = "parquet"
 PARQUET_COMPRESSION = "snappy"
 PARQUET_COMPRESSION_LEVEL = ""  # of zstd or gzip; empty: the codec's own
@@ -105,6 +107,8 @@ class Config:
     log_format: str
     log_level: str
     origins: Mapping[str, str]
+    kafka_servers: str | None = None
+    kafka_config_file: Path | None = None
 
 
 def load(env: Mapping[str, str]) -> Config:
@@ -139,6 +143,8 @@ def load(env: Mapping[str, str]) -> Config:
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
         origins=MappingProxyType(read.origins),
+        kafka_servers=read.optional("KAFKA_BOOTSTRAP_SERVERS", KAFKA_BOOTSTRAP_SERVERS),
+        kafka_config_file=Path(file).expanduser() if (file := read.optional("KAFKA_CONFIG_FILE")) else None,
     )
 
 
@@ -282,7 +288,8 @@ def _show(config: Config) -> None:
     values = {
         "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": _without_password(config.url), "KSQLDB_USER": config.user,
         "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
-        "KSQLDB_TIMEOUT": config.timeout, "PARQUET_COMPRESSION": config.compression,
+        "KSQLDB_TIMEOUT": config.timeout, "KAFKA_BOOTSTRAP_SERVERS": config.kafka_servers,
+        "KAFKA_CONFIG_FILE": config.kafka_config_file, "PARQUET_COMPRESSION": config.compression,
         "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
         "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
         "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",

@@ -20,11 +20,13 @@ import os
 import secrets
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import data_lake_config
 from ksql_lake import __version__
@@ -32,6 +34,7 @@ from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.retry import until_answered
 from ksql_lake.base.text import LogFormatter, guards_output, unguarded
+from ksql_lake.cli.follow import address, seconds
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, file_error, now
 from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.maintain.retention import Rule
@@ -39,13 +42,18 @@ from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
+from ksql_lake.sources.kafka.connection import connection, library
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import cluster, history
 from ksql_lake.store.writer import WriterOptions
 
+if TYPE_CHECKING:
+    from ksql_lake.embedded import EmbeddedKsqlDB
+
 log = logging.getLogger("export_to_data_lake")
 DEMO_START = dt.date(2025, 1, 15)
+DEMO_MOST = 30_000  # events that the embedded broker keeps
 
 
 @guards_output
@@ -171,6 +179,20 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
     )
+    how.add_argument(
+        "--source", choices=("auto", "rest", "kafka"),
+        help="where streams are read: kafka reads their topics, rest asks ksqlDB, auto takes Kafka where it can "
+        "(default: read_from of each feed, else auto)",
+    )
+    how.add_argument("--follow", action="store_true", help="keep exporting in small batches until SIGTERM or Ctrl-C")
+    how.add_argument("--every", type=seconds, default=60.0, metavar="TIME", help="a batch of --follow (default: 60s)")
+    how.add_argument(
+        "--tables-every", type=seconds, default=3600.0, metavar="TIME", help="tables of --follow (default: 1h)"
+    )
+    how.add_argument("--batch-rows", type=int, default=200_000, metavar="N", help="or earlier, when so many rows wait")
+    how.add_argument("--batch-mb", type=float, default=64.0, metavar="MB", help="or about so many MB of files")
+    how.add_argument("--listen", type=address, metavar="HOST:PORT", help="serve /healthz and /metrics of --follow")
+    how.add_argument("--for", dest="limit", type=seconds, metavar="TIME", help="end --follow after this time")
     how.add_argument("--events", type=int, default=10_000, metavar="N", help="events of the demo (default: 10000)")
     how.add_argument("--json", action="store_true", help="results as JSON on stdout")
     how.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
@@ -223,7 +245,11 @@ def _export(args: argparse.Namespace, config: data_lake_config.Config, results: 
             found = tuple(findings_of(p.path.stem, "feed file", p.message))
             _say(record.add(FeedResult(p.path.stem, "?", "failed", findings=found, exit_code=1)), args)
         known = _known_runs(config, chosen)
-        _turns(args, [_task(args, config, feed, record.run, days, known) for feed in chosen], record)
+        tasks = [_task(args, config, feed, record.run, days, known) for feed in chosen]
+        if not args.follow:
+            _turns(args, tasks, record)
+    if args.follow:
+        return _follow(args, config, tasks)
     after = _to_remote(args, config, results, days)
     if args.json:
         print(json.dumps([result.as_json() for result in results], indent=2))
@@ -243,6 +269,23 @@ def _to_remote(
         print(line, file=sys.stderr, flush=True)
         log.warning("%s", line)
     return lines
+
+
+def _follow(args: argparse.Namespace, config: data_lake_config.Config, tasks: list[FeedTask]) -> int:
+    """Batch after batch until it is told to stop."""
+    from ksql_lake.cli import follow
+
+    if args.date or args.first or args.cluster or args.reconcile:
+        raise ConfigError("--follow goes with neither --date, --from, --cluster nor --reconcile")
+    if not tasks:
+        raise ConfigError("nothing to follow: every feed is disabled or broken")
+    rhythm = follow.Rhythm(args.every, args.batch_rows, int(args.batch_mb * (1 << 20)), args.tables_every)
+
+    def tell(result: FeedResult) -> None:
+        record = RunRecord(config.lake_dir, _run_name(), ((result.feed, result.type),))
+        _say(record.add(result), args)
+
+    return follow.run(tasks, rhythm, args.listen, tell, lambda text: None if args.quiet else _tell(text), args.limit)
 
 
 def _turns(args: argparse.Namespace, tasks: Sequence[FeedTask], record: RunRecord) -> None:
@@ -341,6 +384,7 @@ def _task(
         feed, config.lake_dir, server, run, limits, options, days, args.wait, args.allow_shrink, args.reconcile,
         config.batch_size, rule if config.retention and args.all and not days else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
+        connection(config.kafka_servers, config.kafka_config_file, config.timeout), args.source,
     )
 
 
@@ -403,11 +447,21 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
         version = f" as {result.version}" if result.version else ""
         size = f"{result.bytes / 1e6:.1f} MB in {result.files} files" if result.files else "nothing new"
         aside = f"  {result.quarantined:,} set aside" if result.quarantined else ""
-        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {result.seconds:.1f} s", flush=True)
+        took = f"{result.seconds:.1f} s{_road(result, args)}"
+        print(f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {took}", flush=True)
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
     for line in _complaints(result):
         print(line, file=sys.stderr, flush=True)
+
+
+def _road(result: FeedResult, args: argparse.Namespace) -> str:
+    """Which road the rows took and why, where there is more than one."""
+    configured = os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ.get("KAFKA_CONFIG_FILE") or args.source
+    if not result.road or not (configured or result.road == "kafka"):
+        return ""
+    passed = f", {result.passed_over:,} records passed over" if result.passed_over else ""
+    return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 
 def _complaints(result: FeedResult) -> list[str]:
@@ -422,7 +476,7 @@ def _exit_code(results: Sequence[FeedResult]) -> int:
     codes = {result.exit_code for result in results}
     if ExitCode.FINDINGS in codes:
         return ExitCode.FINDINGS
-    return ExitCode.LOCKED if ExitCode.LOCKED in codes else ExitCode.OK
+    return max(codes, default=ExitCode.OK)
 
 
 def _log_to(lake: Path, level: str = data_lake_config.LOG_LEVEL, form: str = data_lake_config.LOG_FORMAT) -> None:
@@ -447,18 +501,25 @@ def _near(path: Path) -> Path:
 def _demo(args: argparse.Namespace, results: list[FeedResult]) -> int:
     """The whole road over real HTTP with no other machine: embedded ksqlDB -> demo_lake/."""
     import manage_feeds
-    from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
+    from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo, live_demo
 
     lake = _lake(args)
     with EmbeddedKsqlDB() as database:
         fill_demo(database, args.events, 1, DEMO_START, 3)
-        environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url}
+        publish = _demo_topics(args, database)
+        environment = {**os.environ, "DATA_LAKE_DIR": str(lake), "KSQLDB_URL": database.url, **publish.settings}
         environment.setdefault("IDLE_SECONDS", "1")
         config = data_lake_config.load(environment)
         data_lake_config.create(config)
         manage_feeds.sync(config, now(), keep_all=True)  # events of 2025 are too old to stay by the feeds' own rules
         args.all = True
+        stop = threading.Event()
+        if args.follow:
+            args.limit, args.every = args.limit or 60.0, min(args.every, 2.0)
+            live = (database, stop, publish.publish, args.events)
+            threading.Thread(target=live_demo, args=live, daemon=True).start()
         code = _export(args, config, results)
+        stop.set()
     if not args.quiet and not args.json:
         day = "year=2025/month=01/day=15"
         print(f"\nThe lake is in {lake}. Look into it, for instance:")
@@ -466,6 +527,30 @@ def _demo(args: argparse.Namespace, results: list[FeedResult]) -> int:
               f"{_near(lake)}/streams/transaction_flattened/{day}').head())\"")
         print(f"  python metadata_utils.py --report --lake {_near(lake)}")
     return code
+
+
+@dataclass(frozen=True)
+class _DemoTopics:
+    """The demo's Kafka: the settings that name it, and what copies a stream to its topic."""
+
+    settings: dict[str, str]
+    publish: Callable[[str], None]
+
+
+def _demo_topics(args: argparse.Namespace, database: EmbeddedKsqlDB) -> _DemoTopics:
+    """With --source kafka the demo's streams are topics too, on the broker that comes with confluent-kafka."""
+    if args.source != "kafka":
+        return _DemoTopics({"KAFKA_BOOTSTRAP_SERVERS": "", "KAFKA_CONFIG_FILE": ""}, lambda name: None)
+    if args.events > DEMO_MOST:
+        raise ConfigError(f"--demo --source kafka: its broker keeps no more than --events {DEMO_MOST}")
+    library()
+    from ksql_lake.embedded.topics import Topics
+
+    topics = Topics(database)
+    for name, source in list(database.sources.items()):
+        if source.kind == "STREAM":
+            topics.publish(name)
+    return _DemoTopics({"KAFKA_BOOTSTRAP_SERVERS": topics.bootstrap, "KAFKA_CONFIG_FILE": ""}, topics.publish)
 
 
 def _stop(*_: object) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import data_lake_config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.text import guards_output
-from ksql_lake.cli import data, erasure, feed_files, remote, server
+from ksql_lake.cli import data, erasure, feed_files, reload, remote, server
 from ksql_lake.cli.feed_files import sync
 
 __all__ = ["main", "sync"]
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=getattr(feed_files, name))
     _lake_commands(commands)
     remote.add_to(commands)
+    reload.add_to(commands)
     return parser
 
 

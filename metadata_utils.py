@@ -415,16 +415,16 @@ def _verify(lake: Path, states: dict[str, FeedState], deep: bool) -> int:
     from ksql_lake.maintain.permissions import drift
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
-    findings = []
+    findings: list[Finding] = []
     for name, state in states.items():
         try:
             metadata.current(metadata.Dataset(lake, name, state.type))
         except StateError as error:
-            findings.append(f"{name}: {error}")
-        findings += [f"{name}: {one}" for one in drift(_dataset_of(lake, name, state.type))]
-        findings += [f"{name}: {one}" for one in verify(lake / f"{state.type}s" / name, state, deep=deep)]
+            findings.append(Finding("metadata", str(error), feed=name))
+        findings += [Finding("access", str(one), feed=name) for one in drift(_dataset_of(lake, name, state.type))]
+        findings += verify(lake / f"{state.type}s" / name, state, deep=deep)
     for finding in findings:
-        print(finding)
+        print(finding.line)
     print(f"{len(states)} feeds, {sum(len(state.files) for state in states.values())} files, {len(findings)} findings")
     return ExitCode.FINDINGS if findings else ExitCode.OK
 

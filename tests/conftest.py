@@ -52,7 +52,8 @@ CLOUDS = ("AWS_", "AZURE_")  # settings of a developer's own accounts
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No setting of the developer's shell reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("KSQLDB_", *CLOUDS)) or name in ("METRICS_FILE", "PING_URL", "ON_FAILURE", "REMOTE"):
+        ours = ("METRICS_FILE", "PING_URL", "ON_FAILURE", "REMOTE")
+        if name.startswith(("KSQLDB_", "KAFKA_", *CLOUDS)) or name in ours:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):

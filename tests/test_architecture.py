@@ -90,6 +90,7 @@ def test_sockets_only_in_the_client_and_no_http_library() -> None:
     users = {name for name, path in MODULES.items() if {"requests", "urllib3"} & imports(path)}
     assert not users, users
     users = {name for name, path in MODULES.items() if "socket" in imports(path) and room_of(name) != "embedded"}
+    users -= {"ksql_lake.cli.follow"}  # systemd's socket, which is told that the service is ready
     assert all(name.startswith("ksql_lake.sources.ksqldb.") for name in users), users
 
 
@@ -100,7 +101,8 @@ def test_scripts_do_not_read_the_config_package_wide() -> None:
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
     users = {name for name, path in MODULES.items() if "ctypes" in imports(path)}
-    reading = {"ksql_lake.sources.ksqldb.native_rows", "ksql_lake.sources.ksqldb.body"}
+    rooms = ("ksqldb.native_rows", "ksqldb.body", "kafka.native_values")
+    reading = {f"ksql_lake.sources.{name}" for name in rooms}
     assert users == {"ksql_lake.base.native"} | reading, users
     starters = {name for name, path in MODULES.items() if "subprocess" in imports(path)}
     expected = {"ksql_lake.base.native", "ksql_lake.reporting.alerts"}

@@ -131,6 +131,7 @@ def test_columns_of_every_shape(ksqldb: EmbeddedKsqlDB, where: str, rows: int, c
     assert metadata_utils.main(["--verify", "--deep"]) == 0
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["kill", "EIO"])
 def test_an_erasure_failing_at_every_nth_call(fault: str, ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
     """The next call finishes it; nothing else is lost, and one receipt tells the whole."""

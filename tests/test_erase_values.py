@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.maintain.erased import RULES, salted
+from ksql_lake.maintain.erased import RULES, Rules, salted
 
 JAN15 = 1_736_899_200_000
 COLUMNS = (
@@ -75,9 +76,7 @@ def test_every_spelling_is_found(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys:
         assert ("1" if where == "cust=12345.01" else "0") + " rows would go" in capsys.readouterr().out, where
 
 
-@pytest.mark.parametrize("where", ["cust=12345", "dbl=12345", "b=TRUE", "by=user_42", "ts=1990-05-17T22:15", "tm=08:30",
-                                   "dt=1990-05-17", "tags=1.5", "attr=user_42", "byid=user_42", "user_id=user_42",
-                                   "amount=5", "day=15"])
+@pytest.mark.parametrize("where", ["cust=12345", "b=TRUE", "ts=1990-05-17T22:15", "tags=1.5", "user_id=user_42"])
 def test_later_rows_of_an_equal_value_are_dropped(
     where: str, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any
 ) -> None:
@@ -97,7 +96,7 @@ def test_later_rows_of_an_equal_value_are_dropped(
     assert len((lake / RULES).read_text().splitlines()) == 1, "one rule, however often it is asked for"
 
 
-@pytest.mark.parametrize(("where", "expected"), [
+REFUSED = [
     ("cust=abc", "CUST is DECIMAL(18, 2), which cannot hold 'abc'; expected a number"),
     ("cust=12345.001", "expected a value that decimal128(18, 2) can hold"), ("cust=NaN", "expected a number"),
     ("cust=1_2345", "expected a number"), ("cust=1e999999999", "expected a number"), ("i=77.5", "a value that int32"),
@@ -107,14 +106,15 @@ def test_later_rows_of_an_equal_value_are_dropped(
     ("ts=yesterday", "ISO 8601"), ("ts=643075200000", "ISO 8601"), ("ts=1990-05-17T00:00:00.0001", "a value that tim"),
     ("tags=x", "TAGS is DECIMAL(6, 2)"), ("p.born=x", "ISO 8601"), ("nobody=1", "no feed has a column nobody"),
     ("attr.phone=1", "no feed has a column attr.phone"),
-])
-def test_what_no_column_can_hold_is_refused(
-    where: str, expected: str, ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any
-) -> None:
+]
+
+
+def test_what_no_column_can_hold_is_refused(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
     """Never 0 left and a receipt."""
-    for more in (["--later", "drop"], ["--dry-run"]):
-        assert manage_feeds.main(["erase", "--where", where, *more]) == 1
-        assert expected.casefold() in capsys.readouterr().err.casefold()
+    for where, expected in REFUSED:
+        for more in (["--later", "drop"], ["--dry-run"]):
+            assert manage_feeds.main(["erase", "--where", where, *more]) == 1, where
+            assert expected.casefold() in capsys.readouterr().err.casefold(), where
     assert not (tmp_path / "lake" / "logs" / "erasures").exists() and not (tmp_path / "lake" / RULES).exists()
     assert ids(tmp_path / "lake") == [1, 2, 3]
 
@@ -131,16 +131,27 @@ def test_a_column_of_two_types(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: A
     assert "s: cust is DECIMAL(18, 2), which cannot hold 'A-7'" in told.err
 
 
-@pytest.mark.parametrize(("column", "typed"), [
+OLD = [
     ("CUST", "12345.00"), ("CUST", "12345"), ("B", "True"), ("B", "true"), ("BY", "b'user_42'"), ("BY", "user_42"),
     ("TS", "1990-05-17 22:15:00+00:00"), ("TS", "1990-05-17T22:15:00Z"), ("DBL", "12345"), ("DT", "1990-05-17"),
     ("TM", "08:30"), ("TM", "08:30:00"), ("T", "12.50"), ("AMOUNT", "5"), ("L", str(2**53 + 1)),
-])
-@pytest.mark.parametrize("where", ["lake", "feed"])
-def test_rules_of_older_versions_still_hold(
-    column: str, typed: str, where: str, ksqldb: EmbeddedKsqlDB, tmp_path: Path
-) -> None:
+]
+
+
+def test_rules_of_older_versions_know_every_type(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
     """They keep one hash, of the text as it was typed, and matched what Python's str() makes of a value."""
+    (path,) = (tmp_path / "lake").rglob("*.parquet")
+    (rows,) = pq.read_table(path).combine_chunks().to_batches()
+    for column, typed in OLD:
+        rules = Rules()
+        rules.add({"column": column, "salt": "ab" * 16, "hash": salted("ab" * 16, typed)})
+        assert rows.column("ID").filter(pa.array(rules.rows_of(rows))).to_pylist() == [1], (column, typed)
+
+
+@pytest.mark.parametrize(("where", "column", "typed"), [("lake", "CUST", "12345"), ("feed", "T", "12.50")])
+def test_rules_of_older_versions_still_hold(
+    where: str, column: str, typed: str, ksqldb: EmbeddedKsqlDB, tmp_path: Path
+) -> None:
     lake = tmp_path / "lake"
     old = {"column": column, "salt": "ab" * 16, "hash": salted("ab" * 16, typed)}
     if where == "lake":

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ksql_lake.base import native
 from ksql_lake.base.errors import LakeError, SchemaError
 from ksql_lake.model.types import Column, parse_schema
 from ksql_lake.sources.kafka import delimited, formats, java_text, json_text, json_values
 from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
-from ksql_lake.sources.kafka.records import Record, RecordDecoder
+from ksql_lake.sources.kafka.messages import MessageDecoder
+from ksql_lake.sources.kafka.records import Decoded, Record, RecordDecoder
 from ksql_lake.sources.kafka.verdicts import Skipped
 from ksql_lake.sources.ksqldb.rows import Decoder
 from ksql_lake.sources.row_source import Flawed
@@ -325,3 +331,107 @@ def test_the_exact_value_is_kept_where_it_is_asked_for() -> None:
         rows = RecordDecoder(plan, exact=exact).decode([record]).rows
         assert isinstance(rows, pa.RecordBatch)
         assert plain(rows) == [repr((0, 0, 0, "k", time, {"D": Decimal(decimal)}))]
+
+
+class Message:
+    """A message as confluent-kafka has it."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def partition(self) -> int:
+        return self.record.partition
+
+    def offset(self) -> int:
+        return self.record.offset
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self.record.timestamp
+
+    def key(self) -> bytes | None:
+        return self.record.key
+
+    def value(self) -> bytes | None:
+        return self.record.value
+
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        return list(self.record.headers) or None
+
+
+built = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+
+
+def both_ways(plan: Plan, records: list[Record], *, exact: bool = False) -> tuple[Decoded, int]:
+    """What the natively aided decoder makes of records, equal to the exact one; and how many rows were native."""
+    messages = [Message(record) for record in records]
+    aided = MessageDecoder(plan, lenient=True, exact=exact)
+    slow: list[Record] = []
+    each = aided._each.decode
+
+    def counted(found: Iterable[Record]) -> Decoded:
+        slow.extend(found)
+        return each(slow[:])
+
+    aided._each.decode = counted  # type: ignore[method-assign]
+    ours = aided.decode(messages)
+    theirs = MessageDecoder(plan, lenient=True, exact=exact, native=False).decode(messages)
+    assert ours.passed == theirs.passed and type(ours.rows) is type(theirs.rows)
+    mine, wanted = (rows.batch if isinstance(rows, Flawed) else rows for rows in (ours.rows, theirs.rows))
+    assert plain(mine) == plain(wanted) and mine.schema.equals(wanted.schema)
+    if isinstance(ours.rows, Flawed) and isinstance(theirs.rows, Flawed):
+        assert ours.rows.flaws == theirs.rows.flaws
+    return ours, len(records) - len(slow)
+
+
+@built
+def test_the_native_reader_makes_the_same_of_every_recorded_value() -> None:
+    plan = plan_of(described(JSON_STREAM))
+    assert isinstance(plan, Plan)
+    records = [
+        Record(0, case["offset"], 1_700_000_000_000, f"k{case['offset']}".encode(), bytes_of(case["value"]))
+        for case in json_cases()
+    ]
+    _, native_rows = both_ways(plan, records)
+    assert native_rows > 250
+
+
+@built
+@pytest.mark.parametrize("key", ["STRING", "INTEGER", "BIGINT", "DOUBLE", "BYTES", None])
+@pytest.mark.parametrize("timestamp", ["", "T"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_keys_and_times_are_the_same_natively(key: str | None, timestamp: str, exact: bool) -> None:
+    schema = "`T` BIGINT, `N` TIME, `M` MAP<STRING, STRING>"
+    about = described(f"`K` {key}, {schema}" if key else f"`X` STRING, {schema}")
+    if not key:
+        del about["fields"][0]
+    plan = plan_of({**about, "timestamp": timestamp})
+    assert isinstance(plan, Plan)
+    keys = [None, b"", b"1234", b"12345678", b"\xff", b"k"]
+    values = [b'{"T":5,"N":1999,"M":{"ref":"1","channel":"2","ab":"3","k":"4"}}', b'{"T":null}', b'{"T":-1}', b"{}",
+              None, b"", b'{"t":"7"}', b'{"T":8,"N":86400000}', b"{", b'{"T":9} and more']
+    records = [Record(i % 3, i, i - 2, keys[i % 6], value) for i, value in enumerate(values * 6)]
+    both_ways(plan, records, exact=exact)
+
+
+@built
+def test_damaged_objects() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.kafka_fuzz", str(native.path()), "4000", "1"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.split()[2]) > 1500  # values that were taken and compared
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_damaged_objects_under_sanitizers(tmp_path: Path) -> None:
+    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
+    if runtime.returncode or not Path(runtime.stdout.strip()).is_absolute():
+        pytest.skip("no gcc with its sanitizers")
+    library = tmp_path / "sanitized.so"
+    flags = ["-std=gnu11", "-O1", "-g", "-fPIC", "-shared", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run(["gcc", *flags, "-o", str(library), str(native.SOURCE)], check=True)
+    env = {**os.environ, "LD_PRELOAD": runtime.stdout.strip(), "PYTHONMALLOC": "malloc",
+           "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    done = subprocess.run([sys.executable, "-m", "tests.kafka_fuzz", str(library), "60000", "2"], cwd=ROOT, env=env,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -225,6 +225,9 @@ def test_one_share_bounds_one_side() -> None:
     (pa.timestamp("ms", "UTC"), None, dt.timedelta(hours=25), 0, "25.0 hours ago"),
     (pa.timestamp("ms", "UTC"), None, None, 1, "no row with a time"),
     (pa.timestamp("ms", "UTC"), -dt.timedelta(hours=3), dt.timedelta(hours=99), 0, "-3.0 hours ago"),
+    (pa.timestamp("ms", "UTC"), -dt.timedelta(days=900), dt.timedelta(hours=9), 0, "9.0 hours ago"),
+    (pa.timestamp("ms", "UTC"), -dt.timedelta(days=900), dt.timedelta(hours=99), 1, "99.0 hours ago"),
+    (pa.timestamp("ms", "UTC"), -dt.timedelta(days=900), None, 1, "in the future"),
 ])
 def test_freshness_of_a_stream(kind: Any, newest: Any, before: Any, failed: int, words: str) -> None:
     (check,) = parse([{"check": "freshness", "hours": 26}])

@@ -244,11 +244,11 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     run = last_run(lake)["run"]
     assert capsys.readouterr().out.splitlines() == [
         f"{run}  year=2025/month=01/day=15  1 rows  not_null USER_ID 1, range AMOUNT 1",
-        f"{run}  year=2025/month=01/day=16  2 rows  not_null USER_ID 2, range AMOUNT 2", "3 rows set aside"]
+        f"{run}  year=2025/month=01/day=16  2 rows  not_null USER_ID 2, range AMOUNT 2", "3 rows in quarantine"]
     assert manage_feeds.main(["quarantine", "s", "--json"]) == 0
     assert [entry["rows"] for entry in json.loads(capsys.readouterr().out)] == [1, 2]
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
-    assert f"no row of run x is set aside; there are {run}" in capsys.readouterr().err
+    assert f"no rows of run x are in quarantine; there are {run}" in capsys.readouterr().err
     assert metadata_utils.main(["--report"]) == 0
     assert "- quarantine  s: 3 rows in quarantine; python manage_feeds.py quarantine s" in capsys.readouterr().out
     assert metadata_utils.main(["--json", "--feed", "s"]) == 0
@@ -272,11 +272,11 @@ def test_import_what_passes_now(lake: Path, capsys: Any) -> None:
     before = state(lake)
     capsys.readouterr()
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "0 rows imported, 3 stay set aside" in capsys.readouterr().out and state(lake) == before
+    assert "0 rows imported, 3 stay in quarantine" in capsys.readouterr().out and state(lake) == before
     assert strays(lake) == []
     declare(lake, {**amount, "min": -1, "level": "fail"}, {"check": "regex", "column": "id", "pattern": "^tx"})
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "s: 1 rows imported, 2 stay set aside" in capsys.readouterr().out
+    assert "s: 1 rows imported, 2 stay in quarantine" in capsys.readouterr().out
     after = state(lake)
     assert "y11" in ids(lake) and sorted(r["ID"] for r in aside(lake)) == ["tx_3", "y10"]
     assert [file["origin"] for file in after["files"]][-1] == "quarantine" and after["total_records"] == 18
@@ -315,7 +315,7 @@ def test_a_table_is_exported_again_instead(lake: Path, capsys: Any) -> None:
     assert export("t") == 1 and export("t") == 1
     assert [entry["partition"] for entry in state(lake, "t")["quarantine"]] == ["version=v1", "version=v2"]
     assert manage_feeds.main(["quarantine", "t", "--import"]) == 1
-    assert "a version is never changed; mend its checks and export it again" in capsys.readouterr().err
+    assert "a version is never changed; change its checks and export it again" in capsys.readouterr().err
     assert manage_feeds.main(["quarantine", "t", "--force"]) == 2
     assert manage_feeds.main(["retention", "t", "--max-delete", "100"]) == 0
     assert export("t") == 1
@@ -534,7 +534,7 @@ def test_retention_takes_what_was_set_aside_with_its_day(old_days: Path, capsys:
     assert [line.split("  ")[1:4] for line in told.splitlines()[:3]] == [
         ["goes", f"year=2025/month=01/day={day}", f"{rows} rows"] for day, rows in ((15, 10), (16, 10), (17, 1))]
     assert [line.split(" are kept")[1] for line in told.splitlines()[:3]] == [
-        f"; {rows} of its rows set aside" for rows in (1, 2, 1)]
+        f"; {rows} of its rows are in quarantine" for rows in (1, 2, 1)]
     assert told.splitlines()[-1] == f"21 rows, {size:,} bytes would go" and aside(lake) == before
     assert manage_feeds.main(RETENTION) == 0
     assert ids(lake) == ["tx_21"] and [r["ROWTIME"].year for r in aside(lake)] == [2134]

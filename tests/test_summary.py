@@ -204,7 +204,7 @@ def test_checks_of_the_data_are_told_once_and_only_when_rows_fail() -> None:
         {"check": "row_count", "column": "", "level": "warn", "failed": 1, "rows": 9, "message": "9 rows are few"},
         {"check": "range", "column": "N", "level": "fail", "failed": 0, "rows": 9, "message": "all in range"},
     ]
-    said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be set aside"
+    said = "s: not_null ID: 3 of 9 are null; nothing was published\ns: unique ID: 1 comes twice; would be quarantined"
     run = a_run(result="failed", findings=[said], checks=checks)
     assert [(f.kind, f.level, f.message) for f in findings_of_runs("s", [run], None)] == [
         ("quality", "error", "not_null ID: 3 of 9 are null"), ("quality", "warning", "unique ID: 1 comes twice"),

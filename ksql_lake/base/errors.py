@@ -146,3 +146,6 @@ class RowNotSent(KsqlUnavailable):
 
 class AnswerCut(KsqlUnavailable):
     """The connection ended before the answer did; rows already received are whole."""
+
+
+MAY_PASS = (KsqlUnavailable, BrokerUnavailable)  # failures of a source that another try may not meet

@@ -22,4 +22,5 @@ COLUMNS = 10_000  # of one source, fields of STRUCTs counted
 SOURCES = 100_000  # streams and tables of a server
 PARTITIONS = 1_000_000  # of a topic
 """Kafka's clusters have a few hundred thousand in all."""
-SHOWN = 200  # bytes of an unexpected answer that a message repeats
+SHOWN = 200  # characters of an unexpected answer that a message repeats
+WORDS = 2000  # characters of the server's own message of an error

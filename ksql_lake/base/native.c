@@ -1,4 +1,5 @@
-/* Rows of ksqlDB's /query answers straight into Arrow's memory layout, and HTTP chunks taken apart.
+/* Rows of ksqlDB's /query answers, and JSON objects from Kafka topics, straight into Arrow's memory layout; and HTTP
+ * chunks taken apart.
  *
  * Everything here answers only where it is certain to mean what the Python code means (rows.Decoder, body.Body): at the
  * first line that is anything else, the reader stops and says how far it came, and the caller reads that line its own
@@ -25,8 +26,11 @@ enum { BOOLEAN, INTEGER, BIGINT, DOUBLE, DECIMAL, STRING, BYTES, DATE, TIME, TIM
 /* A node of the tree of types as Python sends it; `first` child and `next` sibling are positions, -1 for none. */
 typedef struct {
     int32_t kind, precision, scale, first, next;
-    int32_t name, name_size; /* of a STRUCT's field: the bytes before its value, such as `,"CITY":` */
+    int32_t name, name_size; /* of a STRUCT's field: the bytes before its value, `,"CITY":`; in a topic only its name */
+    int32_t flags;           /* of a topic's value */
 } Type;
+
+enum { INSIDE = 1, EXACT = 2 }; /* a value in a STRUCT; keep what ksqlDB's REST API would lose */
 
 /* The values of one node so far, in Arrow's layout. Bits of `valid` are 1 until a null clears them. */
 typedef struct {
@@ -38,7 +42,14 @@ typedef struct {
     uint8_t *bytes;  /* of strings */
     int64_t size, room;
     int64_t usual_length, usual_size; /* what the block before needed */
+    int32_t begin, follow; /* in a topic: a STRUCT's field that came first in the object before; what came after this */
 } Column;
+
+/* A member of a MAP: where its name begins, and the hash that Java gives it. */
+typedef struct {
+    const uint8_t *start;
+    uint32_t hash;
+} Member;
 
 typedef struct {
     Column *columns; /* the root, a STRUCT of the row's columns, is the first */
@@ -47,6 +58,8 @@ typedef struct {
     Text end; /* of the block being read */
     int64_t *slots; /* for looking keys of a MAP up */
     int64_t slot_count;
+    Member *members; /* of the MAPs that are being read, the inner ones last */
+    int64_t member_count, member_room;
     UWide power[39]; /* of ten */
 } Reader;
 
@@ -686,6 +699,317 @@ static Text row(Reader *r, Text p) {
     return p + TAIL_SIZE;
 }
 
+/* ---- objects of a topic: fields by name, in any order, with blanks between tokens ----
+ *
+ * ksqlDB reads them with Jackson and its own rules (json_text.py, json_values.py). `end` is the end of the one value
+ * that is read, where a line end stands: so no blank and no token leads into the next value. */
+
+enum { DEEPEST_UNKNOWN = 64, MOST_MEMBERS = 256 };
+static const int64_t FIRST_SHOWN = -62135769600000; /* 0001-01-01 of the Julian calendar: REST loses signs of years */
+
+static Text topic_value(Reader *r, Column *c, Text p);
+
+static inline Text blanks(Reader *r, Text p) {
+    while (p < r->end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t')) p++;
+    return p;
+}
+
+static Text word(Text p, const char *rest) {
+    for (; *rest; rest++, p++)
+        if (*p != (uint8_t)*rest) return NULL;
+    return p;
+}
+
+/* A string that nobody wants, from after its opening quote to after its closing one. */
+static Text skip_text(Reader *r, Text p) {
+    for (;;) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        if (r->end - p >= 8) {
+            uint64_t word_, marks;
+            memcpy(&word_, p, 8);
+            marks = special(word_);
+            p += marks ? __builtin_ctzll(marks) >> 3 : 8;
+            if (!marks) continue;
+        }
+#endif
+        if (*p == '"') return p + 1;
+        if (*p == '\\') {
+            uint8_t scratch[8], *out = scratch;
+            p = escape(p + 1, &out);
+            if (!p) return NULL;
+        } else if (*p < 0x20) {
+            return NULL;
+        } else {
+            int count = *p < 0x80 ? 1 : sequence(p);
+            if (!count) return NULL;
+            p += count;
+        }
+    }
+}
+
+/* A value that nobody wants, checked as if somebody did: a mistake in it spoils the record. */
+static Text skip(Reader *r, Text p, int depth) {
+    Number n;
+    if (*p == '"') return skip_text(r, p + 1);
+    if (*p == 't') return word(p, "true");
+    if (*p == 'f') return word(p, "false");
+    if (*p == 'n') return word(p, "null");
+    if (*p != '{' && *p != '[') return number(p, &n);
+    int object = *p == '{';
+    uint8_t last = object ? '}' : ']';
+    if (!depth) return NULL;
+    p = blanks(r, p + 1);
+    if (*p == last) return p + 1;
+    for (;;) {
+        if (object) {
+            p = *p == '"' ? skip_text(r, p + 1) : NULL;
+            if (!p) return NULL;
+            p = blanks(r, p);
+            if (*p != ':') return NULL;
+            p = blanks(r, p + 1);
+        }
+        p = skip(r, p, depth - 1);
+        if (!p) return NULL;
+        p = blanks(r, p);
+        if (*p == last) return p + 1;
+        if (*p != ',') return NULL;
+        p = blanks(r, p + 1);
+    }
+}
+
+/* A name of plain ASCII from after its opening quote to its closing one. */
+static Text plain_name(Text p) {
+    while (*p != '"') {
+        if (*p < 0x20 || *p >= 0x80 || *p == '\\') return NULL;
+        p++;
+    }
+    return p;
+}
+
+static int is_name(const Reader *r, const Column *c, Text name, int32_t size) {
+    return c->type.name_size == size && !memcmp(r->names + c->type.name, name, (size_t)size);
+}
+
+static int is_upper_name(const Reader *r, const Column *c, Text name, int32_t size) {
+    const uint8_t *wanted = r->names + c->type.name;
+    if (c->type.name_size != size) return 0;
+    for (int32_t i = 0; i < size; i++) {
+        uint8_t byte = name[i] >= 'a' && name[i] <= 'z' ? (uint8_t)(name[i] - 32) : name[i];
+        if (byte != wanted[i]) return 0;
+    }
+    return 1;
+}
+
+/* The field of a name: the exact one, or the one that it is in upper case; -1 for none. */
+static int32_t field_of(const Reader *r, const Column *c, int32_t guess, Text name, int32_t size) {
+    if (guess >= 0 && is_name(r, &r->columns[guess], name, size)) return guess;
+    for (int32_t i = c->type.first; i >= 0; i = r->columns[i].type.next)
+        if (is_name(r, &r->columns[i], name, size)) return i;
+    for (int32_t i = c->type.first; i >= 0; i = r->columns[i].type.next)
+        if (is_upper_name(r, &r->columns[i], name, size)) return i;
+    return -1;
+}
+
+static Text named(Reader *r, Column *c, Text p) {
+    if (*p != '{' || !ensure(c)) return NULL;
+    int64_t at = c->length;
+    Column *before = c;
+    int32_t guess = c->begin;
+    p = blanks(r, p + 1);
+    if (*p == '}') {
+        p++;
+    } else {
+        for (;;) {
+            if (*p++ != '"') return NULL;
+            Text name = p;
+            p = plain_name(p);
+            if (!p || p - name > LIMIT) return NULL;
+            int32_t i = field_of(r, c, guess, name, (int32_t)(p - name));
+            p = blanks(r, p + 1);
+            if (*p != ':') return NULL;
+            p = blanks(r, p + 1);
+            if (i < 0) {
+                p = skip(r, p, DEEPEST_UNKNOWN);
+            } else {
+                Column *field = &r->columns[i];
+                if (field->length != at) return NULL; /* filled already, by the same name or by another spelling */
+                p = topic_value(r, field, p);
+                *(before == c ? &c->begin : &before->follow) = i;
+                before = field;
+                guess = field->follow;
+            }
+            if (!p) return NULL;
+            p = blanks(r, p);
+            if (*p == '}') {
+                p++;
+                break;
+            }
+            if (*p != ',') return NULL;
+            p = blanks(r, p + 1);
+        }
+    }
+    for (int32_t i = c->type.first; i >= 0; i = r->columns[i].type.next)
+        if (r->columns[i].length == at && !append_null(r, &r->columns[i])) return NULL;
+    c->length++;
+    return p;
+}
+
+static Text topic_array(Reader *r, Column *c, Text p) {
+    Column *item = &r->columns[c->type.first];
+    if (*p != '[' || !ensure(c)) return NULL;
+    p = blanks(r, p + 1);
+    if (*p != ']') {
+        for (;;) {
+            p = topic_value(r, item, p);
+            if (!p) return NULL;
+            p = blanks(r, p);
+            if (*p == ']') break;
+            if (*p != ',') return NULL;
+            p = blanks(r, p + 1);
+        }
+    }
+    set_offset(c, ++c->length, item->length);
+    return p + 1;
+}
+
+/* One member of a MAP, from its name to after its value. */
+static Text member(Reader *r, Column *keys, Column *items, Text p) {
+    p = *p == '"' ? text(r, keys, p + 1) : NULL;
+    if (!p) return NULL;
+    p = blanks(r, p);
+    if (*p != ':') return NULL;
+    return topic_value(r, items, blanks(r, p + 1));
+}
+
+/* String.hashCode() of a name, as HashMap spreads it. */
+static int java_hash(Text p, uint32_t *out) {
+    uint32_t code = 0;
+    for (; *p != '"'; p++) {
+        if (*p < 0x20 || *p >= 0x80 || *p == '\\') return 0;
+        code = code * 31 + *p;
+    }
+    *out = code ^ code >> 16;
+    return 1;
+}
+
+static int remember(Reader *r, Text start) {
+    if (r->member_count == r->member_room) {
+        int64_t room = r->member_room ? 2 * r->member_room : 64;
+        Member *more = realloc(r->members, (size_t)room * sizeof *more);
+        if (!more) return 0;
+        r->members = more;
+        r->member_room = room;
+    }
+    Member *m = &r->members[r->member_count++];
+    m->start = start;
+    return java_hash(start + 1, &m->hash);
+}
+
+/* The order in which a HashMap made for so many names lists them, stable within a bucket; 0 when it is that already. */
+static int in_hash_order(Member *members, int64_t count) {
+    uint32_t buckets = 1;
+    int moved = 0;
+    while (buckets < count) buckets *= 2;
+    if (4 * count > 3 * (int64_t)buckets) buckets *= 2;
+    for (int64_t i = 1; i < count; i++) {
+        Member one = members[i];
+        uint32_t mask = buckets - 1;
+        int64_t j = i;
+        for (; j > 0 && (members[j - 1].hash & mask) > (one.hash & mask); j--) members[j] = members[j - 1];
+        members[j] = one;
+        moved |= j != i;
+    }
+    return moved;
+}
+
+static Text topic_map(Reader *r, Column *c, Text p) {
+    Column *keys = &r->columns[c->type.first], *items = &r->columns[keys->type.next];
+    int64_t from = keys->length, first = r->member_count;
+    if (*p != '{' || !ensure(c)) return NULL;
+    p = blanks(r, p + 1);
+    if (*p != '}') {
+        for (;;) {
+            Text start = p;
+            p = member(r, keys, items, p);
+            if (!p || !remember(r, start) || r->member_count - first > MOST_MEMBERS) return NULL;
+            p = blanks(r, p);
+            if (*p == '}') break;
+            if (*p != ',') return NULL;
+            p = blanks(r, p + 1);
+        }
+    }
+    int64_t count = r->member_count - first;
+    if (!distinct(r, keys, from)) return NULL;
+    if (in_hash_order(r->members + first, count)) { /* once more, in the other order */
+        cut(r, keys, from);
+        cut(r, items, from);
+        for (int64_t i = 0; i < count; i++)
+            if (!member(r, keys, items, r->members[first + i].start)) return NULL;
+    }
+    r->member_count = first;
+    set_offset(c, ++c->length, keys->length);
+    return p + 1;
+}
+
+static Text topic_whole(Column *c, Text p) {
+    int32_t kind = c->type.kind, kept = c->type.flags & (INSIDE | EXACT), narrow;
+    int64_t whole;
+    p = integer(p, &whole);
+    if (!p) return NULL;
+    if (kind == TIME) {
+        if (whole < 0 || whole >= 86400000) return NULL;
+        if (!kept) whole -= whole % 1000;
+    }
+    if (kind == TIMESTAMP && !kept && whole < FIRST_SHOWN) return NULL;
+    if (kind == BIGINT || kind == TIMESTAMP) {
+        memcpy(c->values + c->length * 8, &whole, 8);
+    } else {
+        if (whole < INT32_MIN || whole > INT32_MAX) return NULL;
+        narrow = (int32_t)whole;
+        memcpy(c->values + c->length * 4, &narrow, 4);
+    }
+    c->length++;
+    return p;
+}
+
+static Text topic_number(Reader *r, Column *c, Text p) {
+    if (!ensure(c)) return NULL;
+    if (c->type.kind == DOUBLE) {
+        double real_;
+        if (*p == '"') return NULL;
+        p = real(r, p, &real_);
+        if (!p || (real_ == 0.0 && __builtin_signbit(real_))) return NULL; /* a BigDecimal has no negative zero */
+        memcpy(c->values + c->length * 8, &real_, 8);
+    } else if (c->type.kind == DECIMAL) {
+        Wide wide;
+        p = decimal(r, p, &c->type, &wide);
+        if (!p) return NULL;
+        UWide digits = (UWide)(wide < 0 ? -wide : wide);
+        if ((c->type.flags & INSIDE) && !(c->type.flags & EXACT) && digits >= r->power[15]) return NULL;
+        memcpy(c->values + c->length * 16, &wide, 16);
+    } else {
+        return topic_whole(c, p);
+    }
+    c->length++;
+    return p;
+}
+
+static Text topic_value(Reader *r, Column *c, Text p) {
+    if (*p == 'n') {
+        p = word(p, "null");
+        return p && append_null(r, c) ? p : NULL;
+    }
+    switch (c->type.kind) {
+    case STRING: return *p == '"' ? text(r, c, p + 1) : NULL;
+    case BYTES: return *p == '"' ? binary(c, p + 1) : NULL;
+    case BOOLEAN: return boolean(c, p);
+    case ARRAY: return topic_array(r, c, p);
+    case MAP: return topic_map(r, c, p);
+    case STRUCT: return named(r, c, p);
+    default: return topic_number(r, c, p);
+    }
+}
+
 /* ---- what Python calls ---- */
 
 void ksql_free(Reader *r) {
@@ -698,6 +1022,7 @@ void ksql_free(Reader *r) {
     free(r->columns);
     free(r->names);
     free(r->slots);
+    free(r->members);
     free(r);
 }
 
@@ -723,7 +1048,11 @@ Reader *ksql_new(const Type *types, int32_t count, const uint8_t *names, int64_t
         return NULL;
     }
     memcpy(r->names, names, (size_t)names_size);
-    for (int32_t i = 0; i < count; i++) r->columns[i].type = types[i];
+    for (int32_t i = 0; i < count; i++) {
+        r->columns[i].type = types[i];
+        r->columns[i].begin = types[i].first;
+        r->columns[i].follow = types[i].next;
+    }
     r->power[0] = 1;
     for (int i = 1; i < 39; i++) r->power[i] = r->power[i - 1] * 10;
     return r;
@@ -744,6 +1073,20 @@ int64_t ksql_read(Reader *r, const uint8_t *block, int64_t start, int64_t end, i
         ++*rows;
     }
     return p - block;
+}
+
+/* Append the objects of a topic: value i ends at `ends[i]`, where a line end stands, and value i + 1 begins behind it.
+ * `taken[i]` says whether it was certain; the rest is for the exact path. What follows an object is not read. */
+void ksql_values(Reader *r, const uint8_t *block, const int64_t *ends, int64_t count, uint8_t *taken) {
+    int64_t start = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t rows = r->columns->length;
+        r->end = block + ends[i];
+        r->member_count = 0;
+        taken[i] = start < ends[i] && named(r, r->columns, blanks(r, block + start)) != NULL;
+        if (!taken[i]) cut(r, r->columns, rows);
+        start = ends[i] + 1;
+    }
 }
 
 typedef struct {
@@ -789,7 +1132,9 @@ static int hand_over(Column *c, Held *held) {
     else free(c->valid);
     held->buffers[1] = c->values;
     held->buffers[2] = c->bytes;
-    *c = (Column){.type = c->type, .usual_length = c->length, .usual_size = c->size};
+    *c = (Column){
+        .type = c->type, .usual_length = c->length, .usual_size = c->size, .begin = c->begin, .follow = c->follow
+    };
     return 1;
 }
 

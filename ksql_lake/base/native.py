@@ -36,7 +36,7 @@ class Type(ctypes.Structure):
     """`Type` of native.c."""
 
     _fields_ = [(name, ctypes.c_int32) for name in
-                ("kind", "precision", "scale", "first", "next", "name", "name_size")]
+                ("kind", "precision", "scale", "first", "next", "name", "name_size", "flags")]
 
 
 def path() -> Path:
@@ -63,6 +63,7 @@ def declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
         ("ksql_new", pointer, [ctypes.POINTER(Type), ctypes.c_int32, ctypes.c_char_p, size]),
         ("ksql_free", None, [pointer]),
         ("ksql_read", size, [pointer, ctypes.c_char_p, size, size, sizes]),
+        ("ksql_values", None, [pointer, ctypes.c_char_p, pointer, size, pointer]),
         ("ksql_take", ctypes.c_int32, [pointer, pointer]),
         ("ksql_dechunk", size, [ctypes.c_char_p, size, pointer, sizes, sizes]),
     ):

@@ -8,11 +8,12 @@ import datetime as dt
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_lake_config import Config
-from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, StateError
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError, StateError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context
 from ksql_lake.model import feeds
@@ -20,43 +21,65 @@ from ksql_lake.model.feeds import Feed
 
 
 def retention(config: Config, args: argparse.Namespace) -> int:
+    names = args.name or [feed.name for feed in feeds.load_all(context.active(config)) if isinstance(feed, Feed)]
+    total = Counter[str]()
+    code = each(names, lambda name: _retain(config, args, name, total))
+    word = "would go" if args.dry_run else f"went into the trash for {config.trash_days} days"
+    print(f"{total['rows']:,} rows, {total['bytes']:,} bytes {word}")
+    return code
+
+
+def each(names: Sequence[str], act: Callable[[str], int]) -> int:
+    """Feed by feed: what is wrong with one is told, and the others are done; the exit code of the whole."""
+    codes = set()
+    for name in names:
+        try:
+            codes.add(act(name))
+        except LakeError as error:
+            print(f"error: {'' if name in str(error) else f'{name}: '}{error}", file=sys.stderr)
+            codes.add(error.exit_code)
+        except OSError as error:
+            print(f"error: {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+            codes.add(ExitCode.FINDINGS)
+    others = codes - {ExitCode.OK, ExitCode.LOCKED}
+    return max(others) if others else ExitCode.LOCKED if ExitCode.LOCKED in codes else ExitCode.OK
+
+
+def _retain(config: Config, args: argparse.Namespace, name: str, total: Counter[str]) -> int:
     from ksql_lake.maintain import retention
     from ksql_lake.store import trash
 
     share = (config.max_delete_percent if args.max_delete is None else args.max_delete) / 100
-    names = args.name or [feed.name for feed in feeds.load_all(context.active(config)) if isinstance(feed, Feed)]
-    code, rows, size = ExitCode.OK, 0, 0
-    for name in names:
-        feed = context.feed_of(config, name)
-        rule = retention.Rule(feed.retention_days, feed.retention_versions, share, frozenset(args.allow))
-        dataset = _dataset(config, name)
-        with changing(dataset, args.dry_run) as (state, run):
-            if state is None:
-                continue
-            plan = retention.plan(name, state, rule, dt.datetime.now(dt.UTC))
-            for decision in plan.decisions:
-                if args.dry_run or decision in plan.going:
-                    word = "goes " if decision.goes else "stays"
-                    print(f"{name}  {word} {decision.partition}  {decision.rows:,} rows  {decision.bytes:,} bytes  "
-                          f"{decision.reason}")
-            if plan.refusal:
-                print(f"refused: {plan.refusal}", file=sys.stderr)
-                code = ExitCode.FINDINGS
-            rows, size = rows + plan.rows, size + plan.bytes
-            if not args.dry_run:
-                for path in retention.apply(dataset, state, plan, run, **context.signed()):
-                    print(f"{path}: a symbolic link stands in the way; left alone", file=sys.stderr)
-                    code = ExitCode.FINDINGS
-                for path in trash.empty(dataset, config.trash_days, dt.datetime.now(dt.UTC).date()):
-                    print(f"{name}  removed {path} for good")
-    word = "would go" if args.dry_run else f"went into the trash for {config.trash_days} days"
-    print(f"{rows:,} rows, {size:,} bytes {word}")
+    feed, code = context.feed_of(config, name), ExitCode.OK
+    rule = retention.Rule(feed.retention_days, feed.retention_versions, share, frozenset(args.allow))
+    dataset, moment = _dataset(config, name), dt.datetime.now(dt.UTC)
+    with changing(dataset, args.dry_run) as (state, run):
+        if state is None:
+            return code
+        plan = retention.plan(name, state, rule, moment)
+        for decision in plan.decisions:
+            if args.dry_run or decision in plan.going:
+                word = "goes " if decision.goes else "stays"
+                print(f"{name}  {word} {decision.partition}  {decision.rows:,} rows  {decision.bytes:,} bytes  "
+                      f"{decision.reason}")
+        if plan.refusal:
+            print(f"refused: {plan.refusal}", file=sys.stderr)
+            code = ExitCode.FINDINGS
+        total.update(rows=plan.rows, bytes=plan.bytes)
+        if args.dry_run:
+            return code
+        retention.remember(dataset, state, plan, rule, f"{run}n", **context.signed())
+        for path in retention.apply(dataset, state, plan, run, **context.signed()):
+            print(f"{path}: a symbolic link stands in the way; left alone", file=sys.stderr)
+            code = ExitCode.FINDINGS
+        for path in trash.empty(dataset, config.trash_days, moment.date()):
+            print(f"{name}  removed {path} for good")
     return code
 
 
 def undo(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.store import metadata, trash
-    from ksql_lake.store.trash import COMPACTED
+    from ksql_lake.store.trash import IN_THE_LAKE
 
     if not args.list and _finish_interrupted(config, args.name):
         return ExitCode.OK
@@ -65,7 +88,7 @@ def undo(config: Config, args: argparse.Namespace) -> int:
         for bundle in held:
             print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.every)} files  {bundle.why}")
         return ExitCode.OK
-    held = [bundle for bundle in held if bundle.why != COMPACTED]  # the merged files have these rows
+    held = [bundle for bundle in held if bundle.why not in IN_THE_LAKE]
     if not held:
         raise StateError(f"{config.lake_dir / metadata.TRASH}: nothing of {args.name or 'any feed'} to bring back")
     last = held[-1].at if args.name else held[-1].at[:10]
@@ -118,28 +141,30 @@ def days(text: str) -> int:
 
 
 def compact(config: Config, args: argparse.Namespace) -> int:
+    active = [feed for feed in feeds.load_all(context.active(config)) if isinstance(feed, Feed)]
+    names = args.name or [feed.name for feed in active if feed.type == "stream"]
+    total = Counter[str]()
+    code = each(names, lambda name: _compact(config, args, name, total))
+    print(f"{total['before']} files {'would become' if args.dry_run else 'became'} {total['after']}")
+    return code
+
+
+def _compact(config: Config, args: argparse.Namespace, name: str, total: Counter[str]) -> int:
     from ksql_lake import __version__
     from ksql_lake.maintain.compact import compact
     from ksql_lake.maintain.merges import plan
 
-    active = [feed for feed in feeds.load_all(context.active(config)) if isinstance(feed, Feed)]
-    names = args.name or [feed.name for feed in active if feed.type == "stream"]
-    before = after = 0
-    for name in names:
-        feed = context.feed_of(config, name)
-        if feed.type != "stream":
-            raise FeedError(f"{name}: is a table; each version is written whole")
-        dataset = _dataset(config, name)
-        with changing(dataset, args.dry_run) as (state, run):
-            merges = plan(state, args.older_than, dt.datetime.now(dt.UTC)) if state else []
-            for number, merge in enumerate(merges):
-                before += len(merge.files)
-                made = 1
-                if not args.dry_run:
-                    made = compact(dataset, state, merge, f"{run}c{number}", tool=__version__, **context.signed())
-                after += made
-                print(f"{name}  {merge.partition}  {merge.rows:,} rows  {len(merge.files)} files into {made}")
-    print(f"{before} files {'would become' if args.dry_run else 'became'} {after}")
+    if context.feed_of(config, name).type != "stream":
+        raise FeedError(f"{name}: is a table; each version is written whole, so there is nothing to merge")
+    dataset = _dataset(config, name)
+    with changing(dataset, args.dry_run) as (state, run):
+        merges = plan(state, args.older_than, dt.datetime.now(dt.UTC)) if state else []
+        for number, merge in enumerate(merges):
+            made = 1
+            if not args.dry_run:
+                made = compact(dataset, state, merge, f"{run}c{number}", tool=__version__, **context.signed())
+            total.update(before=len(merge.files), after=made)
+            print(f"{name}  {merge.partition}  {merge.rows:,} rows  {len(merge.files)} files into {made}")
     return ExitCode.OK
 
 
@@ -159,18 +184,19 @@ def quarantine(config: Config, args: argparse.Namespace) -> int:
     for entry in entries:
         reasons = ", ".join(f"{label} {rows:,}" for label, rows in (entry.reasons or {}).items())
         print(f"{entry.run}  {entry.partition}  {entry.rows:,} rows  {reasons}")
-    print(f"{sum(entry.rows for entry in entries):,} rows set aside")
+    print(f"{sum(entry.rows for entry in entries):,} rows in quarantine")
     return ExitCode.OK
 
 
 def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
-    """Rows that were set aside back into their partitions, as one commit."""
+    """Rows from quarantine back into their partitions, as one commit."""
     from ksql_lake import __version__
     from ksql_lake.quality.quarantine import Import, held
     from ksql_lake.store.writer import WriterOptions
 
     if dataset.kind != "stream":
-        raise FeedError(f"{args.name}: is a table, and a version is never changed; mend its checks and export it again")
+        hint = "change its checks and export it again"
+        raise FeedError(f"{args.name}: is a table, and a version is never changed; {hint}")
     feed = context.feed_of(config, args.name)
     options = WriterOptions(
         compression=feed.compression or config.compression,
@@ -182,7 +208,7 @@ def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, **context.signed()) if entries else None
     rows, left = (done.rows, done.left) if done else (0, 0)
-    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay set aside")
+    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay in quarantine")
     return ExitCode.FINDINGS if left else ExitCode.OK
 
 
@@ -237,7 +263,7 @@ def permissions(config: Config, args: argparse.Namespace) -> int:
         print(f"{one.path}  {one.found:o} -> {one.wanted:o}")
     if args.apply:
         apply(found)
-    print(f"{len(found)} {'mended' if args.apply else 'are not as they should be'}")
+    print(f"{len(found)} {'fixed' if args.apply else 'are not as they should be'}")
     return ExitCode.OK if args.apply or not found else ExitCode.FINDINGS
 
 

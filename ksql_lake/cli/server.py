@@ -52,9 +52,11 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     from ksql_lake.model.partitions import disk_names
     from ksql_lake.model.types import arrow_schema
     from ksql_lake.quality.checker import fits
+    from ksql_lake.sources.kafka.connection import connection
     from ksql_lake.sources.ksqldb.client import Client, quote
 
     wrong = 0
+    kafka = connection(config.kafka_servers, config.kafka_config_file, config.timeout)
     with Client(_server(config)) as client:
         for feed in good:
             try:
@@ -64,6 +66,7 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
                 arrow_schema(columns)
                 refuse_forbidden(feed.name, columns, feed.forbidden_columns)
                 fits(feed.name, feed.checks, columns, feed.type)
+                road = _road(config, client, source, feed, kafka)
             except LakeError as error:
                 print(f"error: {feed.path.stem}: {error}", file=sys.stderr)
                 wrong += 1
@@ -71,9 +74,18 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
             names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
             renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
             how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
-            print(f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}")
+            print(f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}{road}")
     print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
     return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+
+
+def _road(config: Config, client: Any, source: Any, feed: Feed, kafka: Any) -> str:
+    """Which road the rows of a stream would take, where there is more than one."""
+    from ksql_lake.ingest.streams.road import foretold
+
+    if feed.type != "stream" or (kafka is None and feed.read_from == "auto" and not feed.exact_values):
+        return ""
+    return f"; {foretold(client, source, feed, kafka, config.idle_seconds)}"
 
 
 def discover(config: Config, args: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
 """An embedded ksqlDB for demos and tests: real HTTP, the bytes of a ksqlDB 0.29.0 server, no Kafka behind it.
 
-It answers GET /info, /healthcheck, /clusterStatus; POST /ksql with LIST/SHOW STREAMS/TABLES [EXTENDED] and
-DESCRIBE; POST /query with `SELECT columns FROM source [WHERE ...] [EMIT CHANGES] [LIMIT n];` in the format
-application/vnd.ksql.v1+json, whatever else Accept allows.
+It answers GET /info, /healthcheck, /clusterStatus; POST /ksql with LIST/SHOW STREAMS/TABLES [EXTENDED],
+LIST PROPERTIES and DESCRIBE [EXTENDED];
+POST /query with `SELECT columns FROM source [WHERE ...] [EMIT CHANGES] [LIMIT n];` in the format
+application/vnd.ksql.v1+json, whatever else Accept allows. `topics` copies its streams to a Kafka broker.
 
 What it does NOT do: no other format (/query-stream, protobuf, delimited, legacy), no HTTP/2, TLS,
 authentication or websocket; no CREATE, INSERT, joins, aggregates, GROUP BY or expressions in SELECT; sources
@@ -16,9 +17,9 @@ and never compacted. No heartbeat lines, no rate limits of its own (queue a Faul
 
 from __future__ import annotations
 
-from .demo import fill_demo
+from .demo import fill_demo, live_demo
 from .engine import Engine, Record, Source
 from .faults import Fault, Faults
 from .server import EmbeddedKsqlDB
 
-__all__ = ["EmbeddedKsqlDB", "Engine", "Fault", "Faults", "Record", "Source", "fill_demo"]
+__all__ = ["EmbeddedKsqlDB", "Engine", "Fault", "Faults", "Record", "Source", "fill_demo", "live_demo"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
@@ -80,6 +82,25 @@ def fill_demo(db: Engine, events: int, seed: int = 1, start: date = date(2025, 1
                 values = [*key, count] + ([] if name == "PRODUCT_PURCHASE_COUNTS" else [total])
                 assert isinstance(rowtime_, int)
                 db.upsert(name, values, rowtime_, place % PARTITIONS)
+
+
+def live_demo(
+    db: Engine, stop: threading.Event, published: Callable[[str], None], first: int, rate: float = 20
+) -> None:
+    """Append events of the present to the four streams until `stop` is set, about `rate` a second.
+
+    Args:
+        published: called with a stream's name after something was appended to it.
+        first: the number of the first event.
+    """
+    rng = random.Random(first)
+    while not stop.wait(5 / rate):
+        for _ in range(5):
+            rowtime = int(datetime.now(UTC).timestamp() * 1000)
+            _publish(db, rng.randrange(PARTITIONS), rowtime, _event(rng, first, rowtime))
+            first += 1
+        for name in _STREAMS:
+            published(name)
 
 
 def _publish(db: Engine, partition: int, rowtime: int, event: list[object]) -> None:

@@ -48,6 +48,7 @@ class EmbeddedKsqlDB(Engine):
         self.faults = faults or Faults()
         self.cluster_id = "usbGSaDXRc1TYg_E2bj87A"  # what /info says of Kafka; a test may change it
         self.stopping = False
+        self.settings = {"ksql.persistence.wrap.single.values": "true", "ksql.timestamp.throw.on.invalid": "false"}
         self.statements: list[tuple[str, dict[str, str]]] = []
         self.connections: set[socket.socket] = set()
         self.open_queries = 0
@@ -253,6 +254,11 @@ class _Handler(BaseHTTPRequestHandler):
             elif words[0] in ("LIST", "SHOW") and words[1:] in (["STREAMS", "EXTENDED"], ["TABLES", "EXTENDED"]):
                 answer = {"@type": "source_descriptions", "statementText": text, "sourceDescriptions":
                           [s.description(True) for s in sources if s.kind == words[1][:-1]]}
+            elif words[0] in ("LIST", "SHOW") and words[1:] == ["PROPERTIES"]:
+                properties = [{"name": name, "scope": "KSQL", "value": value, "editable": False}
+                              for name, value in sorted(self.db.settings.items())]
+                answer = {"@type": "properties", "statementText": text, "properties": properties,
+                          "overwrittenProperties": [], "defaultProperties": []}
             elif words[0] == "DESCRIBE" and len(words) == 2 + extended:
                 source = self.db.sources.get(words[1])
                 if source is None:

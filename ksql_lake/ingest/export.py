@@ -30,7 +30,9 @@ from ksql_lake.model.checks import Result
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding, findings_of
 from ksql_lake.model.state import FeedState, new_stream, new_table
+from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.ksqldb.client import Client, Server
+from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset
@@ -41,7 +43,11 @@ log = logging.getLogger("export_to_data_lake")
 
 @dataclass(frozen=True)
 class FeedTask:
-    """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs."""
+    """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs.
+
+    `kafka` is how to reach Kafka, and `read_from` (auto, rest or kafka) goes before what the feed says. `push` is the
+    query that goes on between the commits of a follower.
+    """
 
     feed: Feed
     lake: Path
@@ -58,6 +64,9 @@ class FeedTask:
     trash_days: int = 7
     by: str = ""
     usual_rows: tuple[int, ...] = ()
+    kafka: Connection | None = None
+    read_from: str | None = None
+    push: LongPush | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,9 @@ class FeedResult:
     offsets: dict[str, list[int]] = field(default_factory=dict)
     checks: tuple[Result, ...] = ()
     quarantined: int = 0
+    road: str = ""
+    why: str = ""
+    passed_over: int = 0
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -143,6 +155,9 @@ def export_feed(
         outcome.offsets,
         tuple(outcome.checks),
         outcome.quarantined,
+        outcome.road,
+        outcome.why,
+        outcome.passed_over,
     )
 
 
@@ -169,6 +184,7 @@ def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
     if decided.refusal:
         refusal = f"retention: {decided.refusal.removeprefix(f'{dataset.feed}: ')}"
         outcome.findings.append(Finding("retention", refusal, "warning", dataset.feed))
+        retention.remember(dataset, state, decided, task.rule, f"{task.run}n", now=now(), by=task.by)
     if decided.going:
         linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
         outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")
@@ -266,7 +282,8 @@ def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = la
             dataset, feed.source, task.run, task.limits, writer, feed.timezone, feed.timestamp_column, task.days,
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
-            on_bad_value=feed.on_bad_value,
+            on_bad_value=feed.on_bad_value, kafka=task.kafka, read_from=task.read_from or feed.read_from,
+            exact_values=feed.exact_values, push=task.push,
         )
         return stage_stream(client, stream, state, now)
 

@@ -95,7 +95,7 @@ def run_of(run: str, result: FeedResult, ended: dt.datetime, days: Sequence[dt.d
         result.feed, history.iso(ended), result.result, run, result.type,
         history.iso(ended - dt.timedelta(seconds=result.seconds)), result.seconds, result.rows, result.files,
         result.bytes, result.retries, result.quarantined, tuple(map(str, days)), result.findings, result.checks,
-        result.version, result.offsets,
+        result.version, result.offsets, result.road, result.passed_over,
     )
 
 

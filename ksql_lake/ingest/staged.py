@@ -25,6 +25,7 @@ class Outcome:
     """What one export did; `findings` are what a person should know, `reconciled` one line a day.
 
     `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the rows set aside.
+    `road` is kafka or rest, and `why` says why; `passed_over` counts records of the topic that are no rows.
     """
 
     rows: int = 0
@@ -38,6 +39,9 @@ class Outcome:
     offsets: dict[str, list[int]] = field(default_factory=dict)
     checks: list[Result] = field(default_factory=list)
     quarantined: int = 0
+    road: str = ""
+    why: str = ""
+    passed_over: int = 0
 
     def retried(self, note: str) -> None:
         """Count a try that failed and remember why."""
@@ -56,6 +60,8 @@ class Outcome:
         self.offsets = later.offsets
         self.checks = later.checks
         self.quarantined += later.quarantined
+        self.road, self.why = later.road or self.road, later.why if later.road else self.why
+        self.passed_over += later.passed_over
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pyarrow as pa
@@ -63,6 +64,7 @@ def _write(
     )
     if merge.generation == state.generation:
         footer = replace(footer, resume=state.resume)
+    footer = replace(footer, merged=_merged(dataset, merge))
     pairs = footer.pairs()
     with pq.ParquetFile(dataset.directory / merge.files[-1].path) as newest:
         options = options_like(newest, merge.files[-1], dataset.file_mode)
@@ -71,6 +73,18 @@ def _write(
         for batch in table.to_batches():
             writer.write(batch, merge.partition, f"{day:%Y%m%d}")
         return writer.close()
+
+
+def _merged(dataset: Dataset, merge: Merge) -> dict[str, Counter[int]]:
+    """Reading -> Kafka partition -> rows that this merge holds of it, so that a rebuild does not miss them."""
+    found: dict[str, Counter[int]] = defaultdict(Counter)
+    for file in merge.files:
+        footer = Footer.read(pq.read_metadata(dataset.directory / file.path).metadata or {})
+        if footer is not None and footer.reading is not None:
+            found[footer.reading].update({partition: span[2] for partition, span in file.spans.items()})
+        for reading, counts in (footer.merged if footer else {}).items():
+            found[reading].update(counts)
+    return dict(found)
 
 
 def _entry(state: FeedState, merge: Merge, file: StagedFile, run: str) -> FileEntry:

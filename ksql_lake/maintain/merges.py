@@ -30,7 +30,7 @@ class Merge:
 def plan(state: FeedState, older_than: int, today: dt.datetime, target: int = TARGET) -> list[Merge]:
     """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
 
-    Days of which a file is only in the remote are left alone. Files of rows that were set aside at first stay as they
+    Days of which a file is only in the remote are left alone. Files of rows that were in quarantine stay as they
     are: each says since when the lake has its rows.
 
     Args:

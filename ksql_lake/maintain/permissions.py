@@ -20,7 +20,8 @@ class Drift:
     wanted: int
 
     def __str__(self) -> str:
-        return f"{self.path}: mode {self.found:o}, expected {self.wanted:o}; mend: manage_feeds.py permissions --apply"
+        hint = "fix it with: python manage_feeds.py permissions --apply"
+        return f"{self.path}: mode {self.found:o}, expected {self.wanted:o}; {hint}"
 
 
 def drift(dataset: Dataset) -> Iterator[Drift]:
@@ -42,7 +43,7 @@ def _drift(dataset: Dataset, top: Path) -> Iterator[Drift]:
 
 
 def apply(drifts: Iterator[Drift] | list[Drift]) -> int:
-    """Set the modes right; returns how many."""
+    """Set the modes as they should be; returns how many were changed."""
     count = 0
     for one in drifts:
         os.chmod(one.path, one.wanted)

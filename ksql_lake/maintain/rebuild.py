@@ -1,149 +1,132 @@
 """`_metadata.json` made again from what every Parquet file says of itself, and from the state log.
 
 Footers know files, schema, generations and the resume points of the run that wrote them. The state log
-(`.state/<feed>.jsonl`) knows what left no file: runs without rows, rollbacks, files removed since.
+(`.state/<feed>.jsonl`) knows what left no file: runs without rows, rollbacks, files removed since. All is decided
+before anything is touched. Where a footer promises rows that lie in no file, the resume point stays before them, so
+that the next export reads them again; where two files hold the same rows, one of them goes into the trash.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.model.coverage import merge, ranges
-from ksql_lake.model.state import (
-    Covered,
-    Current,
-    FeedState,
-    FileEntry,
-    FileSet,
-    Footer,
-    new_stream,
-    new_table,
-)
+from ksql_lake.base.files import fsync_dir
+from ksql_lake.maintain import receipts
+from ksql_lake.maintain.found_files import Found, files_below, in_order
+from ksql_lake.maintain.overlaps import repeated
+from ksql_lake.maintain.promises import Missing, missing_of_streams, whole_versions
+from ksql_lake.model.coverage import merge
+from ksql_lake.model.partitions import parse_day
+from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, FileSet, Footer, new_stream, new_table
 from ksql_lake.quality import quarantine
-from ksql_lake.store import metadata, state_log
+from ksql_lake.store import metadata, state_log, trash
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.state_log import Logged
-from ksql_lake.store.writer import LEVEL
 
-PIECE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Found:
-    """One Parquet file of a feed: its entry for the metadata, and what its footer says beyond."""
-
-    entry: FileEntry
-    footer: Footer
-    ranges: Mapping[int, list[tuple[int, int]]]
+NAMED = 3  # days that a hint names one by one
 
 
 def rebuild(dataset: Dataset, stamp: str) -> list[str]:
-    """Restore the metadata of one feed; a file that is there is set aside first. Call with the feed's lock held.
+    """Restore the metadata of one feed; a copy of what is there is kept. Call with the feed's lock held.
 
     Args:
-        stamp: what makes the name of the file set aside unique.
+        stamp: `20250115T020000`, the present time, which makes the name of the copy unique.
 
     Returns:
-        A line for each thing done.
+        A line for each thing done, and for each row that is gone.
 
     Raises:
-        StateError: neither journal, log nor Parquet file says what the feed holds; nothing was touched.
+        StateError: neither journal, log nor Parquet file says what the feed holds, two files contradict each other, or
+            an interrupted change cannot be finished; nothing was touched.
     """
     journals = sorted(dataset.staging.glob(f"*/{metadata.JOURNAL}"))
-    found, strange = _files(dataset, dataset.directory)
-    aside_, _ = _files(dataset, quarantine.directory(dataset))
+    if journals:
+        return _finish(dataset, [json.loads(path.read_bytes())["moves"] for path in journals], stamp)
+    found, strange = files_below(dataset, dataset.directory)
+    bad, _ = files_below(dataset, quarantine.directory(dataset))
     log = list(state_log.states(dataset.log))
-    if not journals and not found and not aside_ and not log:
+    if not found and not bad and not log:
         raise StateError(f"{dataset.directory}: no Parquet file of ours and no state log; nothing to rebuild from")
     done = [f"{path}: was not written by this tool; left alone, and not in the metadata" for path in strange]
-    aside = metadata.set_aside(dataset, stamp)
-    if aside is not None:
-        done.append(f"set the old metadata aside as {aside}")
-    if journals:
-        return [*done, *metadata.recover(dataset, trusted=True)]
-    state = (_table if dataset.kind == "table" else _stream)(dataset, found, aside_, log)
+    twice = repeated(found)
+    found = [file for file in found if file not in twice]
+    state, told = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
+    copy = metadata.keep_copy(dataset, stamp)
+    if copy is not None:
+        done.append(f"kept the old metadata as {copy}")
+    if twice:
+        where = trash.discard(
+            dataset, [file.entry for file in twice], f"{stamp}_rebuild", now=_iso(stamp), by="rebuild",
+            why=trash.REPEATED,
+        )
+        done += [f"{file.entry.path}: has only rows that other files hold as well; moved to {where}" for file in twice]
     metadata.restore(dataset, state)
     metadata.recover(dataset)
     if not log:
         done.append(
             "there was no state log: runs that wrote no file, and files that were removed since, are not known any more"
         )
+    done += [*told, *_gone(dataset, found, log)]
     return [*done, f"rebuilt {dataset.metadata}: {state.total_records} rows in {len(state.files)} files"]
 
 
-def _files(dataset: Dataset, directory: Path) -> tuple[list[Found], list[Path]]:
-    """Our files in the order they were made, and those of somebody else."""
-    found, strange = [], []
-    for path in sorted(metadata.parquet_files(directory)):
-        try:
-            parquet = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise StateError(f"{path}: torn, its footer cannot be read ({error}); move it away and rebuild") from None
-        with parquet:
-            pairs = parquet.metadata.metadata or {}
-            footer = Footer.read(pairs)
-            if footer is None:
-                strange.append(path)
-            else:
-                found.append(_found(dataset, path, parquet, footer, pairs))
-    found.sort(key=lambda file: (file.footer.sequence, file.entry.path.rpartition("_")[2]))
-    return found, strange
+def _finish(dataset: Dataset, moves: Sequence[Sequence[Sequence[str]]], stamp: str) -> list[str]:
+    """An interrupted change has the whole new state in its journal."""
+    for some in moves:
+        metadata.refuse_taken(dataset, some)
+    done = []
+    copy = metadata.keep_copy(dataset, stamp)
+    if copy is not None:
+        os.unlink(dataset.metadata)  # what it says may be damaged, and the journal knows better
+        fsync_dir(dataset.directory)
+        done.append(f"kept the old metadata as {copy}")
+    return [*done, *metadata.recover(dataset, trusted=True)]
 
 
-def _found(
-    dataset: Dataset, path: Path, parquet: pq.ParquetFile, footer: Footer, pairs: Mapping[bytes, bytes]
-) -> Found:
-    labels = json.loads(pairs[quarantine.LABELS.encode()]) if quarantine.LABELS.encode() in pairs else None
-    relative = path.relative_to(dataset.directory if labels is None else dataset.lake)
-    codec, level = _compression(parquet)
-    entry = FileEntry(
-        relative.as_posix(),
-        relative.parent.as_posix() if labels is None else quarantine.partition_of(path.name),
-        parquet.metadata.num_rows, path.stat().st_size, _checksum(path), footer.run, footer.origin,
-        footer.schema_version, _moment(footer.run), codec, level,
-        reasons=None if labels is None else quarantine.reasons(path, labels),
-    )
-    if dataset.kind != "stream":
-        return Found(entry, footer, {})
-    table = parquet.read(columns=["ROWTIME", "ROWPARTITION", "ROWOFFSET"])
-    times = pc.min_max(table["ROWTIME"].cast(pa.int64())).as_py()
-    partitions, offsets = table["ROWPARTITION"].to_numpy(), table["ROWOFFSET"].to_numpy()
-    mine = {p: np.sort(offsets[partitions == p]) for p in np.unique(partitions).tolist()}
-    entry = replace(
-        entry, rowtime_min=times["min"], rowtime_max=times["max"], generation=footer.generation,
-        offsets={p: (int(o[0]), int(o[-1]), len(o)) for p, o in mine.items()},
-    )
-    return Found(entry, footer, {p: ranges(sorted_offsets) for p, sorted_offsets in mine.items()})
+def _iso(stamp: str) -> str:
+    return f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:11]}:{stamp[11:13]}:{stamp[13:15]}Z"
 
 
-def _compression(parquet: pq.ParquetFile) -> tuple[str, int | None]:
-    groups = parquet.metadata.num_row_groups
-    name = parquet.metadata.row_group(0).column(0).compression.lower() if groups else "none"
-    level = (parquet.metadata.metadata or {}).get(LEVEL.encode())
-    return "none" if name == "uncompressed" else str(name), None if level is None else int(level)
+def _gone(dataset: Dataset, found: Sequence[Found], log: Sequence[Logged]) -> list[str]:
+    """What the state log counted and no file holds any more, with the command that reads it again."""
+    if not log:
+        return []
+    known: dict[str, None] = {}
+    for _, _, added, removed in state_log.changes(dataset.log, -1):
+        for path in removed or ():
+            known.pop(path, None)
+        known |= dict.fromkeys(added or ())
+        if removed is None:  # too many to list: what is gone since cannot be named
+            known = {}
+    there = {file.entry.path for file in found}
+    gone = [path for path in known if path not in there]
+    lines = [f"{dataset.directory / path}: is gone, and the state log knows it" for path in gone]
+    held = sum(file.entry.rows for file in found if file.footer.sequence <= log[-1].sequence)
+    rows = int(log[-1].state.get("total_records") or 0) - held
+    if rows <= 0:
+        return lines
+    days = sorted({f"{day}" for path in gone if (day := parse_day(path.rpartition("/")[0])) is not None})
+    which = " ".join(f"--date {day}" for day in days) if 0 < len(days) <= NAMED else "--all-missing"
+    hint = f"export it again: python export_to_data_lake.py --table {dataset.feed}"
+    if dataset.kind == "stream":
+        hint = f"read them again from the source: python manage_feeds.py reload {dataset.feed} {which}"
+    return [*lines, f"{rows:,} rows that the lake had are in no file any more; {hint}"]
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as raw:
-        while piece := raw.read(PIECE):
-            checksum = zlib.crc32(piece, checksum)
-    return checksum
-
-
-def _moment(run: str) -> str:
-    """The start of a run, from its name: `20250115T020000_...` -> `2025-01-15T02:00:00Z`."""
-    return f"{run[:4]}-{run[4:6]}-{run[6:8]}T{run[9:11]}:{run[11:13]}:{run[13:15]}Z"
+def _elsewhere(dataset: Dataset) -> list[Found]:
+    """Files in the trash, which are not lost; not those whose rows are in the lake as well."""
+    found: list[Found] = []
+    for bundle in trash.bundles(dataset.lake, dataset.feed):
+        if bundle.why not in trash.IN_THE_LAKE:
+            try:
+                found += files_below(dataset, bundle.directory, bundle.directory)[0]
+            except StateError:
+                continue  # a torn file in the trash is no reason to leave the lake without metadata
+    return found
 
 
 def _base(
@@ -151,7 +134,7 @@ def _base(
     empty: Callable[[Footer], FeedState],
 ) -> FeedState:
     """The newest of what log and footers say, with every file, and with when each was exported."""
-    every = _in_order(found, aside)
+    every = in_order(found, aside)
     state = log[-1].typed() if log else empty(every[-1].footer)
     known = state.sequence if log else 0
     moments = {line.sequence: line.state.get("last_export") for line in log}
@@ -176,56 +159,93 @@ def _dated(file: Found, moments: Mapping[int, str | None]) -> FileEntry:
     return replace(file.entry, exported_at=moments.get(file.footer.sequence) or file.entry.exported_at)
 
 
-def _in_order(found: Sequence[Found], aside: Sequence[Found]) -> list[Found]:
-    """Files of the lake and those in quarantine, in the order they were made."""
-    return sorted([*found, *aside], key=lambda file: file.footer.sequence)
-
-
-def _stream(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged]) -> FeedState:
-    state = _base(dataset, found, aside, log, lambda footer: new_stream(
+def _stream(
+    dataset: Dataset, found: Sequence[Found], bad: Sequence[Found], log: Sequence[Logged]
+) -> tuple[FeedState, list[str]]:
+    state = _base(dataset, found, bad, log, lambda footer: new_stream(
         footer.source, footer.timezone or "UTC", footer.timestamp_column, footer.created_at
     ))
     known = log[-1].sequence if log else 0
-    for file in _in_order(found, aside):
-        if file.footer.sequence > known:
-            _cover(state, file)
+    new = [file for file in in_order(found, bad) if file.footer.sequence > known]
+    missing, told = _missing(dataset, state, new)
+    first: dict[tuple[int, int], tuple[int, str]] = {}
+    for one in missing:
+        first.setdefault((one.generation, one.partition), one.order)
+    for file in new:
+        stuck = {p for (generation, p), order in first.items() if generation == file.generation and file.order >= order}
+        _cover(state, file, stuck)
     for parts in state.coverage.values():
-        for partition, one in parts.items():
-            parts[partition] = Covered(one.upto, merge(one.beyond, [], one.upto))
+        for partition, covered in parts.items():
+            parts[partition] = covered.with_upto(covered.upto, merge(covered.beyond, [], covered.upto))
     if state.sequence > known:
         state.run = f"{state.run}g{state.generation}"  # the name a stream's commits go by
-    return state
+    return state, told
 
 
-def _cover(state: FeedState, file: Found) -> None:
-    """Count in what a file that the log does not know of says of its run."""
-    generation, origin = file.footer.generation or 1, file.entry.origin
+def _missing(dataset: Dataset, state: FeedState, new: Sequence[Found]) -> tuple[list[Missing], list[str]]:
+    """What the log does not know and no file holds. An erasure takes rows out that must not be read again."""
+    missing = missing_of_streams(new, _elsewhere(dataset)) if new else []
+    if missing and (state.erasures or receipts.concern(dataset.lake, dataset.feed)):
+        return [], ["rows were erased from this feed, and rows that were lost cannot be told from those: none are read "
+                    "again"]
+    told = []
+    for one in missing:
+        what = "the last rows" if one.rows is None else f"{one.rows:,} rows"
+        told.append(f"{what} of partition {one.partition} that run {one.run} read lie in no file; they are read again "
+                    "by the next export")
+    return missing, told
+
+
+def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
+    """Count in what a file that the log does not know of says of its run.
+
+    Args:
+        stuck: partitions whose resume point must not pass what is missing; only what lies there is covered.
+    """
+    generation, origin = file.generation, file.entry.origin
     if generation > state.generation:
         state.generation, state.resume, state.heads = generation, {}, {}
     covered = state.coverage.setdefault(generation, {})
     for partition, anchor in (file.footer.resume or {}).items() if origin in ("export", "compact") else ():
         one = covered.setdefault(partition, Covered())
-        if anchor.offset >= one.upto:
-            state.resume[partition], covered[partition] = anchor, Covered(anchor.offset, one.beyond)
-    for partition, spans in file.ranges.items() if origin != "export" else ():
+        if anchor.offset >= one.upto and partition not in stuck:
+            state.resume[partition], covered[partition] = anchor, one.with_upto(anchor.offset, one.beyond)
+    day = str(parse_day(file.entry.partition))
+    for partition, spans in file.ranges.items():
         one = covered.get(partition, Covered())
-        covered[partition] = Covered(one.upto, merge(one.beyond, spans, one.upto))
+        if origin.startswith("date:") and partition not in stuck:
+            covered[partition] = one.with_days({day: spans[-1][1]})
+        elif origin != "export" or partition in stuck:
+            covered[partition] = one.with_upto(one.upto, merge(one.beyond, spans, one.upto))
 
 
-def _table(dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged]) -> FeedState:
-    state = _base(dataset, found, aside, log, lambda footer: new_table(footer.source, footer.created_at))
+def _table(
+    dataset: Dataset, found: Sequence[Found], bad: Sequence[Found], log: Sequence[Logged]
+) -> tuple[FeedState, list[str]]:
+    state = _base(dataset, found, bad, log, lambda footer: new_table(footer.source, footer.created_at))
     known = log[-1].sequence if log else 0
+    lost = whole_versions([*found, *bad])
+    if state.erasures or receipts.concern(dataset.lake, dataset.feed):
+        lost = {}  # rows that were erased cannot be told from those
+    whole = [file for file in found if not lost.get(str(file.footer.version))]
     for file in found:
-        if file.footer.sequence > known and _number(file) >= state.last_version:
-            state.last_version, state.current = _number(file), _version(file)
+        state.last_version = max(state.last_version, _number(file))
+    for file in whole:
+        if file.footer.sequence > known and (state.current is None or _number(file) >= _number_of(state.current)):
+            state.current = _version(file)
     there = {file.entry.partition for file in found}
     if found and (state.current is None or state.current.path not in there):  # its files are gone: the newest there is
-        state.current = _version(max(found, key=_number))
-    return state
+        state.current = _version(max(whole or found, key=_number))
+    told = [f"version {version} lacks {rows:,} rows that it had" for version, rows in sorted(lost.items()) if rows]
+    return state, told
 
 
 def _number(file: Found) -> int:
     return int(str(file.footer.version).removeprefix("v"))
+
+
+def _number_of(current: Current) -> int:
+    return int(current.version.removeprefix("v"))
 
 
 def _version(file: Found) -> Current:

@@ -47,6 +47,17 @@ def begin(lake: Path, target: Target, receipt: str, *, rule: str, now: str, by: 
     return begun
 
 
+def concern(lake: Path, feed: str) -> bool:
+    """Whether an erasure took rows out of a feed; also when a receipt cannot be read."""
+    for path in (lake / RECEIPTS).glob("*.json"):
+        try:
+            if any(line["feed"] == feed and line["rows"] for line in json.loads(path.read_bytes())["feeds"]):
+                return True
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return True
+    return False
+
+
 def write(lake: Path, receipt: dict[str, Any]) -> Path:
     """Write a receipt, readable by the owner and the group only."""
     path = lake / RECEIPTS / f"{receipt['receipt']}.json"

@@ -1,7 +1,7 @@
 """What is too old to stay, decided first and told with reasons, then moved into the trash.
 
 `plan` is a pure function of what the metadata says, the feed's rule and the time. Nothing else in the lake
-decides: a file that no metadata owns is never touched. Rows that checks set aside belong to their day of a stream.
+decides: a file that no metadata owns is never touched. Quarantined rows belong to their day of a stream.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from zoneinfo import ZoneInfo
 
 from ksql_lake.model.partitions import parse_day, parse_version
 from ksql_lake.model.state import FeedState, FileEntry
-from ksql_lake.store import trash
+from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import QUARANTINE, Dataset
 
 GUARDS = ("clock", "stale", "amount")
+NIGHTS = 3  # days on which a plan is refused and told; after that it is what the rule would have taken by now
+REFUSED = "retention_refused"  # in the metadata: {"rule": ..., "days": [...]}
+CONFIRMED = "future_days"  # in the metadata: partitions in the future with which a plan was carried out all the same
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Rule:
     max_share: float = 0.3
     allow: frozenset[str] = frozenset()
 
+    @property
+    def name(self) -> str:
+        return f"{self.days} days, {self.versions} versions"
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -49,11 +56,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """All decisions about one feed, oldest first. With a refusal nothing goes, whatever the decisions say."""
+    """All decisions about one feed, oldest first. With a refusal nothing goes, whatever the decisions say.
+
+    `ends`: the refusal ends by itself, after the days of `NIGHTS`; until then each day is remembered.
+    """
 
     feed: str
     decisions: tuple[Decision, ...]
     refusal: str | None = None
+    ends: bool = False
 
     @property
     def going(self) -> tuple[Decision, ...]:
@@ -78,7 +89,8 @@ def plan(feed: str, state: FeedState, rule: Rule, now: dt.datetime) -> Plan:
         decisions = _versions(state, rule.versions)
     else:
         decisions = _days(state, rule.days, now)
-    return Plan(feed, tuple(decisions), _refusal(feed, state, decisions, rule, now))
+    refusal, ends = _refusal(feed, state, decisions, rule, now)
+    return Plan(feed, tuple(decisions), refusal, ends)
 
 
 def _partitions(state: FeedState) -> dict[str, tuple[int, int]]:
@@ -115,7 +127,7 @@ def _days(state: FeedState, keep: int | None, now: dt.datetime) -> list[Decision
             goes = age > keep
             reason = f"{age} days old, {keep} are kept" if age >= 0 else f"{-age} days in the future"
         if path in aside:
-            reason += f"; {rows_aside:,} of its rows set aside"
+            reason += f"; {rows_aside:,} of its rows are in quarantine"
         decisions.append(Decision(path, goes, reason, rows + rows_aside, size + size_aside))
     return decisions
 
@@ -146,25 +158,61 @@ def _versions(state: FeedState, keep: int | None) -> list[Decision]:
     return decisions
 
 
-def _refusal(feed: str, state: FeedState, decisions: list[Decision], rule: Rule, now: dt.datetime) -> str | None:
-    """Why the plan as a whole must not be carried out; None when it may."""
+def _refusal(
+    feed: str, state: FeedState, decisions: list[Decision], rule: Rule, now: dt.datetime
+) -> tuple[str | None, bool]:
+    """Why the plan as a whole must not be carried out, None when it may; and whether that ends by itself."""
     going = [decision for decision in decisions if decision.goes]
     if not going:
-        return None
-    return (
-        ("clock" not in rule.allow and _behind(feed, state, now))
-        or ("stale" not in rule.allow and _stale(feed, state, rule, now))
-        or ("amount" not in rule.allow and _too_much(feed, decisions, going, rule))
-        or None
+        return None, False
+    # These two end with the next good export.
+    lasting = ("clock" not in rule.allow and _behind(feed, state, now)) or (
+        "stale" not in rule.allow and _stale(feed, state, rule, now)
     )
+    if lasting:
+        return lasting, False
+    doubt = ("clock" not in rule.allow and _in_the_future(feed, state, now)) or (
+        "amount" not in rule.allow and _too_much(feed, decisions, going, rule)
+    )
+    left = NIGHTS - len([day for day in refused_days(state, rule) if day < f"{now:%Y-%m-%d}"])
+    if not doubt or left <= 0:
+        return None, False
+    days = f"{left} more {'day' if left == 1 else 'days'}"
+    return f"{doubt}; if nobody does anything, it is carried out after {days}", True
+
+
+def refused_days(state: FeedState, rule: Rule) -> list[str]:
+    """The days on which this rule was refused, one after the other, UTC."""
+    known = state.extra.get(REFUSED)
+    if not isinstance(known, dict) or known.get("rule") != rule.name:
+        return []
+    return [str(day) for day in known.get("days", ())]
+
+
+def remember(dataset: Dataset, state: FeedState, decided: Plan, rule: Rule, run: str, *, now: str, by: str) -> None:
+    """Keep in mind that the plan was refused today. Call with the feed's lock held.
+
+    A day in the future is forgotten: the clock was wrong then. Forgotten is all of it when a plan is carried out.
+    """
+    before, today = refused_days(state, rule), now[:10]
+    days = [*(day for day in before if day < today), today]
+    if decided.ends and days != before:
+        state.extra = {**state.extra, REFUSED: {"rule": rule.name, "days": days[-NIGHTS:]}}
+        what = f"retention: refused, {len(decided.decisions)} partitions stay"
+        metadata.amend(dataset, run, state, (), kind="retention", now=now, by=by, what=what)
 
 
 def _behind(feed: str, state: FeedState, now: dt.datetime) -> str | None:
     last = state.last_export
     if last and _moment(last) > now:
         return f"{feed}: the last export was at {last}, which this machine's clock has not reached yet; set the clock"
-    # Days of the lake only: a time that cannot be is a good reason to set a row aside.
-    days = [day for path in _partitions(state) if (day := parse_day(path)) is not None]
+    return None
+
+
+def _in_the_future(feed: str, state: FeedState, now: dt.datetime) -> str | None:
+    # Days of the lake only: a time that cannot be is a good reason to quarantine a row.
+    known = state.extra.get(CONFIRMED) or ()
+    days = [day for path in _partitions(state) if path not in known and (day := parse_day(path)) is not None]
     if state.is_table or not days:
         return None
     today = now.astimezone(ZoneInfo(state.timezone)).date()
@@ -215,9 +263,18 @@ def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: s
     linked = {path for path in wanted if _leads_out(dataset.directory, path) or (closed and path in held)}
     wanted -= linked
     if wanted:
+        _confirm(state, now)
         what = f"retention: {len(wanted)} partitions into the trash"
         trash.put(dataset, state, wanted, run, now=now, by=by, what=what, why="retention")
     return [dataset.directory / partition for partition in sorted(linked)]
+
+
+def _confirm(state: FeedState, now: str) -> None:
+    """A plan is carried out: no refusal is remembered, and its days in the future are no reason for another one."""
+    today = _moment(now).astimezone(ZoneInfo(state.timezone)).date()
+    future = [path for path in _partitions(state) if (day := parse_day(path)) is not None and day > today]
+    kept = {key: value for key, value in state.extra.items() if key not in (REFUSED, CONFIRMED)}
+    state.extra = kept | ({CONFIRMED: future} if future and not state.is_table else {})
 
 
 def _leads_out(top: Path, partition: str) -> bool:

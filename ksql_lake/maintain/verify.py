@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,60 +12,80 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake.model.columns import schema_of
+from ksql_lake.model.findings import Finding
+from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState, FileEntry
 from ksql_lake.store.metadata import QUARANTINE, parquet_files
 
+Offsets = dict[tuple[int, int], list[np.ndarray]]  # (generation, Kafka partition) -> offsets of one file each
 
-def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[str]:
-    """One line per finding for one feed, none when all is well.
+
+def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[Finding]:
+    """What is wrong with one feed; nothing when all is well.
 
     Args:
-        directory: the feed's directory; what its checks set aside is looked at as well. What is only in the remote
-            is not: `manage_feeds.py remote verify` looks at that.
+        directory: the feed's directory; its quarantine is looked at as well.
         deep: read every row group, checksum every file and look at each (generation, partition, offset).
     """
-    findings = []
-    lake = directory.parents[1]
+    lake, feed = directory.parents[1], directory.name
     known = {directory / file.path: file for file in state.files if file.local}
     known |= {lake / entry.path: entry for entry in state.quarantined}
-    found = {path for top in (directory, lake / QUARANTINE / directory.name) for path in parquet_files(top)}
-    findings += [f"{path}: missing, the metadata has it" for path in sorted(set(known) - found)]
-    findings += [f"{path}: extra, no metadata knows it" for path in sorted(found - set(known))]
-    offsets: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+    found = {path for top in (directory, lake / QUARANTINE / feed) for path in parquet_files(top)}
+    findings = [
+        _finding("damaged", feed, f"{path}: missing, the metadata has it", known[path])
+        for path in sorted(set(known) - found)
+    ]
+    findings += [
+        Finding("files", f"{path}: extra, no metadata knows it; move it out of the lake", feed=feed)
+        for path in sorted(found - set(known))
+    ]
+    offsets: Offsets = defaultdict(list)
     for path in sorted(found & set(known)):
-        findings += _file(path, known[path], state, deep, offsets)
+        wrong = _file(path, known[path], state)
+        if deep and not wrong:
+            wrong = _deep(path, known[path], offsets)
+        findings += [_finding("damaged", feed, what, known[path]) for what in wrong]
+    return findings + list(_repeated(directory, feed, offsets))
+
+
+def _finding(kind: str, feed: str, what: str, file: FileEntry) -> Finding:
+    """With the command that helps: rows of a day are read again from the source, a table is copied anew."""
+    day = parse_day(file.partition)
+    hint = f"export it again: python export_to_data_lake.py --table {feed}"
+    if day is not None:
+        hint = f"read the day again: python manage_feeds.py reload {feed} --date {day}"
+    return Finding(kind, f"{what}; {hint}", feed=feed)
+
+
+def _repeated(directory: Path, feed: str, offsets: Offsets) -> Iterator[Finding]:
     for (generation, partition), parts in sorted(offsets.items()):
         every = np.concatenate(parts)
         twice = len(every) - len(np.unique(every))
         if twice:
-            findings.append(f"{directory}: generation {generation}, partition {partition}: {twice} offsets stand twice")
-    return findings
+            where = f"{directory}: generation {generation}, partition {partition}"
+            hint = f"python metadata_utils.py --rebuild --feed {feed}"
+            yield Finding("damaged", f"{where}: {twice} offsets stand twice; {hint}", feed=feed, partition=partition)
 
 
-def _file(
-    path: Path, file: FileEntry, state: FeedState, deep: bool, offsets: dict[tuple[int, int], list[np.ndarray]]
-) -> list[str]:
+def _file(path: Path, file: FileEntry, state: FeedState) -> list[str]:
     if path.stat().st_size != file.bytes:
         return [f"{path}: altered, {path.stat().st_size} bytes, recorded {file.bytes}"]
     try:
-        parquet = pq.ParquetFile(path)
+        with pq.ParquetFile(path) as parquet:
+            rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
     except (pa.ArrowException, OSError) as error:
         return [f"{path}: torn, its footer cannot be read ({error})"]
     findings = []
-    if parquet.metadata.num_rows != file.rows:
-        findings.append(f"{path}: holds {parquet.metadata.num_rows} rows, recorded {file.rows}")
+    if rows != file.rows:
+        findings.append(f"{path}: holds {rows} rows, recorded {file.rows}")
     expected = {field.name: field.type for field in schema_of(state.columns)}
-    for field in parquet.schema_arrow:
+    for field in schema:
         if field.name in expected and expected[field.name] != field.type:
             findings.append(f"{path}: column {field.name} is {field.type}, recorded {expected[field.name]}")
-    if deep:
-        findings += _deep(path, parquet, file, offsets)
     return findings
 
 
-def _deep(
-    path: Path, parquet: pq.ParquetFile, file: FileEntry, offsets: dict[tuple[int, int], list[np.ndarray]]
-) -> list[str]:
+def _deep(path: Path, file: FileEntry, offsets: Offsets) -> list[str]:
     checksum = 0
     with path.open("rb") as raw:
         while piece := raw.read(1 << 20):
@@ -72,18 +93,24 @@ def _deep(
     if checksum != file.crc32:
         return [f"{path}: altered, its checksum is not the recorded one"]
     findings = []
-    for group in range(parquet.num_row_groups):
-        try:
-            rows = parquet.read_row_group(group)
-        except (pa.ArrowException, OSError) as error:
-            return [f"{path}: torn, row group {group} cannot be read ({error})"]
-        if file.offsets is None:
-            continue
-        partitions, numbers = rows["ROWPARTITION"].to_numpy(), rows["ROWOFFSET"].to_numpy()
-        for partition in np.unique(partitions).tolist():
-            mine = numbers[partitions == partition]
-            offsets[(file.generation or 1, partition)].append(mine)
-            low, high, _ = file.offsets.get(partition, (0, -1, 0))
-            if mine.min() < low or mine.max() > high:
-                findings.append(f"{path}: partition {partition} has offsets outside of the recorded {low} to {high}")
+    with pq.ParquetFile(path) as parquet:
+        for group in range(parquet.num_row_groups):
+            try:
+                rows = parquet.read_row_group(group)
+            except (pa.ArrowException, OSError) as error:
+                return [f"{path}: torn, row group {group} cannot be read ({error})"]
+            if file.offsets is not None:
+                findings += _offsets(path, file, rows, offsets)
+    return findings
+
+
+def _offsets(path: Path, file: FileEntry, rows: pa.Table, offsets: Offsets) -> list[str]:
+    findings = []
+    partitions, numbers = rows["ROWPARTITION"].to_numpy(), rows["ROWOFFSET"].to_numpy()
+    for partition in np.unique(partitions).tolist():
+        mine = numbers[partitions == partition]
+        offsets[(file.generation or 1, partition)].append(mine)
+        low, high, _ = file.spans.get(partition, (0, -1, 0))
+        if mine.min() < low or mine.max() > high:
+            findings.append(f"{path}: partition {partition} has offsets outside of the recorded {low} to {high}")
     return findings

@@ -63,7 +63,7 @@ class Check:
 
     @property
     def by_row(self) -> bool:
-        """Whether it judges each row by itself, so that bad rows can be set aside."""
+        """Whether it judges each row by itself, so that bad rows can be quarantined."""
         return FORMS[self.check].rows
 
 

@@ -17,7 +17,9 @@ from ksql_lake.model import checks
 
 SCHEMA_FILE = "feed.schema.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-STREAMS_ONLY = ("retention_days", "source_retention_days", "timezone", "timestamp_column")
+STREAMS_ONLY = (
+    "retention_days", "source_retention_days", "timezone", "timestamp_column", "read_from", "exact_values"
+)
 LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 REMOTE_TIERS = ("STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE",
                 "Cool", "Cold", "Archive")
@@ -66,6 +68,9 @@ KEYS: dict[str, Key] = {
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "read_from": Key((str,), "Streams: kafka reads the topic, rest asks ksqlDB, auto (default) takes Kafka if it can",
+                     ("auto", "rest", "kafka")),
+    "exact_values": Key((bool,), "Streams from Kafka: keep what ksqlDB's REST API loses (TIME below a second, ...)"),
     "on_bad_value": Key((str,), "A value that its type cannot hold: fail stops the feed (default), null stores null, "
                         "quarantine keeps the row where bad rows are kept", ("fail", "null", "quarantine")),
     "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
@@ -99,6 +104,8 @@ class Feed:
     bloom_filter_columns: tuple[str, ...]
     checks: tuple[checks.Check, ...]
     on_bad_value: str
+    read_from: str
+    exact_values: bool
     path: Path
     raw: Mapping[str, Any]
 
@@ -166,6 +173,8 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
         checks=checks.parse(raw.get("checks", ())),
         on_bad_value=raw.get("on_bad_value", "fail"),
+        read_from=raw.get("read_from", "auto"),
+        exact_values=raw.get("exact_values", False),
         path=path,
         raw=raw,
     )

@@ -18,13 +18,17 @@ from ksql_lake.model.findings import Finding
 Json = dict[str, Any]
 FOOTER = "ksql_lake"  # the key of a footer among the key-value metadata of a Parquet file
 RESUME = "ksql_lake.resume"
+TAKEN = "ksql_lake.taken"
 QUARANTINE = "quarantine"
+AHEAD = 86_400  # seconds that an event may be ahead of the clock of the machine
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """The last row read of one partition: offset, ROWTIME in epoch ms, and a hash over the named columns.
+    """The last row read of one partition: offset, ROWTIME in epoch ms, and a salted hash over the named columns.
 
+    `salt`: one for each feed, so that a table of hashes made beforehand tells no values; "" in a lake of an earlier
+    version, until the row is seen again.
     `missing`: "silent" or "expired" where it did not come again, so that no run waits for it any more; else "".
     """
 
@@ -33,15 +37,16 @@ class Anchor:
     hash: str
     columns: tuple[str, ...]
     missing: str = ""
+    salt: str = ""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Anchor:
-        missing = str(value.get("missing", ""))
-        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing)
+        missing, salt = str(value.get("missing", "")), value.get("salt", "")
+        return cls(value["offset"], value["rowtime"], value["hash"], tuple(value["columns"]), missing, salt)
 
     def to_json(self) -> Json:
         made = {"offset": self.offset, "rowtime": self.rowtime, "hash": self.hash, "columns": list(self.columns)}
-        return {**made, "missing": self.missing} if self.missing else made
+        return made | ({"missing": self.missing} if self.missing else {}) | ({"salt": self.salt} if self.salt else {})
 
 
 def anchors_from(value: Mapping[str, Any]) -> dict[int, Anchor]:
@@ -54,18 +59,66 @@ def anchors_json(anchors: Mapping[int, Anchor]) -> Json:
 
 
 @dataclass(frozen=True)
+class TopicMark:
+    """Where a stream's Kafka topic was left, for runs that read the topic itself.
+
+    Attributes:
+        generation: the one it is about; it says nothing of another.
+        id: of the topic; None where the broker does not tell it.
+        next: Kafka partition -> the offset to read from, also past records that are no rows.
+        proof: a hash of what decides how records are read, once that was compared with real rows.
+        exact: whether values are stored as the topic has them, where ksqlDB's REST API would lose something.
+    """
+
+    generation: int
+    id: str | None = None
+    next: Mapping[int, int] = field(default_factory=dict)
+    proof: str | None = None
+    exact: bool = False
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TopicMark:
+        offsets = {int(partition): int(offset) for partition, offset in value.get("next", {}).items()}
+        return cls(value["generation"], value.get("id"), offsets, value.get("proof"), bool(value.get("exact", False)))
+
+    def to_json(self) -> Json:
+        offsets = {str(partition): self.next[partition] for partition in sorted(self.next)}
+        made: Json = {"generation": self.generation, "id": self.id, "next": offsets, "proof": self.proof}
+        return {**made, "exact": True} if self.exact else made
+
+
+@dataclass(frozen=True)
 class Covered:
-    """The offsets of one Kafka partition that are exported: 0 to `upto`, and the ranges `beyond`, ends included."""
+    """What is exported of one Kafka partition: offsets 0 to `upto`, and beyond that ranges and days.
+
+    Attributes:
+        beyond: ranges of offsets, both ends included; older versions wrote one for each run of rows of a day.
+        days: (day as ISO text, offset): all rows of that day up to the offset are exported, both included.
+    """
 
     upto: int = -1
     beyond: tuple[tuple[int, int], ...] = ()
+    days: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Covered:
-        return cls(value["upto"], tuple((low, high) for low, high in value["beyond"]))
+        beyond = tuple((low, high) for low, high in value["beyond"])
+        return cls(value["upto"], beyond, tuple(sorted(value.get("days", {}).items())))
 
     def to_json(self) -> Json:
-        return {"upto": self.upto, "beyond": [list(span) for span in self.beyond]}
+        made: Json = {"upto": self.upto, "beyond": [list(span) for span in self.beyond]}
+        return made | ({"days": dict(self.days)} if self.days else {})
+
+    def with_days(self, days: Mapping[str, int]) -> Covered:
+        """With days that are exported up to an offset."""
+        known = dict(self.days)
+        for day, offset in days.items():
+            known[day] = max(offset, known.get(day, -1))
+        return Covered(self.upto, self.beyond, tuple(sorted((d, at) for d, at in known.items() if at > self.upto)))
+
+    def with_upto(self, offset: int, beyond: tuple[tuple[int, int], ...]) -> Covered:
+        """With all offsets up to one, and ranges beyond it."""
+        return Covered(offset, beyond, tuple((day, at) for day, at in self.days if at > offset))
 
 
 NotSent = dict[int, dict[int, tuple[int, ...]]]  # generation -> Kafka partition -> offsets
@@ -491,6 +544,7 @@ class FeedState:
     resume: dict[int, Anchor] = field(default_factory=dict)
     heads: dict[int, Anchor] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=dict)
+    topic: TopicMark | None = None
     not_sent: NotSent = field(default_factory=dict)
     # of a table
     current: Current | None = None
@@ -535,8 +589,19 @@ class FeedState:
     @property
     def newest_rowtime(self) -> int | None:
         """Epoch ms of the newest row in the lake; None for a table."""
-        times = [partition.rowtime_max for partition in self.files.unordered]
-        return max((time for time in times if time is not None), default=None)
+        return self.newest_until(None)
+
+    def newest_until(self, latest: float | None) -> int | None:
+        """The same of rows up to a time in epoch ms: what lies in the future says nothing of the others."""
+        times = [partition.rowtime_max for partition in self.files.unordered if partition.rowtime_max is not None]
+        return max((time for time in times if latest is None or time <= latest), default=None)
+
+    @property
+    def mark(self) -> TopicMark:
+        """What is known of the present generation's topic."""
+        exact = self.topic is not None and self.topic.exact
+        known = self.topic is not None and self.topic.generation == self.generation
+        return self.topic if known and self.topic is not None else TopicMark(self.generation, exact=exact)
 
     @property
     def covered(self) -> dict[int, Covered]:
@@ -583,6 +648,7 @@ class FeedState:
         made["last_run"] = None if self.last_run is None else dict(vars(self.last_run))
         made["files"] = []
         optional: Json = {
+            "topic": None if self.topic is None else self.topic.to_json(),
             "checks": None if self.checks is None else list(self.checks),
             "schema_history": [version.to_json() for version in self.schema_history] or None,
             "quarantine": None if self.quarantine is None else [file.to_json() for file in self.quarantine],
@@ -620,7 +686,9 @@ class FeedState:
             None if last is None else LastRun(last["ended"], last["rows"], last["files"], last["result"]),
             files, value.get("timezone") or "UTC", value.get("timestamp_column"), value.get("generation", 1),
             anchors_from(value.get("resume") or {}), anchors_from(value.get("heads") or {}),
-            _coverage_from(value.get("coverage") or {}), _not_sent_from(value.get("not_sent") or {}),
+            _coverage_from(value.get("coverage") or {}),
+            TopicMark.from_json(value["topic"]) if value.get("topic") else None,
+            _not_sent_from(value.get("not_sent") or {}),
             None if current is None else Current(current["version"], current["path"]), value.get("last_version", 0),
             tuple(value.get("pinned", ())), None if checks is None else tuple(checks),
             tuple(SchemaVersion(v["version"], v["at"], tuple(v["added"])) for v in value.get("schema_history", ())),
@@ -679,6 +747,10 @@ class Footer:
         generation, timezone, timestamp_column: of a stream.
         version: of a table, such as "v3".
         resume: Kafka partition -> the last row that the run had read when this file was closed; None when not said.
+        reading: the name of the reading of the source that brought the rows; a run may need several.
+        taken: Kafka partition (None for a table) -> rows that the reading put into files, quarantine included; None
+            when not said. As `resume`, it is in the files that were closed last.
+        merged: of a merged file: reading -> Kafka partition -> rows, of the files it was made of.
     """
 
     tool: str
@@ -695,18 +767,21 @@ class Footer:
     timestamp_column: str | None = None
     version: str | None = None
     resume: Mapping[int, Anchor] | None = None
+    reading: str | None = None
+    taken: Mapping[int | None, int] | None = None
+    merged: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, state: FeedState, feed: str, *, tool: str, run: str, origin: str, generation: int | None = None,
-        version: str | None = None,
+        version: str | None = None, reading: str | None = None,
     ) -> Footer:
         """The footer of files that the next change of a feed publishes."""
         table = state.is_table
         return cls(
             tool, feed, state.source, state.created_at, run, origin, state.sequence + 1, state.schema_version,
             state.columns, None if table else generation or state.generation, None if table else state.timezone,
-            None if table else state.timestamp_column, version,
+            None if table else state.timestamp_column, version, reading=reading,
         )
 
     def pairs(self) -> dict[str, str]:
@@ -722,6 +797,10 @@ class Footer:
             }
         if self.version is not None:
             made["version"] = self.version
+        if self.reading is not None:
+            made["reading"] = self.reading
+        if self.merged:
+            made["merged"] = {reading: _counts_json(counts) for reading, counts in self.merged.items()}
         return {FOOTER: json.dumps(made, ensure_ascii=False), **(resume_pair(self.resume) if self.resume else {})}
 
     @classmethod
@@ -735,14 +814,25 @@ class Footer:
         if text is None:
             return None
         value = json.loads(text)
-        resume = pairs.get(RESUME.encode())
+        resume, taken = pairs.get(RESUME.encode()), pairs.get(TAKEN.encode())
         return cls(
             value.get("tool", ""), value["feed"], value["source"], value["created_at"], value["run"],
             value.get("origin", "export"), value["sequence"], value["schema_version"],
             tuple(map(RecordedColumn.from_json, value["columns"])), value.get("generation"), value.get("timezone"),
             value.get("timestamp_column"), value.get("version"),
-            None if resume is None else anchors_from(json.loads(resume)),
+            None if resume is None else anchors_from(json.loads(resume)), value.get("reading"),
+            None if taken is None else {int(p) if p else None: rows for p, rows in json.loads(taken).items()},
+            {reading: {int(p): n for p, n in counts.items()} for reading, counts in value.get("merged", {}).items()},
         )
+
+
+def _counts_json(counts: Mapping[Any, int]) -> Json:
+    return {"" if partition is None else str(partition): rows for partition, rows in counts.items()}
+
+
+def taken_pair(counts: Mapping[Any, int]) -> dict[str, str]:
+    """What a reading put into files, as one more pair of a footer: a rebuild sees by it that a file is gone."""
+    return {TAKEN: json.dumps(_counts_json(counts))}
 
 
 def resume_pair(anchors: Mapping[int, Anchor]) -> dict[str, str]:

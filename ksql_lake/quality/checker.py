@@ -1,6 +1,6 @@
 """The checks of a feed, run on its batches before anything is published; counts, bad rows, and a verdict at the end.
 
-A null passes every check but `not_null`. All checks see all new rows, set aside or not. Messages carry counts and the
+A null passes every check but `not_null`. All checks see all new rows, quarantined or not. Messages carry counts and the
 feed's own settings, and of the rows the newest time only: they end up in metadata and logs, where an erasure does
 not look.
 """
@@ -22,18 +22,21 @@ from ksql_lake.base.arrays import texts
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
 from ksql_lake.model.findings import Finding
+from ksql_lake.model.state import AHEAD
 from ksql_lake.model.types import Column, arrow_schema
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind
 
 ENOUGH = 3  # runs of the same weekday without which a median says nothing
+DAY_MS = 86_400_000
+DAYS_KEPT = 10_000  # of which the newest time is known
 REASON_LENGTH = 100  # characters of a bad value that its reason repeats
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 @dataclass(frozen=True)
 class BadRows:
-    """Rows of one batch that are set aside: which, with why each, and how many by check."""
+    """Rows of one batch that go into quarantine: which, with why each, and how many by check."""
 
     mask: np.ndarray
     rows: pa.RecordBatch
@@ -89,14 +92,14 @@ class Checker:
         self.rules = [bind(feed, check, schema, names) for check in checks]
         self.rows = 0
         self.failed = [0] * len(self.rules)
-        self.newest: list[int | None] = [None] * len(self.rules)
+        self.newest: list[dict[int, int]] = [{} for _ in self.rules]
         self.hashes: list[list[Hashes]] = [[] for _ in self.rules]
         self._keys: list[KeyHashes] = (
             before._keys if before else [KeyHashes(range(len(rule.paths))) for rule in self.rules]
         )
 
     def look(self, batch: pa.RecordBatch) -> BadRows | None:
-        """Count what fails in rows that would be published, and return those to be set aside instead."""
+        """Count what fails in rows that would be published, and return those that go into quarantine instead."""
         if not self.rules:
             return None
         self.rows += len(batch)
@@ -112,7 +115,7 @@ class Checker:
             elif rule.check.check == "unique":
                 self.hashes[i].append(self._keys[i].of(_without_nulls(columns)))
             elif rule.check.check == "freshness":
-                self.newest[i] = _latest(self.newest[i], columns[0])
+                _note_newest(self.newest[i], columns[0])
         return _bad_rows(batch, bad) if bad else None
 
 
@@ -157,9 +160,16 @@ def _without_nulls(columns: Sequence[pa.Array]) -> list[pa.Array]:
     return [pc.add(column, 0.0) if pa.types.is_floating(column.type) else column for column in columns]
 
 
-def _latest(newest: int | None, column: pa.Array) -> int | None:
-    found = pc.max(column.cast(pa.int64())).as_py()
-    return newest if found is None else found if newest is None else max(newest, found)
+def _note_newest(newest: dict[int, int], column: pa.Array) -> None:
+    """The newest time of each day: which of them lie in the future is known at the end only."""
+    times = column.drop_null().cast(pa.int64()).to_numpy()
+    days, first = np.unique(times // DAY_MS, return_inverse=True)
+    latest = np.full(len(days), np.iinfo(np.int64).min)
+    np.maximum.at(latest, first, times)
+    for day, time in zip(days.tolist(), latest.tolist(), strict=True):
+        newest[day] = max(newest.get(day, time), time)
+    for day in sorted(newest)[:-DAYS_KEPT]:
+        del newest[day]
 
 
 def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occasion) -> list[Result]:
@@ -174,8 +184,8 @@ def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occas
         if check.check == "row_count":
             failed, message = _row_count(check, rows, context)
         elif check.check == "freshness":
-            times = [checker.newest[i] for checker in checkers]
-            failed, message = _freshness(check, max((t for t in times if t is not None), default=None), context)
+            times = [time for checker in checkers for time in checker.newest[i].values()]
+            failed, message = _freshness(check, times, context)
         else:
             failed = sum(checker.failed[i] for checker in checkers)
             if check.check == "unique":
@@ -202,10 +212,11 @@ def judge(feed: str, found: Sequence[Result]) -> list[Finding]:
     """
     bad = [result for result in found if result.failed]
     if any(result.level == "fail" for result in bad):
-        after = {"fail": "nothing was published", "warn": "a warning only", "quarantine": "would be set aside"}
+        after = {"fail": "nothing was published", "warn": "a warning only", "quarantine": "would be quarantined"}
         lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
         raise QualityError("\n".join(lines), found)
-    after = {"warn": "published all the same", "quarantine": f"set aside: python manage_feeds.py quarantine {feed}"}
+    look = f"see: python manage_feeds.py quarantine {feed}"
+    after = {"warn": "published all the same", "quarantine": f"quarantined; {look}"}
     return [Finding("quality", f"{result}; {after[result.level]}", "warning", feed) for result in bad]
 
 
@@ -234,10 +245,15 @@ def _row_count(check: Check, rows: int, context: Occasion) -> tuple[int, str]:
     return int(not low <= rows <= high), text
 
 
-def _freshness(check: Check, newest: int | None, context: Occasion) -> tuple[int, str]:
+def _freshness(check: Check, times: Sequence[int], context: Occasion) -> tuple[int, str]:
     if context.part:
         return 0, f"not judged: {context.part}"
-    newest = context.newest if newest is None and not check.columns else newest
+    known = [*times, *([context.newest] if context.newest is not None and not check.columns else [])]
+    latest = (context.now.timestamp() + AHEAD) * 1000  # what is later is wrong, and hides how old the others are
+    newest = max((time for time in known if time <= latest), default=None)
+    if newest is None and known:
+        wanted = f"expected one of the last {check.hours:g} hours"
+        return 1, f"the newest row is of {_at(max(known))}, in the future; {wanted}"
     if newest is None:
         return 1, f"no row with a time; expected one of the last {check.hours:g} hours"
     hours = (context.now.timestamp() - newest / 1000) / 3600

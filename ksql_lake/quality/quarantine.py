@@ -1,4 +1,4 @@
-"""Rows that a check set aside: kept outside of what readers see, with their reason, countable, and back again.
+"""Quarantine: rows that failed a check, out of readers' sight, with the reason; they can be counted and imported.
 
     <lake>/quarantine/<feed>/<run>_<day or version>_0001.parquet      the feed's columns, then `_reason`
 
@@ -106,7 +106,7 @@ def partition_of(name: str) -> str:
 
 
 def directory(dataset: Dataset) -> Path:
-    """Where a feed's rows are set aside."""
+    """Where the rows of a feed that are in quarantine lie."""
     return dataset.lake / QUARANTINE / dataset.feed
 
 
@@ -140,20 +140,20 @@ def held(state: FeedState | None, run: str | None = None) -> list[FileEntry]:
     chosen = [entry for entry in entries if entry.run == run]
     if not chosen:
         runs = ", ".join(dict.fromkeys(entry.run for entry in entries)) or "none"
-        raise StateError(f"no row of run {run} is set aside; there are {runs}")
+        raise StateError(f"no rows of run {run} are in quarantine; there are {runs}")
     return chosen
 
 
 @dataclass(frozen=True)
 class Readmitted:
-    """What an import did: rows that are in the lake now, rows that stay set aside."""
+    """What an import did: rows that are in the lake now, rows that stay in quarantine."""
 
     rows: int
     left: int
 
 
 class Import:
-    """Brings rows that were set aside into their partitions, as one commit. Call with the feed's lock held.
+    """Brings rows from quarantine into their partitions, as one commit. Call with the feed's lock held.
 
     Args:
         checks: the present ones of the feed; rows that still fail one of `fail` or `quarantine` stay.
@@ -206,7 +206,7 @@ class Import:
             schema = pa.schema([*pseudo, *schema_of(state.columns)])
             checker = Checker(dataset.feed, self.checks, schema, {c.name: c.disk_name for c in state.columns})
             directory_ = dataset.staging / self.run
-            footer = self._footer(entry)
+            footer = self._footer(entry, Footer.read(parquet.metadata.metadata or {}))
             like = options_like(parquet, entry, dataset.file_mode)
             aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", like, footer)
             with PartitionWriter(directory_ / unique, schema, unique, "data", self.options, footer) as writer:
@@ -250,9 +250,9 @@ class Import:
             for one in left
         ]
 
-    def _footer(self, entry: FileEntry) -> dict[str, str]:
+    def _footer(self, entry: FileEntry, before: Footer | None) -> dict[str, str]:
         made = Footer.of(
             self.state, self.dataset.feed, tool=self.tool, run=self.run, origin="quarantine",
-            generation=entry.generation,
+            generation=entry.generation, reading=before.reading if before else None,
         )
         return made.pairs()

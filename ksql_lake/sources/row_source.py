@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column
 
 PSEUDO_COLUMNS = 3  # ROWTIME (int64, epoch ms), ROWPARTITION (int32), ROWOFFSET (int64) come first in every batch
@@ -64,6 +65,8 @@ class Wanted:
         after: partition -> offset of the last row known there. That row comes again, to be compared, and then all
             that follow it; unless the reading is `proven`, when it may begin one later. A partition that is not named
             is read from its start.
+        next: partition -> the offset that comes next, where a source of known ends has left it: beyond records that
+            are no rows. Only right for the topic that it was left at.
         whole: partitions of `after` of which every row is wanted: whether there are rows before the known one tells
             what became of it. A source that is `proven` need not send them.
         without: partition -> offsets of rows that the source cannot send, to be left out.
@@ -74,6 +77,24 @@ class Wanted:
     whole: frozenset[int] = frozenset()
     window: tuple[int, int] | None = None
     without: Mapping[int, Collection[int]] = field(default_factory=dict)
+    next: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Records of a partition that ksqlDB passes over: how many, the first one's offset, and why."""
+
+    records: int
+    first: int
+    reason: str
+
+
+class Replaced(Exception):
+    """The topic is not the one that was read before: it was deleted and created again."""
+
+    def __init__(self, partition: int, why: str) -> None:
+        super().__init__(why)
+        self.partition = partition
 
 
 class Reading(Protocol):
@@ -96,7 +117,8 @@ class Reading(Protocol):
         partition unless the source repeats itself. Empty when nothing came for a moment (about POLL seconds).
 
         Raises:
-            KsqlUnavailable: the source broke off and may be read again; what came before is whole.
+            KsqlUnavailable, BrokerUnavailable: the source broke off and may be read again; what came before is whole.
+            Replaced: the topic was made anew while it was read; nothing of this reading counts.
             SchemaError: a value that its type cannot hold, from a source that does not hand out `Flawed`.
             LakeError: it cannot be read.
         """
@@ -119,6 +141,15 @@ class Reading(Protocol):
 
     def starts(self) -> Mapping[int, int]:
         """Partition -> the lowest offset that still exists, where the source knows; {} when it cannot tell."""
+
+    def positions(self) -> Mapping[int, int]:
+        """Partition -> the offset that comes next after all that was handed out, where the source knows; else {}."""
+
+    def remarks(self) -> Sequence[Finding]:
+        """What a person should know of this reading besides its rows: a partition that nobody serves, ..."""
+
+    def passed_over(self) -> Mapping[int, PassedOver]:
+        """Partition -> records of the topic that are no rows, where the source sees them."""
 
     def __enter__(self) -> Reading: ...
 
@@ -163,5 +194,6 @@ class RowSource(Protocol):
         """Start reading.
 
         Raises:
-            KsqlError: refused; KsqlUnavailable when it may be accepted later.
+            LakeError: refused; KsqlUnavailable or BrokerUnavailable when it may be accepted later.
+            Replaced: the topic is another one than that of `Wanted`.
         """

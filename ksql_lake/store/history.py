@@ -39,6 +39,7 @@ class Run:
         days: those a run was limited to; empty for all.
         version: of a table, the one it made.
         offsets: Kafka partition -> first and last offset that it exported.
+        road: kafka or rest, of a stream; passed_over: records of the topic that are no rows.
         line: as it stands in the history, with what this version does not know.
     """
 
@@ -59,6 +60,8 @@ class Run:
     checks: tuple[Result, ...] = ()
     version: str | None = None
     offsets: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    road: str = ""
+    passed_over: int = 0
     line: Line = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -79,7 +82,8 @@ class Run:
             retries=_count(line.get("retries")), quarantined=_count(line.get("quarantined")),
             days=tuple(day for day in days if isinstance(day, str)) if isinstance(days, list) else (),
             findings=tuple(read_findings(feed, line.get("findings"), kind)),
-            checks=tuple(read_checks(line.get("checks"))), line=line,
+            checks=tuple(read_checks(line.get("checks"))), road=_text(line, "road"),
+            passed_over=_count(line.get("passed_over")), line=line,
         )
 
     def as_line(self, tool: str) -> dict[str, Any]:

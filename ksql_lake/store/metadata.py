@@ -26,6 +26,7 @@ from ksql_lake.model.state import (
     Change,
     FeedState,
     FileEntry,
+    Footer,
     Manifest,
     Partition,
     with_files,
@@ -104,12 +105,18 @@ class ManifestReader:
 
 
 def load_or_new(dataset: Dataset, new: Callable[[], FeedState]) -> FeedState:
-    """The feed's state, or a new one for a feed that was never exported; raises as `current`."""
-    return current(dataset) or new()
+    """The feed's state, or a new one for a feed that was never exported; raises as `current`.
+
+    Whoever asks looks at `unknown_files` next.
+    """
+    return current(dataset, files=False) or new()
 
 
-def current(dataset: Dataset) -> FeedState | None:
+def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
     """The feed's state as something may be built on it, or None for a feed that was never exported.
+
+    Args:
+        files: whether to look for files of later changes, too.
 
     Raises:
         StateError: the metadata is not readable, an old copy, or gone while there is data or a history of it.
@@ -122,6 +129,8 @@ def current(dataset: Dataset) -> FeedState | None:
                 f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the state log {logged}; "
                 f"bring it up to date with: {_rebuild(dataset)}"
             )
+        if files:
+            unknown_files(dataset, state)
         return state
     if dataset.log.exists() or next(parquet_files(dataset.directory), None) is not None:
         raise StateError(
@@ -149,19 +158,42 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
     """A finding for each Parquet file in the feed's directory that its metadata does not know.
 
     Names are only looked up in partitions whose number of files or names are not as the metadata say.
+
+    Raises:
+        StateError: a change that the metadata do not know wrote one of them: they are an old copy.
     """
     known = {partition.path: partition for partition in state.partitions}
     there = _parquet_names(dataset.directory)
     unclear = {folder: names for folder, names in there if not _as_known(known.get(folder), names)}
     paths = {file.path for file in state.files} if unclear else set()
     found = {f"{folder}/{name}".removeprefix("/") for folder, names in unclear.items() for name in names}
+    unknown = sorted(found - paths)
+    _refuse_newer(dataset, state, unknown)
     return [
         Finding(
             "files", f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it "
-            f"away, or if the metadata is an old copy: {_rebuild(dataset)}", feed=dataset.feed,
+            "out of the lake", feed=dataset.feed,
         )
-        for path in sorted(found - paths)
+        for path in unknown
     ]
+
+
+def _refuse_newer(dataset: Dataset, state: FeedState, unknown: Sequence[str]) -> None:
+    """Files that a later change of the feed wrote: to go on would read their rows again, and have them twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in unknown:
+        try:
+            pairs = pq.read_metadata(dataset.directory / path).metadata or {}
+            footer = Footer.read(pairs)
+        except (pa.ArrowException, OSError, *UNREADABLE):
+            continue  # torn or not ours: a finding, no more
+        if footer is not None and footer.feed == dataset.feed and footer.sequence > state.sequence:
+            raise StateError(
+                f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes, and change {footer.sequence} "
+                f"wrote {path}; bring it up to date with: {_rebuild(dataset)}"
+            )
 
 
 def _as_known(partition: Partition | None, names: Sequence[str]) -> bool:
@@ -170,14 +202,13 @@ def _as_known(partition: Partition | None, names: Sequence[str]) -> bool:
     return partition.names == sum(zlib.crc32(name.encode()) for name in names) & 0xFFFFFFFF
 
 
-def set_aside(dataset: Dataset, stamp: str) -> Path | None:
-    """Rename the metadata to a name readers pass over; None when there is none."""
+def keep_copy(dataset: Dataset, stamp: str) -> Path | None:
+    """Keep the metadata under a name that readers pass over; None when there is none."""
     if not dataset.metadata.exists():
         return None
-    aside = dataset.directory / f".{METADATA}.{stamp}.aside"
-    os.rename(dataset.metadata, aside)
-    fsync_dir(dataset.directory)
-    return aside
+    copy = dataset.directory / f".{METADATA}.{stamp}.aside"
+    atomic_write(copy, dataset.metadata.read_bytes(), dataset.file_mode)
+    return copy
 
 
 def restore(dataset: Dataset, state: FeedState) -> None:
@@ -246,6 +277,7 @@ def commit(
     Returns:
         A finding for each observer that could not be told; the change itself is in the lake.
     """
+    refuse_taken(dataset, [(move.source, move.target) for move in moves])
     directory = dataset.staging / run
     make_dirs(directory)
     change = with_files(change, state)
@@ -337,6 +369,7 @@ def _carry_out(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
                 f"{sequence}; move the directory aside and run again"
             )
+        refuse_taken(dataset, journal["moves"])
         make_dirs(dataset.directory.parent)  # of all feeds: open, whatever this feed's access
         _publish(dataset, journal["moves"])
         make_dirs(dataset.directory, dataset.dir_mode)
@@ -353,6 +386,20 @@ def _change_of(journal: Mapping[str, Any], state: FeedState) -> Change:
     if "change" in journal:
         return Change.from_json(journal["change"])
     return Change("export", state.sequence, str(journal["run"]), state.changed_at())
+
+
+def refuse_taken(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
+    """Before anything is renamed: a name that is taken already is nobody's to write over.
+
+    Raises:
+        StateError: names the file or directory that stands in the way.
+    """
+    for source, target in moves:
+        if (dataset.lake / source).exists() and (dataset.lake / target).exists():
+            raise StateError(
+                f"{dataset.lake / target}: is there already, and no metadata knows it; move it out of the lake and run "
+                "again"
+            )
 
 
 def _publish(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -34,15 +35,20 @@ def _replaced(partition: int, offset: int) -> TopicRecreated:
     return TopicRecreated(partition, f"partition {partition} holds another row at offset {offset}", offset)
 
 
-def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str]) -> Anchor:
+def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str], salt: str = "") -> Anchor:
     """The anchor that one row of a batch (ROWTIME, ROWPARTITION, ROWOFFSET, columns...) would be."""
     rowtime, _, offset = (batch.column(i)[row].as_py() for i in range(PSEUDO_COLUMNS))
     values = [canonical(python(batch.column(PSEUDO_COLUMNS + i)[row])) for i in range(len(names))]
-    return Anchor(offset, rowtime, _digest(values), tuple(names))
+    return Anchor(offset, rowtime, _digest(values, salt), tuple(names), salt=salt)
 
 
-def _digest(values: Sequence[object]) -> str:
-    text = json.dumps(values, ensure_ascii=False, default=str)
+def salt_of(known: Iterable[Anchor]) -> str:
+    """The salt of a feed: that of its anchors, or a new one."""
+    return next((anchor.salt for anchor in known if anchor.salt), None) or secrets.token_hex(8)
+
+
+def _digest(values: Sequence[object], salt: str) -> str:
+    text = salt + json.dumps(values, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -53,7 +59,8 @@ def has_values(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str]
         first: the position in the batch of the first of `names`.
     """
     where = {name: first + i for i, name in enumerate(names)}
-    return _digest([canonical(python(batch.column(where[name])[row])) for name in known.columns]) == known.hash
+    values = [canonical(python(batch.column(where[name])[row])) for name in known.columns]
+    return _digest(values, known.salt) == known.hash
 
 
 def is_row(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str], known: Anchor) -> bool:
@@ -62,7 +69,7 @@ def is_row(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str], kn
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The rows of one partition in a batch: their positions in it and their offsets."""
 
     batch: pa.RecordBatch
@@ -70,9 +77,10 @@ class _Rows:
     positions: np.ndarray
     offsets: np.ndarray
     names: Sequence[str]
+    salt: str
 
     def anchor(self, index: int) -> Anchor:
-        return anchor_of(self.batch, int(self.positions[index]), self.names)
+        return anchor_of(self.batch, int(self.positions[index]), self.names, self.salt)
 
     def rowtime(self, index: int) -> int:
         return int(self.batch.column(0)[int(self.positions[index])].as_py())
@@ -97,6 +105,7 @@ class Sieve:
         before: partitions of which this query brought rows that come before an anchor not yet seen.
         evidence: partitions of which this query brought a row that was known before, or new rows.
         doubts: partitions that look like those of another topic, and why; only a matching anchor clears them.
+        salt: of the hashes of new anchors.
     """
 
     source: str
@@ -111,6 +120,7 @@ class Sieve:
     doubts: dict[int, str] = field(default_factory=dict)
     samples: bool = True
     proven: bool = False
+    salt: str = ""
     _settled: set[int] = field(default_factory=set)
     _resumed: frozenset[int] = frozenset()
 
@@ -138,19 +148,25 @@ class Sieve:
         keep = np.zeros(len(offsets), dtype=bool)
         for partition in np.unique(partitions).tolist():
             positions = np.flatnonzero(partitions == partition)
-            keep[positions] = self._new_in_partition(_Rows(batch, partition, positions, offsets[positions], names))
+            rows = Rows(batch, partition, positions, offsets[positions], names, self.salt)
+            keep[positions] = self._new_in_partition(rows)
         return keep
 
-    def log_starts(self, starts: Mapping[int, int]) -> None:
-        """What the source knows of the lowest offsets that exist: an anchor below them is not waited for."""
+    def log_starts(self, starts: Mapping[int, int], following: Mapping[int, int]) -> None:
+        """What the source knows of the lowest offsets that exist: an anchor below them is not waited for.
+
+        Args:
+            following: partition -> the offset to read from, where the source had left one.
+        """
         for partition, start in starts.items():
             anchor = self.anchors.get(partition)
+            wanted = max(following.get(partition, 0), anchor.offset + 1 if anchor else 0)
             if anchor is not None and start > anchor.offset:
                 self.pending.discard(partition)
-                if start > anchor.offset + 1:
-                    self.gaps.append((partition, start - anchor.offset - 1))
+            if start > wanted and (anchor is not None or partition in following):
+                self.gaps.append((partition, start - wanted))
 
-    def _new_in_partition(self, rows: _Rows) -> np.ndarray:
+    def _new_in_partition(self, rows: Rows) -> np.ndarray:
         partition, offsets = rows.partition, rows.offsets
         anchor = self.anchors.get(partition)
         last = anchor.offset if anchor else -1
@@ -172,7 +188,7 @@ class Sieve:
             new &= ~inside(self.skip[partition], offsets)
         return np.asarray(new)
 
-    def _look_at_start(self, rows: _Rows) -> None:
+    def _look_at_start(self, rows: Rows) -> None:
         """The first rows of a partition: remember one, and compare with what an earlier query saw there.
 
         A topic recreated with fewer rows never shows its anchor, but it shows another row at the start, or one below
@@ -191,7 +207,7 @@ class Sieve:
         if passed and (head is not None and head.offset % TICK < 2 or not self.samples):
             self._settled.add(partition)
 
-    def _compare_head(self, rows: _Rows, known: Anchor, ticks: np.ndarray) -> None:
+    def _compare_head(self, rows: Rows, known: Anchor, ticks: np.ndarray) -> None:
         partition = rows.partition
         for index in np.flatnonzero(rows.offsets == known.offset)[:1].tolist():
             if not rows.same(index, known):
@@ -220,7 +236,7 @@ class Sieve:
             "this feed and add a new one under another name"
         )
 
-    def _check_anchor(self, rows: _Rows, index: int, anchor: Anchor) -> None:
+    def _check_anchor(self, rows: Rows, index: int, anchor: Anchor) -> None:
         partition, offset = rows.partition, int(rows.offsets[index])
         if offset > anchor.offset:
             if partition in self.doubts:
@@ -234,4 +250,4 @@ class Sieve:
             raise self._redefined(partition, offset)
         self.doubts.pop(partition, None)
         self.evidence.add(partition)
-        self.anchors[partition] = replace(anchor, missing="")
+        self.anchors[partition] = rows.anchor(index)  # not missing any more, and salted

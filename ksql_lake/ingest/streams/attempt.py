@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +16,13 @@ from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.not_sent import NotSent
 from ksql_lake.model.columns import schema_of
-from ksql_lake.model.coverage import ranges
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import day_path
-from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair
+from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair, taken_pair
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside
-from ksql_lake.sources.row_source import Flaw
+from ksql_lake.sources.row_source import Flaw, PassedOver, Reading
 from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 
@@ -36,9 +36,10 @@ class Attempt:
     Attributes:
         files, rows: what is staged for the lake; `rows` is the sum over `files` once it is closed.
         anchors, heads: how far each partition is read, and its first row, once it is closed.
-        ranges: partition -> offsets that were taken, of a run of some days.
+        days: of a run of some days: partition -> day as ISO text -> the last offset of it that was read.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
+        positions, passed, remarks: what the reading told of itself, once it is closed.
         not_sent: rows that the server cannot send, quarantined without their content.
         findings: what is to be told of it, if it counts.
     """
@@ -53,17 +54,21 @@ class Attempt:
         ])
         names = {column.name: column.disk_name for column in state.columns}
         self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
-        staging, footer = job.dataset.staging / self.run, _footer(job, state)
+        staging, footer = job.dataset.staging / self.run, _footer(job, state, f"{self.run}{name}")
         self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
         self._writer = PartitionWriter(staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer)
         self.bad = BadValues(job.on_bad_value)
         self.files: list[StagedFile] = []
         self.rows = 0
+        self.taken = Counter[int]()
         self.anchors: dict[int, Anchor] = {}
         self.heads: dict[int, Anchor] = {}
-        self.ranges: dict[int, list[tuple[int, int]]] = {}
+        self.days: dict[int, dict[str, int]] = {}
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
+        self.positions: dict[int, int] = {}
+        self.passed: Mapping[int, PassedOver] = {}
+        self.remarks: tuple[Finding, ...] = ()
         self.findings: list[Finding] = []
         self.not_sent: list[NotSent] = []
         self._feed = job.dataset.feed
@@ -71,6 +76,8 @@ class Attempt:
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
         keep = keep.copy()
+        found, counts = np.unique(table.column("ROWPARTITION").filter(mask(keep)).to_numpy(), return_counts=True)
+        self.taken.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         flawed = self.bad.look(table, keep, flaws) if flaws else None
         if flawed is not None:
             self._quarantine(flawed, np.flatnonzero(flawed.mask), keep, days)
@@ -84,26 +91,29 @@ class Attempt:
             self._writer.write(part, day_path(date), date.strftime("%Y%m%d"))
         self.rows += int(keep.sum())
 
-    def cover(self, partitions: np.ndarray, offsets: np.ndarray) -> None:
-        """Remember the offsets of rows that a run of some days took."""
+    def cover(self, partitions: np.ndarray, offsets: np.ndarray, days: np.ndarray) -> None:
+        """Remember how far a run of some days has read them: all rows of a day before come before in the partition."""
         for partition in np.unique(partitions).tolist():
-            taken = ranges(np.sort(offsets[partitions == partition]))
-            self.ranges.setdefault(partition, []).extend(taken)
+            here, known = partitions == partition, self.days.setdefault(partition, {})
+            for day in np.unique(days[here]).tolist():
+                name = str(EPOCH + dt.timedelta(days=day))
+                known[name] = max(known.get(name, -1), int(offsets[here & (days == day)].max()))
 
     def leave_out(self, row: NotSent, day: int) -> None:
         """Quarantine a row that the server cannot send, without its content; `day` since 1970-01-01."""
         date = EPOCH + dt.timedelta(days=day)
         self.aside.write(row.bad_row(self.schema), day_path(date), date.strftime("%Y%m%d"))
-        self.cover(np.array([row.partition]), np.array([row.offset]))
-        self.not_sent.append(row)
+        self.not_sent.append(row)  # which no later query asks for
         message = f"{row.what}; it is quarantined without its content"
         self.findings.append(Finding("quality", message, "warning", self._feed, row.partition, row.offset))
 
-    def close(self, sieve: Sieve) -> None:
-        """Finish the files, and remember what the sieve knows now."""
+    def close(self, sieve: Sieve, reading: Reading) -> None:
+        """Finish the files, and remember what the sieve and the source know now."""
+        self.positions = {p: at for p, at in reading.positions().items() if p not in sieve.pending}
+        self.passed, self.remarks = reading.passed_over(), tuple(reading.remarks())
         self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
-        resume = resume_pair(self.anchors)
+        resume = resume_pair(self.anchors) | taken_pair(self.taken)
         self.files = self._writer.close(resume)
         self.aside.close(resume)
         self.rows = sum(file.rows for file in self.files)
@@ -126,6 +136,6 @@ def run_name(job: StreamJob, state: FeedState) -> str:
     return f"{job.run}g{state.generation}"
 
 
-def _footer(job: StreamJob, state: FeedState) -> dict[str, str]:
-    made = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin)
+def _footer(job: StreamJob, state: FeedState, reading: str) -> dict[str, str]:
+    made = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin=job.origin, reading=reading)
     return made.pairs()

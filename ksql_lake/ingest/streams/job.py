@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ksql_lake.model.checks import Check
 from ksql_lake.model.partitions import day_bounds
 from ksql_lake.model.types import PSEUDO
+from ksql_lake.sources.kafka.connection import Connection
+from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import WriterOptions
@@ -35,6 +37,10 @@ class StreamJob:
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()
     on_bad_value: str = "fail"
+    kafka: Connection | None = None
+    read_from: str = "auto"
+    exact_values: bool = False
+    push: LongPush | None = None
 
     @property
     def origin(self) -> str:

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
-from ksql_lake.base.errors import KsqlUnavailable, RowNotSent, SourceError
+from ksql_lake.base.errors import MAY_PASS, LakeError, RowNotSent, SourceError
 from ksql_lake.base.retry import delay
-from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated
+from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
+from ksql_lake.ingest.streams.exported_days import ExportedDays
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
 from ksql_lake.ingest.streams.missing import EXPIRED, fates, memory, why
 from ksql_lake.ingest.streams.not_sent import MOST, NotSent
@@ -29,7 +30,7 @@ from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
 from ksql_lake.model.state import Anchor, FeedState
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, RowSource, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, Replaced, RowSource, Wanted
 
 
 class StreamExport:
@@ -53,9 +54,11 @@ class StreamExport:
         self.deadline = time.monotonic() + job.limits.duration
         self.base = dict(state.resume)
         skip = {partition: covered.beyond for partition, covered in state.covered.items() if covered.beyond}
+        self.exported_days = ExportedDays.of(state.covered)
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
-        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads))
+        salt = salt_of([*self.base.values(), *self.base_heads.values()])
+        self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
         self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}
@@ -65,11 +68,12 @@ class StreamExport:
         try:
             self._refuse_gone_partitions()
             self._read_through_cuts()
-        except TopicRecreated as evidence:
-            self._discard(evidence.partition)
+        except (TopicRecreated, Replaced) as evidence:
+            self._discard(evidence)
             next_one = f"generation {self.state.generation + 1} starts, older data stay"
             message = f"the topic was recreated ({evidence}); {next_one}"
-            self._found("drift", message, evidence.partition, evidence.offset)
+            offset = evidence.offset if isinstance(evidence, TopicRecreated) else None
+            self._found("drift", message, evidence.partition, offset)
             return True
         return False
 
@@ -115,7 +119,7 @@ class StreamExport:
             except RowNotSent as error:
                 if not self._step_over(error):
                     return
-            except KsqlUnavailable as error:
+            except MAY_PASS as error:
                 now = time.monotonic()
                 if self._taken > before or failing_since is None:
                     failing_since, tries = now, 0
@@ -146,7 +150,7 @@ class StreamExport:
         self._found("incomplete", f"{message}; what came before is published", partition, offset)
         return False
 
-    def _give_up(self, error: KsqlUnavailable) -> None:
+    def _give_up(self, error: LakeError) -> None:
         """The server cannot be read any more: what was read until then counts, but for what may be another topic's."""
         while self.attempts and self.attempts[-1].doubtful:
             self.attempts.pop()
@@ -157,13 +161,16 @@ class StreamExport:
     def _found(self, kind: str, message: str, partition: int | None = None, offset: int | None = None) -> None:
         self.findings.append(Finding(kind, message, feed=self.job.dataset.feed, partition=partition, offset=offset))
 
-    def _discard(self, partition: int) -> None:
+    def _discard(self, evidence: TopicRecreated | Replaced) -> None:
         """Forget the attempts that may hold rows of the new topic.
 
         An attempt that saw a known row of the partition that gave it away, or brought the one that was contradicted,
-        read the old topic, and so did all before it.
+        read the old topic, and so did all before it. A source that tells topics apart itself has taken back what
+        it read of the new one.
         """
-        while self.attempts and partition not in self.attempts[-1].evidence:
+        if isinstance(evidence, Replaced):
+            return
+        while self.attempts and evidence.partition not in self.attempts[-1].evidence:
             self.attempts.pop()
 
     def _attempt(self) -> str:
@@ -173,10 +180,10 @@ class StreamExport:
         left_out = {p: set(offsets) for p, offsets in state.not_sent.get(state.generation, {}).items()}
         for row in self.stepped_over:
             left_out.setdefault(row.partition, set()).add(row.offset)
-        wanted = Wanted(after, frozenset(self.given_up), job.window, left_out)
+        wanted = Wanted(after, frozenset(self.given_up), job.window, left_out, state.mark.next)
         with self.source.open(wanted) as reading:
             self.sieve.start_query(proven=reading.proven, samples=reading.samples)
-            self.sieve.log_starts(reading.starts())
+            self.sieve.log_starts(reading.starts(), wanted.next)
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
             state.columns, state.schema_version = evolve(
                 job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
@@ -187,13 +194,13 @@ class StreamExport:
             self._report_gaps(attempt)
             try:
                 reason = self._drain(reading, attempt)
-            except KsqlUnavailable:
-                self._keep(attempt)
+            except MAY_PASS:
+                self._keep(attempt, reading)
                 raise
             except BaseException:
                 attempt.abort()
                 raise
-            self._keep(attempt)
+            self._keep(attempt, reading)
             return reason
 
     def _record_not_sent(self, attempt: Attempt) -> None:
@@ -204,8 +211,8 @@ class StreamExport:
             if row not in recorded and (not self.job.days or EPOCH + dt.timedelta(days=day) in self.job.days):
                 attempt.leave_out(row, day)
 
-    def _keep(self, attempt: Attempt) -> None:
-        attempt.close(self.sieve)
+    def _keep(self, attempt: Attempt, reading: Reading) -> None:
+        attempt.close(self.sieve, reading)
         self.attempts.append(attempt)
         self.given_up &= self.sieve.pending
         self.remembered = {p: fate for p, fate in self.remembered.items() if p in self.given_up}
@@ -292,14 +299,15 @@ class StreamExport:
         days = days_of(times, job.timezone)
         if job.days:
             keep &= np.isin(days, [(day - EPOCH).days for day in job.days])
+        self.exported_days.take_out(keep, partitions, offsets, days)
         if not keep.any():
             return
+        if job.days:
+            attempt.cover(partitions[keep], offsets[keep], days[keep])
         table = self._on_disk(batch, names, attempt.schema)
         erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
-        if job.days:
-            attempt.cover(partitions[keep], offsets[keep])
         job.progress(int(keep.sum()))
         attempt.take(table, keep, days, flaws)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
@@ -14,14 +15,14 @@ from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.streams.attempt import Attempt, run_name
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reading import StreamExport
+from ksql_lake.ingest.streams.road import choose, refuse_moved_values
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
-from ksql_lake.model.state import Change, Covered, FeedState, FileEntry, LastRun, Told
+from ksql_lake.model.state import AHEAD, Change, Covered, FeedState, FileEntry, LastRun, Told, TopicMark
 from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client
-from ksql_lake.sources.ksqldb.push_rows import PushSource
 from ksql_lake.sources.row_source import RowSource
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import StagedFile
@@ -39,16 +40,25 @@ def stage_stream(client: Client, job: StreamJob, state: FeedState, now: Callable
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
     _refuse_moved_days(job, state)
+    refuse_moved_values(job, state.mark, state.last_export is not None)
     started_ms = int(time.time() * 1000)
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
-    rows = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
-    return stage_rows(rows, job, state, outcome, now, started_ms)
+    with ExitStack() as held:
+        road = choose(client, source, job, state.mark, started_ms, held)
+        outcome.road, outcome.why = road.name, road.why
+        outcome.findings += [road.finding] if road.finding else []
+        return stage_rows(road.rows, job, state, outcome, now, started_ms, road.proof)
 
 
 def stage_rows(
-    rows: RowSource, job: StreamJob, state: FeedState, outcome: Outcome, now: Callable[[], str], started_ms: int
+    rows: RowSource, job: StreamJob, state: FeedState, outcome: Outcome, now: Callable[[], str], started_ms: int,
+    proof: str | None = None,
 ) -> Staged:
-    """The same from any source of rows."""
+    """The same from any source of rows.
+
+    Args:
+        proof: what was compared with ksqlDB's rows, to be remembered.
+    """
     export = StreamExport(rows, job, state, started_ms)
     recreated = False
     try:
@@ -60,19 +70,38 @@ def stage_rows(
         outcome.checks = _verdict(job, export, now(), recreated)
         export.findings += judge(job.dataset.feed, outcome.checks)
         export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])
+        if not recreated:
+            state.topic = _mark(job, export, proof)
         return _staged(job, export, outcome, now(), recreated)
     except BaseException:
         remove_tree(job.dataset.staging / run_name(job, state))
         raise
 
 
+def _mark(job: StreamJob, export: StreamExport, proof: str | None) -> TopicMark | None:
+    """Where the topic is left; over REST, which knows nothing of it, as it was left before."""
+    state, identity = export.state, export.source.identity
+    last = export.attempts[-1] if export.attempts else None
+    if identity is None and proof is None:
+        return state.topic
+    known = state.mark
+    unseen = bool(export.sieve.pending)  # rows that should tell whether it is the same topic
+    positions = {} if job.days or last is None else last.positions
+    following = {p: max(at, known.next.get(p, 0)) for p, at in positions.items()}
+    return TopicMark(
+        state.generation, None if unseen else identity, {**known.next, **following}, proof, job.exact_values
+    )
+
+
 def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) -> list[Result]:
     """What the checks say of the attempts that count."""
     part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
     state = export.state
-    times = [state.newest_rowtime, *(file.rowtime_max for file in state.quarantined)]
-    newest = max((time for time in times if time is not None), default=None)
-    occasion = Occasion(dt.datetime.fromisoformat(now), job.usual_rows, newest, part)
+    moment = dt.datetime.fromisoformat(now)
+    latest = (moment.timestamp() + AHEAD) * 1000
+    times = [state.newest_until(latest), *(file.rowtime_max for file in state.quarantined)]
+    newest = max((time for time in times if time is not None and time <= latest), default=state.newest_rowtime)
+    occasion = Occasion(moment, job.usual_rows, newest, part)
     return results(job.checks, [attempt.checker for attempt in export.attempts], occasion)
 
 
@@ -104,6 +133,9 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
     _advance(job, export, state)
     outcome.offsets = _spans(export.attempts)
     outcome.findings += export.findings
+    if export.attempts:
+        outcome.findings += export.attempts[-1].remarks
+    _count_passed(export, outcome)
     outcome.notes += export.notes
     outcome.retries += export.retries
     base, run = state.sequence, run_name(job, state)
@@ -114,6 +146,16 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
         state.checks = tuple(asdict(result) for result in outcome.checks)
     change = Change("export", base + 1, run, now, schema=record_schema(state, now))
     return Staged(run, base, tuple(moves), state, change, outcome, recreated)
+
+
+def _count_passed(export: StreamExport, outcome: Outcome) -> None:
+    for attempt in export.attempts:
+        for partition, passed in sorted(attempt.passed.items()):
+            outcome.passed_over += passed.records
+            outcome.notes.append(
+                f"partition {partition}: {passed.records} records that ksqlDB passes over, the first at offset "
+                f"{passed.first} ({passed.reason})"
+            )
 
 
 def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
@@ -153,13 +195,12 @@ def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
     if not job.days:
         state.resume = dict(anchors)
         for partition, anchor in anchors.items():
-            beyond = covered.get(partition, Covered()).beyond
-            covered[partition] = Covered(anchor.offset, merge(beyond, [], anchor.offset))
+            known = covered.get(partition, Covered())
+            covered[partition] = known.with_upto(anchor.offset, merge(known.beyond, [], anchor.offset))
         return
     for attempt in export.attempts:
-        for partition, added in attempt.ranges.items():
-            known = covered.get(partition, Covered())
-            covered[partition] = Covered(known.upto, merge(known.beyond, added, known.upto))
+        for partition, days in attempt.days.items():
+            covered[partition] = covered.get(partition, Covered()).with_days(days)
 
 
 def _file_entry(job: StreamJob, state: FeedState, file: StagedFile, now: str) -> FileEntry:

@@ -14,7 +14,7 @@ from ksql_lake.ingest.tables.job import RESERVED, TableJob
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, schema_of
 from ksql_lake.model.partitions import version_path
-from ksql_lake.model.state import FeedState, Footer
+from ksql_lake.model.state import FeedState, Footer, taken_pair
 from ksql_lake.model.types import Column
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import Checker
@@ -43,7 +43,7 @@ class Sink:
     """
 
     def __init__(self, job: TableJob, state: FeedState, columns: Sequence[Column], number: int) -> None:
-        self.job, self.state, self.rows = job, state, 0
+        self.job, self.state, self.rows, self._taken = job, state, 0, 0
         self.erased = lasting(job.dataset, state)
         state.columns, state.schema_version = evolve(
             job.dataset.feed, state.columns, columns, RESERVED, state.schema_version
@@ -66,6 +66,7 @@ class Sink:
         made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         erased = later(self.erased, made, self.state.columns)
         keep = np.ones(len(made), bool) if erased is None else ~erased
+        self._taken += int(keep.sum())
         day = self.job.run[:8]
         unfit = self._bad.look(made, keep, flaws)
         if unfit is not None:
@@ -82,12 +83,13 @@ class Sink:
 
     def close(self) -> Snapshot:
         """All rows came."""
-        self._aside.close()
-        return Snapshot(self._writer.close(), self.rows, self._checker, self._aside, self._bad)
+        taken = taken_pair({None: self._taken})
+        self._aside.close(taken)
+        return Snapshot(self._writer.close(taken), self.rows, self._checker, self._aside, self._bad)
 
 
 def _footer(job: TableJob, state: FeedState, number: int) -> dict[str, str]:
     made = Footer.of(
-        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=f"v{number}"
+        state, job.dataset.feed, tool=__version__, run=job.run, origin="export", version=f"v{number}", reading=job.run
     )
     return made.pairs()

@@ -116,6 +116,8 @@ def plan_of(description: Mapping[str, Any], settings: Mapping[str, str] | None =
         return _plan(description, settings or {})
     except _Refused as refused:
         return Refusal(name, str(refused))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Refusal(name, "DESCRIBE EXTENDED does not describe it as ksqlDB does")
 
 
 def _plan(description: Mapping[str, Any], settings: Mapping[str, str]) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -138,7 +138,7 @@ class Broker:
 
     def read(
         self, topic: str, spans: Mapping[int, tuple[int, int]], duration: float = float("inf")
-    ) -> tuple[Reading, Iterator[list[Any]]]:
+    ) -> tuple[Reading, Generator[list[Any], None, None]]:
         """The records of each partition from an offset up to another one, which is not read.
 
         Args:
@@ -151,7 +151,7 @@ class Broker:
         reading = Reading({p: goal for p, (_, goal) in spans.items()}, {p: first for p, (first, _) in spans.items()})
         return reading, self._messages(topic, reading, time.monotonic() + duration)
 
-    def _messages(self, topic: str, reading: Reading, deadline: float) -> Iterator[list[Any]]:
+    def _messages(self, topic: str, reading: Reading, deadline: float) -> Generator[list[Any], None, None]:
         self._troubles.clear()
         make = self._kafka.TopicPartition
         wanted = [make(topic, p, reading.positions[p]) for p in reading.open]

@@ -11,7 +11,7 @@ from ksql_lake.base import limits
 from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, SchemaError
 from ksql_lake.model.types import Column, SqlType, parse_schema
 from ksql_lake.sources.ksqldb.body import Body, Cut
-from ksql_lake.sources.ksqldb.http import Connection, excerpt
+from ksql_lake.sources.ksqldb.http import Connection, excerpt, shown
 
 BLOCK = 1 << 20
 LOOK = 0.25  # seconds between looks at the clock while a line is on its way
@@ -82,9 +82,9 @@ class Answer:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             error = json.loads(line.strip().strip(b"[],"))
             error = error.get("errorMessage", error)
-            return KsqlUnavailable(f"{self._url}: {error['message']}", statement=self._sql)
+            return KsqlUnavailable(f"{self._url}: {excerpt(str(error['message']), limits.WORDS)}", statement=self._sql)
         return KsqlError(
-            f"{self._url}: the answer does not begin as ksqlDB's does: {excerpt(line)}; is a proxy or another "
+            f"{self._url}: the answer does not begin as ksqlDB's does: {shown(line)}; is a proxy or another "
             "service in between?",
             statement=self._sql,
         )

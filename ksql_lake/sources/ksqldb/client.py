@@ -18,8 +18,17 @@ from ksql_lake.base import limits
 from ksql_lake.base.errors import ConfigError, KsqlError, KsqlUnavailable, SourceError
 from ksql_lake.sources.ksqldb.answer import Answer
 from ksql_lake.sources.ksqldb.body import Cut, TooLong
-from ksql_lake.sources.ksqldb.described import ServerInfo, Source, Unexpected, listed, server_info, source
-from ksql_lake.sources.ksqldb.http import Connection, Malformed, NoAnswer, Response, address, basic, excerpt
+from ksql_lake.sources.ksqldb.described import (
+    ServerInfo,
+    Source,
+    Unexpected,
+    description,
+    listed,
+    server_info,
+    settings,
+    source,
+)
+from ksql_lake.sources.ksqldb.http import Connection, Malformed, NoAnswer, Response, address, basic, excerpt, shown
 
 ACCEPT = "application/vnd.ksql.v1+json"  # `*/*`, what libraries send, gets a format without end marks
 RETRYABLE_WORDS = ("rate limit", "concurrency limit", "bandwidth", "push queries exceeded", "active, push queries")
@@ -94,7 +103,7 @@ class Client:
             return server_info(_json(content))
         except Unexpected:
             raise KsqlError(
-                f"{self.url}: something answers there that is not ksqlDB ({excerpt(content)}); check host and port"
+                f"{self.url}: something answers there that is not ksqlDB ({shown(content)}); check host and port"
             ) from None
 
     def sources(self) -> list[tuple[str, str, bool]]:
@@ -121,6 +130,14 @@ class Client:
             raise SourceError(f"{match} is a {there[match]} on {self.url}, not a {kind}; change feed_type of the feed")
         return self._told(source, f"DESCRIBE {quote(match)};")
 
+    def description(self, name: str) -> dict[str, Any]:
+        """`sourceDescription` of DESCRIBE name EXTENDED; `name` as the server spells it."""
+        return self._told(description, f"DESCRIBE {quote(name)} EXTENDED;")
+
+    def settings(self) -> dict[str, str]:
+        """The server's own settings, as far as it shows them."""
+        return self._told(settings, "LIST PROPERTIES;")
+
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.
 
@@ -138,14 +155,15 @@ class Client:
         try:
             with self.query(f"SELECT ROWTIME FROM {quote(name)} LIMIT 1;") as answer:
                 deadline = time.monotonic() + self.server.timeout
-                body = b""
+                final = failed = False
                 while time.monotonic() < deadline:
                     lines = answer.read(0.25)
                     if lines == b"":
-                        return b'"finalMessage"' in body and b'"row"' not in body and b"errorMessage" not in body
-                    body += lines or b""
-                    if b'"row"' in body:
+                        return final and not failed
+                    if b'"row"' in (lines or b""):
                         return False
+                    final = final or b'"finalMessage"' in (lines or b"")
+                    failed = failed or b"errorMessage" in (lines or b"")
         except KsqlError:
             return None
         return None
@@ -157,7 +175,7 @@ class Client:
             return read(_json(content))
         except Unexpected as error:
             raise KsqlError(
-                f"{self.url}: the answer is not what ksqlDB sends: {error} ({excerpt(content)}); check host and port",
+                f"{self.url}: the answer is not what ksqlDB sends: {error} ({shown(content)}); check host and port",
                 statement=statement,
             ) from None
 
@@ -244,10 +262,10 @@ class Client:
         with contextlib.suppress(Cut, TooLong, TimeoutError):
             response.body.read_all(limits.REFUSAL, self.server.timeout, limits.PATIENCE * self.server.timeout)
         content = b"".join(response.body.collected)
-        status, code, words = response.status, 0, excerpt(content)
+        status, code, words = response.status, 0, shown(content)
         with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
             error = json.loads(content)
-            code, words = int(error.get("error_code", 0)), " ".join(str(error.get("message", "")).split())
+            code, words = int(error.get("error_code", 0)), excerpt(str(error.get("message", "")), limits.WORDS)
         advice = {
             401: "check KSQLDB_USER and KSQLDB_PASSWORD",
             403: "this user may not do that; ask for the right",

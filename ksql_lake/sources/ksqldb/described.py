@@ -87,6 +87,20 @@ def source(answer: Any) -> Source:
     )
 
 
+def description(answer: Any) -> dict[str, Any]:
+    """The `sourceDescription` of an answer to DESCRIBE ... EXTENDED, once it is known to describe a source."""
+    source(answer)
+    return dict(answer[0]["sourceDescription"])
+
+
+def settings(answer: Any) -> dict[str, str]:
+    """Name to value of an answer to LIST PROPERTIES."""
+    entities = _list(answer, "a list")
+    listed_ = _list(_object(entities[0] if entities else None, "properties").get("properties"), "properties")
+    each = [_object(one, "a property") for one in listed_]
+    return {_text(one, "name"): str(one.get("value")) for one in each}
+
+
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unexpected(f"expected {what}")

@@ -106,6 +106,15 @@ class Response:
     body: Body
 
 
+def _keep_alive(there: socket.socket) -> None:
+    """A query can be silent for hours; so the system asks whether the other side still lives, and tells when not."""
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            there.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+
 class Connection:
     """One connection to the server, or to the proxy before it.
 
@@ -124,6 +133,7 @@ class Connection:
         self.socket: socket.socket = socket.create_connection(first, timeout)
         try:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(self.socket)
             if context is not None:
                 if to.proxy:
                     self._tunnel(to.proxy)
@@ -172,7 +182,7 @@ class Connection:
         """What stands before the empty line, and what was received beyond it."""
         while (end := data.find(b"\r\n\r\n")) < 0:
             if data and not b"HTTP/1.".startswith(data[:7]):
-                raise Malformed(f"what answers does not speak HTTP ({excerpt(data)})")
+                raise Malformed(f"what answers does not speak HTTP ({shown(data)})")
             if len(data) > limits.STATUS_AND_HEADERS:
                 raise Malformed(f"headers of more than {limits.STATUS_AND_HEADERS:,} bytes")
             left = deadline - time.monotonic()
@@ -216,14 +226,14 @@ def _head(head: bytes) -> tuple[int, dict[str, str], bool]:
     first, *lines = head.split(b"\r\n")
     status = _STATUS.fullmatch(first)
     if not status:
-        raise Malformed(f"what answers does not speak HTTP/1.1 ({excerpt(first)})")
+        raise Malformed(f"what answers does not speak HTTP/1.1 ({shown(first)})")
     if len(lines) > limits.HEADERS:
         raise Malformed(f"more than {limits.HEADERS} headers")
     headers: dict[str, str] = {}
     for line in lines:
         match = _HEADER.fullmatch(line)
         if not match:
-            raise Malformed(f"a header that is none ({excerpt(line)})")
+            raise Malformed(f"a header that is none ({shown(line)})")
         name, value = match[1].decode().lower(), match[2].decode("latin-1")
         if name == "content-length" and headers.get(name, value) != value:
             raise Malformed("two different Content-Lengths")
@@ -235,20 +245,26 @@ def _framing(status: int, headers: Mapping[str, str], old: bool) -> Framing:
     coding = headers.get("content-encoding", "identity").lower()
     if coding not in ("identity", ""):
         raise Malformed(
-            f"the answer comes compressed ({excerpt(coding.encode())}), which nobody asked for: a proxy in between "
+            f"the answer comes compressed ({excerpt(coding)}), which nobody asked for: a proxy in between "
             "does that; switch compression off there for ksqlDB"
         )
     transfer, length = headers.get("transfer-encoding", "").lower(), headers.get("content-length")
     if transfer not in ("", "identity", "chunked"):
-        raise Malformed(f"Transfer-Encoding {excerpt(transfer.encode())}")
+        raise Malformed(f"Transfer-Encoding {excerpt(transfer)}")
     if transfer != "chunked" and length is not None and not _LENGTH.fullmatch(length):
-        raise Malformed(f"Content-Length {excerpt(length.encode())}")
+        raise Malformed(f"Content-Length {excerpt(length)}")
     size = 0 if status in (204, 304) else int(length) if length is not None and transfer != "chunked" else None
     kept = not old and "close" not in headers.get("connection", "").lower()
     return Framing(transfer == "chunked", size, kept)
 
 
-def excerpt(content: bytes) -> str:
-    """The beginning of what was answered, on one line and without control characters."""
-    text = " ".join(content[: limits.SHOWN].decode("utf-8", "replace").split())
-    return "".join(c if c.isprintable() else "?" for c in text)[:120]
+def shown(content: bytes) -> str:
+    """The beginning of what was answered, as `excerpt` has it."""
+    return excerpt(content[: limits.SHOWN].decode("utf-8", "replace"), 120)
+
+
+def excerpt(text: str, most: int = limits.SHOWN) -> str:
+    """The server's own words on one line: without control characters, and not too many."""
+    line = " ".join(text[: 4 * most].split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
+    return line if len(line) <= most else f"{line[:most]} ..."

@@ -17,12 +17,13 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import KsqlError, KsqlUnavailable, RowNotSent
 from ksql_lake.base.limits import PARTITIONS
+from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column
 from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
 from ksql_lake.sources.ksqldb.not_sent import Place, locate
 from ksql_lake.sources.pace import Limits, Pace
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, PassedOver, Rows, Wanted
 
 MOST_TIMES = 100  # in one condition: 300 ORs overflow the server's stack
 HEADER = [("ROWTIME", "BIGINT"), ("ROWPARTITION", "INTEGER"), ("ROWOFFSET", "BIGINT")]
@@ -134,6 +135,15 @@ class PushRows:
         return self._pace.waiting(now)
 
     def starts(self) -> Mapping[int, int]:
+        return {}
+
+    def positions(self) -> Mapping[int, int]:
+        return {}
+
+    def remarks(self) -> Sequence[Finding]:
+        return ()
+
+    def passed_over(self) -> Mapping[int, PassedOver]:
         return {}
 
     def __enter__(self) -> PushRows:

@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from ksql_lake.base import limits
 from ksql_lake.base.arrays import pylist
 from ksql_lake.base.errors import KsqlError, SchemaError
-from ksql_lake.base.limits import DIGITS
 from ksql_lake.base.native import library
 from ksql_lake.model.types import PSEUDO, Column, arrow_schema
+from ksql_lake.sources.ksqldb.http import excerpt
 from ksql_lake.sources.ksqldb.native_rows import RowReader, Unsupported
 from ksql_lake.sources.ksqldb.values import Unfit, converter
 from ksql_lake.sources.row_source import Flaw as Flaw
@@ -173,7 +174,7 @@ class Decoder:
         error = element.get("errorMessage", element if "error_code" in element else None)
         if isinstance(error, dict):
             code = error.get("error_code", 0)
-            words = " ".join(str(error.get("message", "")).split())
+            words = excerpt(str(error.get("message", "")), limits.WORDS)
             return ErrorRow(code if isinstance(code, int) else 0, words)
         if "continuationToken" in element or "consistencyToken" in element:
             return None
@@ -235,12 +236,12 @@ class _TooLong:
 
 
 def _whole(token: str) -> int | _TooLong:
-    return int(token) if len(token) <= DIGITS else _TooLong()
+    return int(token) if len(token) <= limits.DIGITS else _TooLong()
 
 
 def _real(token: str) -> Decimal | _TooLong:
     try:
-        return Decimal(token) if len(token) <= DIGITS else _TooLong()
+        return Decimal(token) if len(token) <= limits.DIGITS else _TooLong()
     except InvalidOperation:  # an exponent of twenty digits
         return _TooLong()
 

@@ -1,0 +1,156 @@
+"""Which road a stream's rows take: ksqlDB's REST API, or straight from the topic where that is known to be equal."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from ksql_lake.base.errors import BrokerError, ConfigError, SourceError
+from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.model.feeds import Feed
+from ksql_lake.model.findings import Finding
+from ksql_lake.model.state import TopicMark
+from ksql_lake.sources.kafka import proof
+from ksql_lake.sources.kafka.connection import Connection
+from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
+from ksql_lake.sources.kafka.topic import Broker
+from ksql_lake.sources.kafka.topic_rows import TopicRows
+from ksql_lake.sources.ksqldb.client import Client, Source
+from ksql_lake.sources.ksqldb.push_rows import PushSource
+from ksql_lake.sources.row_source import RowSource
+
+NOT_SET = "KAFKA_BOOTSTRAP_SERVERS and KAFKA_CONFIG_FILE are not set"
+
+
+@dataclass(frozen=True)
+class Road:
+    """The rows' source and why it is this one.
+
+    Attributes:
+        name: kafka or rest.
+        proof: a hash of what was compared with real rows; None over REST.
+        finding: what a person should know: the comparison found a difference.
+    """
+
+    rows: RowSource
+    name: str
+    why: str = ""
+    proof: str | None = None
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A topic that may be read in ksqlDB's place: how, through what, and what proves it."""
+
+    plan: Plan
+    broker: Broker
+    proof: str
+    rows: int
+
+
+class NotThisRoad(SourceError):
+    """A stream that cannot be read from its topic.
+
+    Attributes:
+        differs: rows were compared, and one differs.
+    """
+
+    def __init__(self, message: str, *, differs: bool = False) -> None:
+        super().__init__(message)
+        self.differs = differs
+
+
+def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, started_ms: int, held: ExitStack) -> Road:
+    """The road of one run.
+
+    Args:
+        mark: how an earlier run left the topic.
+        held: closes what stays open for the run.
+
+    Raises:
+        LakeError: the feed asks for Kafka, which cannot be had.
+    """
+    query = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
+    rest: RowSource = job.push.over(query) if job.push else query
+    must = job.read_from == "kafka" or job.exact_values
+    if job.read_from == "rest" and not job.exact_values:
+        return Road(rest, "rest", "read_from is rest")
+    try:
+        if job.kafka is None:
+            raise ConfigError(f"{job.dataset.feed}: {NOT_SET}; set one of them, or read the feed over REST")
+        checked = check(client, job.kafka, source, mark, job.limits.idle, held)
+    except (BrokerError, ConfigError, NotThisRoad) as error:
+        if must:
+            raise
+        why = NOT_SET if job.kafka is None else str(error)
+        differs = isinstance(error, NotThisRoad) and error.differs
+        finding = Finding("drift", f"{error}; REST goes on", feed=job.dataset.feed) if differs else None
+        return Road(rest, "rest", why, finding=finding)
+    state = checked.broker.describe(checked.plan.topic)
+    rows = TopicRows(
+        checked.broker, checked.plan, state, mark, rest, job.dataset.feed, job.batch_size,
+        lenient=job.on_bad_value != "fail", exact=job.exact_values,
+    )
+    compared = f", {checked.rows} rows compared with ksqlDB's" if checked.rows else ""
+    return Road(rows, "kafka", f"topic {checked.plan.topic}{compared}", checked.proof)
+
+
+def check(
+    client: Client, kafka: Connection, source: Source, mark: TopicMark, patience: float, held: ExitStack
+) -> Checked:
+    """Whether a stream can be read from its topic.
+
+    Raises:
+        NotThisRoad: it cannot, by what DESCRIBE says or by what a comparison found.
+        BrokerError, ConfigError: Kafka cannot be read.
+    """
+    settings = client.settings()
+    plan = plan_of(client.description(source.name), settings)
+    if isinstance(plan, Refusal):
+        raise NotThisRoad(f"{plan.source}: {plan.reason}")
+    broker = held.enter_context(Broker(kafka))
+    shown = proof.fingerprint(plan, settings, client.server_info().version)
+    if mark.proof == shown:
+        return Checked(plan, broker, shown, 0)
+    state = broker.describe(plan.topic)
+    found = proof.prove(client, broker, plan, state, patience)
+    if found.reason is not None:
+        raise NotThisRoad(f"{plan.source}: {found.reason}", differs=found.differs)
+    return Checked(plan, broker, shown, found.rows)
+
+
+def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | None, patience: float) -> str:
+    """Which road an export would take now, and why; rows are compared as at a first export.
+
+    Raises:
+        LakeError: the feed asks for Kafka, which cannot be had.
+    """
+    if feed.read_from == "rest" and not feed.exact_values:
+        return "by REST (read_from is rest)"
+    try:
+        if kafka is None:
+            raise ConfigError(f"{feed.name}: {NOT_SET}")
+        with ExitStack() as held:
+            checked = check(client, kafka, source, TopicMark(1), patience, held)
+    except (BrokerError, ConfigError, NotThisRoad) as error:
+        if feed.read_from == "kafka" or feed.exact_values:
+            raise
+        return f"by REST ({NOT_SET if kafka is None else error})"
+    return f"by Kafka (topic {checked.plan.topic}, {checked.rows} rows compared with ksqlDB's)"
+
+
+def refuse_moved_values(job: StreamJob, mark: TopicMark, exported: bool) -> None:
+    """Values that were stored as REST shows them, and such as the topic has them, do not go together in one feed.
+
+    Raises:
+        SourceError: the feed has changed its mind.
+    """
+    if exported and mark.exact != job.exact_values:
+        was, wanted = str(mark.exact).lower(), str(job.exact_values).lower()
+        raise SourceError(
+            f"{job.dataset.feed}: exact_values was {was} at the first export and is {wanted} now; change the feed back "
+            "or archive it and add a new one"
+        )
+
+
