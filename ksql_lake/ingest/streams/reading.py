@@ -228,9 +228,17 @@ class StreamExport:
                 self._rows(rows.batch if flawed else rows, names, attempt, rows.flaws if flawed else ())
             now = time.monotonic()
             reading.worked(now - received)
+            if not batches:
+                self._waits(reading.silence(now))
             reason = self._ended(reading, patience, now)
             if reason:
                 return reason
+
+    def _waits(self, silent: float) -> None:
+        """Say what is waited for, once that is noticed by a person."""
+        if silent >= 1:
+            idle = f"{silent:.0f} s of {self.job.limits.idle:g}"
+            self.job.progress.waits(f"no row for {idle}, then this stream counts as read")
 
     def _ended(self, reading: Reading, patience: Patience, now: float) -> str | None:
         """Why the reading is over; None to go on.
@@ -308,7 +316,7 @@ class StreamExport:
         erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
-        job.progress(int(keep.sum()))
+        job.progress(int(keep.sum()), batch.nbytes, int(rowtimes.max()))
         attempt.take(table, keep, days, flaws)
 
     def _report_gaps(self, attempt: Attempt) -> None:

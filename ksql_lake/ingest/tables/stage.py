@@ -32,6 +32,8 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         LakeError: nothing was staged, and why.
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
+    if state.current:
+        job.progress.expects(sum(part.records for part in state.partitions if part.path == state.current.path))
     source = until_answered(lambda: client.resolve(job.source, "table"), job.limits.retry, outcome.retried)
     number = free_version(job, state)
     try:
