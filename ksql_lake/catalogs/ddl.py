@@ -9,6 +9,7 @@ from pathlib import Path
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.catalogs.hive import (
     KEYS,
+    TEXT_KEYS,
     columns_of,
     hive_type,
     holds_time,
@@ -27,7 +28,6 @@ _NEWER = (
     "-- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS\n"
     "-- says month=1 instead of month=01, and it takes no new versions where version is an int."
 )
-_KEEP_ZEROS = "SET spark.sql.legacy.skipTypeValidationOnAlterPartition = true"
 _HEAD = {
     "duckdb": "Views follow the lake (new files, a table's current version); run again for columns that came since.",
     "hive": f"Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. {_NEWER}",
@@ -56,8 +56,6 @@ def script(dialect: str, states: Mapping[str, FeedState], lake: Path, location: 
     root = (location or (str(lake) if dialect == "duckdb" else f"file://{lake}")).rstrip("/")
     names = _names(dialect, states)
     parts = [f"-- {_HEAD[dialect]}"]
-    if dialect == "spark":  # else it writes 01 as 1, and a repair of the table finds every partition a second time
-        parts.append(f"{_KEEP_ZEROS};")
     for feed, state in sorted(states.items()):
         if not _readable(state):
             parts.append(f"-- {feed}: no file yet")
@@ -121,14 +119,14 @@ def _duck_text(text: str) -> str:
 
 
 def _hive(name: str, state: FeedState, directory: str) -> str:
-    return _external(name, state, directory, _stored_as_parquet, tick)
+    return _external(name, state, directory, _stored_as_parquet, tick, TEXT_KEYS)
 
 
 def _athena(name: str, state: FeedState, directory: str) -> str:
     """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does. Without columns of type TIME."""
     left_out = [column for column, kind in columns_of(state).items() if holds_time(kind)]
     said = f"-- left out, since Athena cannot read a TIME: {', '.join(map(_one_line, left_out))}\n" if left_out else ""
-    return said + _external(name, state, directory, _stored_as_parquet, _duck_name, left_out)
+    return said + _external(name, state, directory, _stored_as_parquet, _duck_name, KEYS, left_out)
 
 
 def _one_line(name: str) -> str:
@@ -136,19 +134,19 @@ def _one_line(name: str) -> str:
 
 
 def _spark(name: str, state: FeedState, directory: str) -> str:
-    return _external(name, state, directory, _using_parquet, tick)
+    return _external(name, state, directory, _using_parquet, tick, TEXT_KEYS)
 
 
 def _external(
     name: str, state: FeedState, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
-    quote: Callable[[str], str], left_out: Sequence[str] = (),
+    quote: Callable[[str], str], typed_keys: Mapping[str, Sequence[tuple[str, str]]], left_out: Sequence[str] = (),
 ) -> str:
     """The table with its partitions; of a table of ksqlDB all versions, and a view of the current one."""
     table = name if not state.is_table else versions_name(name)
     columns = [
         f"{tick(column)} {hive_type(kind)}" for column, kind in columns_of(state).items() if column not in left_out
     ]
-    keys = [f"{tick(key)} {type_}" for key, type_ in KEYS[state.type]]
+    keys = [f"{tick(key)} {type_}" for key, type_ in typed_keys[state.type]]
     made = [f"{create(table, columns, keys)}\nLOCATION {_text(directory + '/')};"]
     made += _partitions(table, state, directory)
     if state.current:

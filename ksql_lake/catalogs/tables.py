@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ksql_lake.base.errors import CatalogError, SchemaError
 from ksql_lake.catalogs.hive import (
     KEYS,
+    TEXT_KEYS,
     columns_of,
     hive_type,
     holds_time,
@@ -37,10 +38,12 @@ class Style:
     Attributes:
         times: keep columns of type TIME, as milliseconds since midnight: Spark reads them, Trino and Athena fail.
         current: a table of ksqlDB is NAME, its current version, and NAME_versions; else NAME has all versions.
+        text_keys: year, month and day are text.
     """
 
     times: bool
     current: bool
+    text_keys: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ def wanted(feed: str, state: FeedState, root: str, style: Style) -> list[Table]:
     location = place(f"{root.rstrip('/')}/{state.type}s/{feed}")
     name = table_name(feed).lower()
     every = versions_name(name) if style.current and state.is_table else name
-    table = Table(every, KEYS[state.type], columns, location, parameters, state.sequence, {})
+    keys = (TEXT_KEYS if style.text_keys else KEYS)[state.type]
+    table = Table(every, keys, columns, location, parameters, state.sequence, {})
     made = [replace(table, partitions=_partitions(table, state))]
     if every != name and state.current:
         made.append(replace(table, name=name, keys=(), location=place(f"{location}{state.current.path}")))

@@ -116,7 +116,7 @@ def _hive(target: Target, lake: Path) -> Iterator[Any]:
     from ksql_lake.catalogs.metastore import Metastore
     from ksql_lake.catalogs.tables import Style
 
-    catalog = Metastore(target.uri, lake, target.database, Style(target.times, True))
+    catalog = Metastore(target.uri, lake, target.database, Style(target.times, current=True, text_keys=True))
     try:
         yield catalog
     except catalog.errors as error:
