@@ -14,12 +14,12 @@ $(VENV)/run: requirements.txt
 	@touch $@
 
 $(VENV)/dev: requirements.txt requirements-dev.txt requirements-cluster.txt requirements-glue.txt requirements-s3.txt \
-             requirements-azure.txt
+             requirements-azure.txt requirements-kafka.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	@touch $@
 
-demo: $(VENV)/run ## export the embedded ksqlDB's eight sources into demo_lake/
+demo: $(VENV)/run ## export the embedded ksqlDB's eight sources, with events of today, into demo_lake/
 	@$(BIN)/python -m ksql_lake.base.native --try
 	$(BIN)/python export_to_data_lake.py --demo
 
@@ -47,5 +47,12 @@ lint: $(VENV)/dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy ksql_lake data_lake_config.py export_to_data_lake.py manage_feeds.py metadata_utils.py benchmarks
 
+.PHONY: wheel image
+wheel: $(VENV)/dev ## the package as a wheel in dist/ (pip install dist/*.whl gives the command ksql-lake)
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+image: ## the container image ksql-lake (needs docker)
+	docker build -t ksql-lake .
+
 clean: ## remove what make made
-	rm -rf $(VENV) demo_lake ksql_lake/base/_native_*.so
+	rm -rf $(VENV) demo_lake build dist *.egg-info ksql_lake/base/_native_*.so

@@ -1,23 +1,26 @@
 """Create the data lake's directories and show the settings in force.
 
-Edit the constants below, or override each from the environment; nothing secret belongs in this file.
+What holds where nothing else is said. Rather than editing the constants below, say what is yours in settings.toml (see
+settings.example.toml) or in the environment, which goes before it; nothing secret belongs in this file.
 """
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from ksql_lake.cli.start import launch
+
+    launch("ksql_lake.cli.settings")
+
 import getpass
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from ksql_lake.base.errors import ConfigError
-from ksql_lake.base.text import guards_output
+from ksql_lake.base.settings import Reader, SettingsFile, lake_path, ping_url, read_file
 
 KSQLDB_CONFIG = {"host": "localhost", "port": 8088, "timeout": 30}
 
@@ -28,10 +31,14 @@ PARQUET_COMPRESSION = "snappy"
 PARQUET_COMPRESSION_LEVEL = ""  # of zstd or gzip; empty: the codec's own
 BATCH_SIZE = 10000
 
+JOBS = 4  # feeds that are exported at the same time
+
 RETENTION = "on"  # apply retention after every good export of --all
 TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
+DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
+REGISTER = ""  # catalogs to tell after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
 REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
 REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
 
@@ -41,6 +48,8 @@ ON_FAILURE = ""  # a command for the shell, run after an export that ended with 
 
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 LOG_LEVEL = "INFO"
+
+CONFIG_FEEDS = "on"  # off: the feeds below are neither written by sync nor exported by --all; or the names to keep
 
 STREAMS: dict[str, dict[str, Any]] = {
     "transaction_stream": {
@@ -71,6 +80,7 @@ DIRECTORIES = ("streams", "tables", "feeds/active", "feeds/archived", "logs")
 COMPRESSIONS = ("snappy", "zstd", "lz4", "gzip", "none")
 LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,12 @@ class Alerts:
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force; times in seconds. `origins` says where each came from."""
+    """The settings in force; times in seconds. `origins` says where each came from.
+
+    Attributes:
+        jobs: feeds that are exported at the same time.
+        switched_off: feeds of this file that CONFIG_FEEDS leaves out.
+    """
 
     lake_dir: Path
     url: str
@@ -98,150 +113,134 @@ class Config:
     file_rows: int
     idle_seconds: float
     max_duration: float
+    jobs: int
     retention: bool
     trash_days: int
     max_delete_percent: float
+    delta: bool
+    register: str | None
     remote: str | None
     remote_after_export: bool
     alerts: Alerts
     log_format: str
     log_level: str
+    switched_off: tuple[str, ...]
     origins: Mapping[str, str]
     kafka_servers: str | None = None
     kafka_config_file: Path | None = None
 
 
 def load(env: Mapping[str, str]) -> Config:
-    """The constants of this file, overridden from `env`.
+    """The constants of this file, overridden by the settings file and then by `env`.
 
     Raises:
-        ConfigError: a value is wrong; names the variable, what it was and what was expected.
+        ConfigError: a value is wrong; names the setting, what it was and what was expected.
     """
-    read = _Reader(env)
+    read = Reader(env, settings_file(env))
     host = read.text("KSQLDB_HOST", KSQLDB_CONFIG["host"])
     port = read.number("KSQLDB_PORT", KSQLDB_CONFIG["port"], 1, 65535)
     compression = read.choice("PARQUET_COMPRESSION", PARQUET_COMPRESSION, COMPRESSIONS)
-    return Config(
+    config = Config(
         lake_dir=_lake_dir(read),
         url=read.text("KSQLDB_URL", f"http://{host}:{port:g}"),
         user=read.optional("KSQLDB_USER"),
-        password=read.password(),
-        ca_cert=read.optional("KSQLDB_CA_CERT"),
+        password=read.password("KSQLDB_PASSWORD"),
+        ca_cert=_text(read.path("KSQLDB_CA_CERT")),
         timeout=read.number("KSQLDB_TIMEOUT", KSQLDB_CONFIG["timeout"], 0.001, 86400),
         compression=compression,
-        compression_level=read.level("PARQUET_COMPRESSION_LEVEL", PARQUET_COMPRESSION_LEVEL, compression),
-        batch_size=int(read.number("BATCH_SIZE", BATCH_SIZE, 1, 10_000_000)),
-        file_rows=int(read.number("FILE_ROWS", 1_000_000, 1, 1_000_000_000)),
+        compression_level=_level(read, compression),
+        batch_size=read.whole("BATCH_SIZE", BATCH_SIZE, 1, 10_000_000),
+        file_rows=read.whole("FILE_ROWS", 1_000_000, 1, 1_000_000_000),
         idle_seconds=read.number("IDLE_SECONDS", 10, 0.1, 86400),
         max_duration=read.number("MAX_DURATION_SECONDS", 3600, 1, 604800),
+        jobs=read.whole("JOBS", JOBS, 1, 64),
         retention=read.choice("RETENTION", RETENTION, ("on", "off")) == "on",
-        trash_days=int(read.number("TRASH_DAYS", TRASH_DAYS, 0, 36500)),
+        trash_days=read.whole("TRASH_DAYS", TRASH_DAYS, 0, 36500),
         max_delete_percent=read.number("MAX_DELETE_PERCENT", MAX_DELETE_PERCENT, 0, 100),
+        delta=read.choice("DELTA", DELTA, ("on", "off")) == "on",
+        register=read.optional("REGISTER", REGISTER),
         remote=read.optional("REMOTE", REMOTE),
         remote_after_export=read.choice("REMOTE_AFTER_EXPORT", REMOTE_AFTER_EXPORT, ("on", "off")) == "on",
         alerts=_alerts(read),
         log_format=LOG_FORMAT,
         log_level=read.choice("LOG_LEVEL", LOG_LEVEL, LEVELS),
+        switched_off=_switched_off(read),
         origins=MappingProxyType(read.origins),
         kafka_servers=read.optional("KAFKA_BOOTSTRAP_SERVERS", KAFKA_BOOTSTRAP_SERVERS),
-        kafka_config_file=Path(file).expanduser() if (file := read.optional("KAFKA_CONFIG_FILE")) else None,
+        kafka_config_file=read.path("KAFKA_CONFIG_FILE"),
     )
+    read.refuse_unknown()
+    return config
+
+
+def settings_file(env: Mapping[str, str]) -> SettingsFile:
+    """What DATA_LAKE_SETTINGS points to (empty: no file); else settings.toml beside this file, or, where this is an
+    installed package, in the current directory."""
+    if "DATA_LAKE_SETTINGS" in env:
+        given = env["DATA_LAKE_SETTINGS"]
+        return read_file(Path(given).expanduser(), must_exist=True) if given else SettingsFile()
+    return read_file((Path.cwd() if _is_installed() else HERE) / "settings.toml", must_exist=False)
+
+
+def _is_installed() -> bool:
+    return not (HERE / "manage_feeds.py").exists()
 
 
 def lake_dir(env: Mapping[str, str]) -> Path:
     """Where the lake lies; known also when another setting is wrong."""
-    return _lake_dir(_Reader(env))
+    return _lake_dir(Reader(env, settings_file(env)))
 
 
 def load_alerts(env: Mapping[str, str]) -> Alerts:
     """Who learns how an export went; known also when another setting is wrong, so that this is told too.
 
     Raises:
-        ConfigError: PING_URL is none.
+        ConfigError: PING_URL cannot be pinged.
     """
-    return _alerts(_Reader(env))
+    return _alerts(Reader(env, settings_file(env)))
 
 
-def ping_url(name: str, text: str) -> str:
-    """The text, when it can be pinged; the message does not repeat it, for it holds a secret.
+def _lake_dir(read: Reader) -> Path:
+    """DATA_LAKE_DIR; else data_lake beside this file, or, where this is an installed package, in the current
+    directory."""
+    default = (Path.cwd() if _is_installed() else HERE) / "data_lake"
+    text = read.text("DATA_LAKE_DIR", default)
+    return default if text == str(default) else lake_path("DATA_LAKE_DIR", text)
 
-    Raises:
-        ConfigError: names the setting or option.
-    """
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or "@" in parts.netloc or " " in text or not (text.isascii() and text.isprintable()):
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _level(read: Reader, codec: str) -> int | None:
+    if not read.text("PARQUET_COMPRESSION_LEVEL", PARQUET_COMPRESSION_LEVEL):
+        return None
+    if codec not in LEVELED:
         raise ConfigError(
-            f"{name} is no URL that can be pinged; expected http:// or https://, such as https://hc-ping.com/<uuid>"
+            f"PARQUET_COMPRESSION_LEVEL goes with PARQUET_COMPRESSION zstd or gzip, not {codec}; unset it"
         )
-    return text
+    return read.whole("PARQUET_COMPRESSION_LEVEL", PARQUET_COMPRESSION_LEVEL, 1, LEVELED[codec])
 
 
-def _lake_dir(read: _Reader) -> Path:
-    here = Path(__file__).resolve().parent
-    return Path(read.text("DATA_LAKE_DIR", here / "data_lake")).expanduser().resolve()
-
-
-def _alerts(read: _Reader) -> Alerts:
-    file, url = read.optional("METRICS_FILE", METRICS_FILE), read.optional("PING_URL", PING_URL)
+def _alerts(read: Reader) -> Alerts:
+    url = read.optional("PING_URL", PING_URL)
     return Alerts(
-        metrics_file=Path(file).expanduser() if file else None,
+        metrics_file=read.path("METRICS_FILE", METRICS_FILE),
         ping_url=ping_url("PING_URL", url) if url else None,
         on_failure=read.optional("ON_FAILURE", ON_FAILURE),
     )
 
 
-class _Reader:
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self.env = env
-        self.origins: dict[str, str] = {}
-
-    def text(self, name: str, default: object) -> str:
-        given = self.env.get(name)
-        self.origins[name] = "environment" if given else "data_lake_config.py"
-        return given or str(default)
-
-    def optional(self, name: str, default: str = "") -> str | None:
-        given = self.env.get(name) or None
-        self.origins[name] = "environment" if given else "data_lake_config.py" if default else "not set"
-        return given or default or None
-
-    def number(self, name: str, default: object, low: float, high: float) -> float:
-        text = self.text(name, default)
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise ConfigError(f"{name} is {text!r}; expected a number from {low:g} to {high:g}")
-        return value
-
-    def level(self, name: str, default: object, codec: str) -> int | None:
-        if not self.text(name, default):
-            return None
-        if codec not in LEVELED:
-            raise ConfigError(f"{name} goes with PARQUET_COMPRESSION zstd or gzip, not {codec}; unset it")
-        return int(self.number(name, default, 1, LEVELED[codec]))
-
-    def choice(self, name: str, default: str, allowed: Sequence[str]) -> str:
-        text = self.text(name, default)
-        match = next((item for item in allowed if item.lower() == text.lower()), None)
-        if match is None:
-            raise ConfigError(f"{name} is {text!r}; expected one of {', '.join(allowed)}")
-        return match
-
-    def password(self) -> str | None:
-        file = self.optional("KSQLDB_PASSWORD_FILE")
-        given = self.optional("KSQLDB_PASSWORD")
-        if given or not file:
-            return given
-        try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise ConfigError(f"KSQLDB_PASSWORD_FILE: {file} cannot be read ({error.strerror})") from None
+def _switched_off(read: Reader) -> tuple[str, ...]:
+    text = read.text("CONFIG_FEEDS", CONFIG_FEEDS)
+    names = [*STREAMS, *TABLES]
+    if text.lower() in ("on", "off"):
+        return tuple(names) if text.lower() == "off" else ()
+    kept = [name.strip() for name in text.split(",") if name.strip()]
+    for name in kept:
+        if name not in names:
+            raise ConfigError(f"CONFIG_FEEDS names {name}; expected on, off, or some of: {', '.join(names)}")
+    return tuple(name for name in names if name not in kept)
 
 
 def operator() -> str:
@@ -263,59 +262,7 @@ def create(config: Config) -> list[Path]:
     return made
 
 
-@guards_output
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args(argv)
-    try:
-        config = load(os.environ)
-        made = create(config)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; set DATA_LAKE_DIR to a place you may write", file=sys.stderr)
-        return ConfigError.exit_code
-    for directory in made:
-        print(f"created {directory}")
-    if not made:
-        print(f"{config.lake_dir} is complete")
-    _show(config)
-    return 0
+    from ksql_lake.cli import settings
 
-
-def _show(config: Config) -> None:
-    values = {
-        "DATA_LAKE_DIR": config.lake_dir, "KSQLDB_URL": _without_password(config.url), "KSQLDB_USER": config.user,
-        "KSQLDB_PASSWORD": "********" if config.password else None, "KSQLDB_CA_CERT": config.ca_cert,
-        "KSQLDB_TIMEOUT": config.timeout, "KAFKA_BOOTSTRAP_SERVERS": config.kafka_servers,
-        "KAFKA_CONFIG_FILE": config.kafka_config_file, "PARQUET_COMPRESSION": config.compression,
-        "PARQUET_COMPRESSION_LEVEL": config.compression_level, "BATCH_SIZE": config.batch_size,
-        "FILE_ROWS": config.file_rows, "IDLE_SECONDS": config.idle_seconds,
-        "MAX_DURATION_SECONDS": config.max_duration, "RETENTION": "on" if config.retention else "off",
-        "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
-        "REMOTE": config.remote, "REMOTE_AFTER_EXPORT": "on" if config.remote_after_export else "off",
-        "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
-        "ON_FAILURE": config.alerts.on_failure,
-    }
-    for name, value in values.items():
-        print(f"{name:<25} {'-' if value is None else value!s:<44} {config.origins[name]}")
-    from ksql_lake.base import native  # here, so that whoever reads the settings does not load it
-
-    why = native.ensure()
-    print(f"{'native reader':<25} {'in use' if why is None else f'not built: {why}'}")
-
-
-def _without_password(url: str) -> str:
-    """The scripts refuse a URL with a password in it; it is not shown either."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}********@{rest.rpartition('@')[2]}" if "@" in rest else url
-
-
-def _masked(url: str | None) -> str | None:
-    parts = urlsplit(url) if url else None
-    return f"{parts.scheme}://{parts.hostname}/********" if parts else None
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    return settings.main(argv)

@@ -17,8 +17,14 @@ Each directory's docstring says what it owns; `tests/test_architecture.py` keeps
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  said here, before anything is imported that an older one does not have
+    print(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]}, {sys.executable}", file=sys.stderr)
+    raise SystemExit(2)
+
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
@@ -29,24 +35,24 @@ if TYPE_CHECKING:
 
     Filters: TypeAlias = pc.Expression | Sequence[tuple[str, str, Any]] | Sequence[Sequence[tuple[str, str, Any]]]
 
-__all__ = ["read"]
+__all__ = ["export", "feeds", "read", "report"]
 __version__ = "0.1.0"
 
 
 @overload
 def read(
-    name: str, *, lake: str | Path = ..., filters: Filters | None = ..., columns: Sequence[str] | None = ...,
+    name: str, *, lake: str | Path | None = ..., filters: Filters | None = ..., columns: Sequence[str] | None = ...,
     version: int | str | None = ..., as_of: dt.date | str | None = ..., arrow: Literal[False] = ...,
 ) -> pd.DataFrame: ...
 @overload
 def read(
-    name: str, *, lake: str | Path = ..., filters: Filters | None = ..., columns: Sequence[str] | None = ...,
+    name: str, *, lake: str | Path | None = ..., filters: Filters | None = ..., columns: Sequence[str] | None = ...,
     version: int | str | None = ..., as_of: dt.date | str | None = ..., arrow: Literal[True],
 ) -> pa.Table: ...
 def read(
     name: str,
     *,
-    lake: str | Path = "data_lake",
+    lake: str | Path | None = None,
     filters: Filters | None = None,
     columns: Sequence[str] | None = None,
     version: int | str | None = None,
@@ -61,8 +67,8 @@ def read(
 
     Args:
         name: the feed; also one that is archived, or whose feed file was removed.
-        lake: the lake's directory; `data_lake` below the current directory unless given. DATA_LAKE_DIR is a
-            setting of the scripts, and not read here.
+        lake: the lake's directory; DATA_LAKE_DIR (of the environment or settings.toml) unless given, else `data_lake`
+            below the current directory.
         filters: rows to keep: [("year", "=", 2025), ("AMOUNT", ">", 10)], where all must hold; a list of such
             lists, of which one must hold; or a pyarrow expression. Comparisons: =, ==, !=, <, <=, >, >=, in,
             not in. `year`, `month`, `day` and `version` compare as integers, a TIMESTAMP also with ISO text,
@@ -91,6 +97,64 @@ def read(
     """
     from ksql_lake.query import reader
 
-    dataset = reader.find(Path(lake), name)
+    dataset = reader.find(_lake(lake), name)
     table = reader.read(dataset, reader.Request(filters, columns, version, as_of))
     return table if arrow else reader.to_pandas(dataset, table)
+
+
+def export(
+    feeds: Sequence[str] | str | None = None,
+    *,
+    lake: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+    days: Sequence[dt.date | str] = (),
+) -> list[dict[str, Any]]:
+    """Export what is new in ksqlDB, as `export_to_data_lake.py` does.
+
+    Args:
+        feeds: one name or several; None for every enabled feed, after which retention is applied as after `--all`.
+        lake: as for `read`.
+        settings: settings by their names, such as {"KSQLDB_URL": "http://ksqldb:8088"}; they go before the environment.
+        days: only events of these days (streams).
+
+    Returns:
+        A dict for each feed, by name: feed, type, result (ok, findings, failed or busy), rows, files, bytes, seconds,
+        version, messages, findings, exit_code and what else `--json` prints. A feed that failed raises nothing, nor
+        does a server that cannot be reached: then every feed has failed.
+
+    Raises:
+        ksql_lake.base.errors.LakeError: a setting is wrong.
+    """
+    from ksql_lake.cli import api
+
+    return api.export(feeds, lake, settings, days)
+
+
+def feeds(
+    *, lake: str | Path | None = None, settings: Mapping[str, object] | None = None
+) -> list[dict[str, Any]]:
+    """The feeds of a lake, by name: name, type, source, state (active, disabled, off, archived or broken) and keep."""
+    from ksql_lake.cli import api
+
+    return api.feeds(lake, settings)
+
+
+def report(
+    feed: str | None = None, *, lake: str | Path | None = None, settings: Mapping[str, object] | None = None
+) -> list[dict[str, Any]]:
+    """Every feed at a glance, as `metadata_utils.py --report --json` prints it: size, age, last run, findings."""
+    from ksql_lake.cli import api
+
+    return api.report(feed, lake, settings)
+
+
+def _lake(lake: str | Path | None) -> Path:
+    if lake is not None:
+        return Path(lake)
+    from ksql_lake.cli import api
+
+    return api.lake_of(None)
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]

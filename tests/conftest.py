@@ -48,12 +48,14 @@ pytest_plugins = ["tests.stores"]
 CLOUDS = ("AWS_", "AZURE_")  # settings of a developer's own accounts
 
 
+OWN = ("METRICS_FILE", "PING_URL", "ON_FAILURE", "REMOTE", "DELTA", "REGISTER")
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No setting of the developer's shell reaches a test."""
     for name in list(os.environ):
-        ours = ("METRICS_FILE", "PING_URL", "ON_FAILURE", "REMOTE")
-        if name.startswith(("KSQLDB_", "KAFKA_", *CLOUDS)) or name in ours:
+        if name.startswith(("KSQLDB_", "KAFKA_", *CLOUDS)) or name in OWN:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 CALLS = (
-    "open", "write", "pwrite", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir", "chmod", "fchmod", "ftruncate",
+    "open", "write", "pwrite", "fsync", "rename", "replace", "unlink", "link", "rmdir", "mkdir", "chmod", "fchmod",
+    "ftruncate",
 )
 PARALLEL = 4
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import data_lake_config
-import export_to_data_lake
 from ksql_lake.base.files import exclusive_lock
+from ksql_lake.cli import exporting, run
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.reporting import alerts
 from ksql_lake.reporting.alerts import Ending, event_url, last_lines
@@ -125,7 +125,7 @@ def test_every_way_a_run_ends_early_pings_fail(
         patch.setenv("IDLE_SECONDS", "soon")
         assert body(2, "--all") == "error: IDLE_SECONDS is 'soon'; expected a number from 0.1 to 86400"
     with monkeypatch.context() as patch:
-        patch.setattr(export_to_data_lake, "export_feed", interrupted)
+        patch.setattr(run, "export_feed", interrupted)
         assert body(130, "--all").startswith("interrupted; ")
     monkeypatch.setenv("KSQLDB_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("KSQLDB_TIMEOUT", "0.1")
@@ -142,7 +142,7 @@ def test_a_bug_pings_fail_and_stays_a_bug(
     def broken(*args: Any) -> None:
         raise RuntimeError("unexpected")
 
-    monkeypatch.setattr(export_to_data_lake, "_choose", broken)
+    monkeypatch.setattr(exporting, "choose", broken)
     with pytest.raises(RuntimeError):
         export("--all", "--ping-url", pings.url)
     assert pings.pings[1] == (f"/{UUID}/fail", "error: a bug: RuntimeError: unexpected\nexit code 1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import json
 import time
 import zoneinfo
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import export_to_data_lake
+import ksql_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
@@ -130,3 +132,58 @@ def test_absurd_times_stop_nothing(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> No
     ]
     assert sorted(rows) == sorted(times)
     assert metadata_utils.main(["--verify", "--deep", "--lake", str(tmp_path / "lake")]) == 0
+
+
+@pytest.mark.parametrize("order", [("15", "16", "all"), ("16", "all", "15"), ("15", "16", "15", "17", "all")])
+def test_interleaved_days_leave_small_metadata(
+    ksqldb: EmbeddedKsqlDB, tmp_path: Path, order: Sequence[str]
+) -> None:
+    """Rows of three days take turns: what --date exported is told by day, not by each run of offsets."""
+    add()
+    times = [epoch(2025, 1, 15 + i // 2 % 3) + i for i in range(1200)]  # both partitions hold all three days
+    produce(ksqldb, times)
+    metadata = tmp_path / "lake" / "streams" / "s" / "_metadata.json"
+    seen: set[int] = set()
+    for number, step in enumerate(order):
+        day = ["--date", f"2025-01-{step}"] if step != "all" else []
+        assert export_to_data_lake.main(["--stream", "s", *day]) == 0
+        produce(ksqldb, [epoch(2025, 1, 15 + i % 3) + i for i in range(6)], first=1200 + 6 * number)
+        seen |= {n for numbers in days(tmp_path / "lake").values() for n in numbers}
+        assert metadata.stat().st_size < 12_000
+    assert export_to_data_lake.main(["--stream", "s"]) == 0
+    found = sorted(number for numbers in days(tmp_path / "lake").values() for number in numbers)
+    assert found == list(range(1200 + 6 * len(order)))
+    assert '"days"' not in metadata.read_text(), "a full run covers them all"
+    assert metadata_utils.main(["--verify", "--deep", "--lake", str(tmp_path / "lake")]) == 0
+
+
+def test_a_lake_that_knows_ranges_of_an_older_version_goes_on(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    """It wrote a range for each run of rows of a day; they still count, beside the days of now."""
+    add()
+    produce(ksqldb, [epoch(2025, 1, 15 + i // 2 % 2) + i for i in range(40)])
+    assert export_to_data_lake.main(["--stream", "s", "--date", "2025-01-15"]) == 0
+    metadata = tmp_path / "lake" / "streams" / "s" / "_metadata.json"
+    state = json.loads(metadata.read_text())
+    for one in state["coverage"]["1"].values():
+        assert one.pop("days") == {"2025-01-15": 18}
+        one["beyond"] = [[n, n] for n in range(0, 20, 2)]
+    metadata.write_text(json.dumps(state))
+    assert export_to_data_lake.main(["--stream", "s", "--date", "2025-01-15"]) == 0
+    assert [len(numbers) for numbers in days(tmp_path / "lake").values()] == [20]
+    assert export_to_data_lake.main(["--stream", "s"]) == 0
+    assert sorted(n for numbers in days(tmp_path / "lake").values() for n in numbers) == list(range(40))
+
+
+def test_a_stream_as_it_was_between_two_runs_of_some_days(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
+    add()
+    produce(ksqldb, [epoch(2025, 1, 15 + i // 2 % 2) + i for i in range(40)])
+    moments = []
+    for day in ("15", "16"):
+        assert export_to_data_lake.main(["--stream", "s", "--date", f"2025-01-{day}"]) == 0
+        moments.append(dt.datetime.now(dt.UTC))
+        time.sleep(1.1)
+    produce(ksqldb, [epoch(2025, 1, 15) + i for i in range(4)], first=40)
+    assert export_to_data_lake.main(["--stream", "s"]) == 0
+    lake = tmp_path / "lake"
+    assert [len(ksql_lake.read("s", lake=lake, as_of=moment, arrow=True)) for moment in moments] == [20, 40]
+    assert len(ksql_lake.read("s", lake=lake, arrow=True)) == 44

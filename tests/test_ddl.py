@@ -15,11 +15,12 @@ import manage_feeds
 import metadata_utils
 from ksql_lake import read
 from ksql_lake.base.errors import SchemaError
-from ksql_lake.catalogs.ddl import hive_type, script
+from ksql_lake.catalogs.ddl import script
+from ksql_lake.catalogs.hive import hive_type
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import parse_type
 from tests.conftest import ROOT
+from tests.states import made_state
 from tests.test_types_property import plain
 from tests.typed_lake import BIG, VALUES, build
 
@@ -127,8 +128,6 @@ def test_locations_that_cannot_be_read_and_names_that_clash(lake: Path, tmp_path
 
 def test_many_partitions_are_added_a_hundred_at_a_time() -> None:
     paths = [f"year=2024/month={m:02}/day={d:02}" for m in range(1, 11) for d in range(1, 25)]
-    file = {"rows": 1, "bytes": 1}
-    files = [{**file, "path": f"{path}/f.parquet", "partition": path} for path in paths]
-    state = FeedState.from_json({"source": "S", "type": "stream", "sequence": 1, "files": files})
+    state = made_state("stream", paths=paths)
     text = script("athena", {"s": state}, Path("/lake"), "s3://b/l")
-    assert text.count("ALTER TABLE `s` ADD IF NOT EXISTS\n") == 3 and text.count("  PARTITION (year = 2024") == 240
+    assert text.count("ALTER TABLE `s` ADD IF NOT EXISTS\n") == 3 and text.count("  PARTITION (year = '2024'") == 240

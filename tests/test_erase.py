@@ -196,10 +196,10 @@ def test_feeds_that_come_later_keep_the_rule(ksqldb: EmbeddedKsqlDB, tmp_path: P
     assert export_to_data_lake.main(["--stream", "again"]) == 0
     found = set(pd.read_parquet(tmp_path / "lake" / "streams" / "again")["USER_ID"])
     assert found == {f"user_{i}" for i in range(10)} - {"user_3"}
-    assert "user_3" not in (tmp_path / "lake" / ".state" / "erasures.jsonl").read_text()
+    assert "user_3" not in (tmp_path / "lake" / ".state" / "_erasures.jsonl").read_text()
 
 
 def test_a_column_nobody_has_leaves_no_receipt(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
     assert manage_feeds.main(["erase", "--where", "nobody=1", "--later", "drop"]) == 1
     assert not (tmp_path / "lake" / "logs" / "erasures").exists()
-    assert not (tmp_path / "lake" / ".state" / "erasures.jsonl").exists()
+    assert not (tmp_path / "lake" / ".state" / "_erasures.jsonl").exists()

@@ -71,7 +71,7 @@ def produce(database: EmbeddedKsqlDB, first: int, last: int, name: str = "PAYMEN
 def test_demo_lake_is_read_by_every_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All eight sources land, and four readers see the same rows, whole and filtered."""
     root = tmp_path / "demo"
-    assert export("--demo", "--lake", str(root), "--events", "600") == 0
+    assert export("--demo", "--start", "2025-01-15", "--lake", str(root), "--events", "600") == 0
     assert "transaction_stream" in capsys.readouterr().out
     stream = root / "streams" / "transaction_stream"
     assert sorted(p.name for p in (root / "tables").iterdir()) == [

@@ -59,7 +59,7 @@ def test_the_users_own_example_works(tmp_path: Path) -> None:
     ('"feed_type": "stream"', '"feed_type": "topic"', ':3:3: "feed_type" is "topic"; expected stream or table'),
     ('"feed_name": "payment_stream"', '"feed_name": "other"', "but the file is payment_stream.json"),
     ('  "feed_type": "stream",\n', "", 'key "feed_type" is missing'),
-    ('"enabled": true', '"enabled": true, "enabled": false', 'key "enabled" stands there twice'),
+    ('"enabled": true', '"enabled": true, "enabled": false', 'key "enabled" appears twice'),
     ('"format": "parquet"', '"format": "parquet", "timezone": "Paris"', "expected an IANA name"),
 ])
 def test_each_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -127,7 +127,7 @@ def test_the_life_of_a_feed(tmp_path: Path, capsys: Any) -> None:
     add = ["add", "--name", "payment_stream", "--type", "stream", "--source", "payment_stream", "--description", "é"]
     assert manage_feeds.main(add) == 0
     assert manage_feeds.main(add) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert manage_feeds.main(["disable", "payment_stream"]) == 0
     capsys.readouterr()
     assert manage_feeds.main(["list", "--json"]) == 0

@@ -21,8 +21,10 @@ from werkzeug.serving import make_server
 import manage_feeds
 import metadata_utils
 from ksql_lake.base.errors import SchemaError
-from ksql_lake.catalogs import glue
+from ksql_lake.catalogs import glue, hive, record, tables
+from ksql_lake.catalogs.registration import register as register_all
 from ksql_lake.embedded import EmbeddedKsqlDB
+from tests.states import made_state
 from tests.test_export import DAY, JAN15, add_feed, export, make_stream, produce, state
 
 
@@ -125,7 +127,7 @@ def test_feeds_become_tables_with_their_partitions(ksqldb: EmbeddedKsqlDB, catal
     assert capsys.readouterr().out.splitlines() == [
         "lake: create database: it is not in the catalog",
         "lake.payments: create table: it is not in the catalog",
-        "lake.payments: add 3 partitions: 2025/1/15, 2025/1/16, 2025/1/17",
+        "lake.payments: add 3 partitions: 2025/01/15, 2025/01/16, 2025/01/17",
         "lake.totals: create table: it is not in the catalog",
         "lake.totals: add 1 partitions: v1",
         "2 tables, 2 changed, 0 failed",
@@ -135,17 +137,17 @@ def test_feeds_become_tables_with_their_partitions(ksqldb: EmbeddedKsqlDB, catal
         ("rowtime", "timestamp"), ("rowpartition", "int"), ("rowoffset", "bigint"), ("id", "string"),
         ("amount", "decimal(38,18)"),
     ]
-    assert [(c["Name"], c["Type"]) for c in stream["PartitionKeys"]] == [*glue.KEYS["stream"]]
+    assert [(c["Name"], c["Type"]) for c in stream["PartitionKeys"]] == [*hive.KEYS["stream"]]
     assert stream["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"].endswith("ParquetHiveSerDe")
     assert stream["TableType"] == "EXTERNAL_TABLE" and stream["Parameters"]["classification"] == "parquet"
     assert stream["Parameters"]["ksql_lake.feed"] == "payments" and stream["Parameters"]["ksql_lake.sequence"] == "1"
-    day = partitions("payments")["2025/1/16"]["StorageDescriptor"]
+    day = partitions("payments")["2025/01/16"]["StorageDescriptor"]
     assert day["Location"] == "s3://bucket/lake/streams/payments/year=2025/month=01/day=16/"
     assert day["Columns"] == stream["StorageDescriptor"]["Columns"]
     assert table("totals")["Parameters"]["current_version"] == "v1"
     with boto3_client() as client:
         found = client.get_partitions(DatabaseName="lake", TableName="payments", Expression="month = 1 and day = 16")
-        assert [one["Values"] for one in found["Partitions"]] == [["2025", "1", "16"]]
+        assert [one["Values"] for one in found["Partitions"]] == [["2025", "01", "16"]]
 
 
 def test_registering_again_looks_once_and_sends_nothing(ksqldb: EmbeddedKsqlDB, catalog: Glue, capsys: Any) -> None:
@@ -169,10 +171,10 @@ def test_a_new_day_a_new_version_and_one_that_retention_took(
     assert export("--all") == 0
     capsys.readouterr()
     register("--dry-run")
-    assert changes(catalog) == {} and "lake.payments: add 1 partitions: 2025/1/20" in capsys.readouterr().out
+    assert changes(catalog) == {} and "lake.payments: add 1 partitions: 2025/01/20" in capsys.readouterr().out
     register()
     assert changes(catalog) == {"BatchCreatePartition": 2, "UpdateTable": 1}
-    assert "2025/1/20" in partitions("payments") and set(partitions("totals")) == {"v1", "v2"}
+    assert "2025/01/20" in partitions("payments") and set(partitions("totals")) == {"v1", "v2"}
     assert table("totals")["Parameters"]["current_version"] == "v2"
     assert manage_feeds.main(["rollback", "totals", "v1"]) == 0
     register()
@@ -240,7 +242,7 @@ def test_a_table_made_again_by_somebody_else_is_looked_into(
         client.delete_table(DatabaseName="lake", Name="payments")
     register()
     with boto3_client() as client:
-        values = [{"Values": ["2025", "1", "16"]}]
+        values = [{"Values": ["2025", "01", "16"]}]
         client.batch_delete_partition(DatabaseName="lake", TableName="payments", PartitionsToDelete=values)
     shutil.copy(copy, tmp_path / "lake" / ".state" / "glue.json")
     changes(catalog)
@@ -256,7 +258,7 @@ def test_a_registration_that_broke_off_is_finished(
         raise OSError(28, "No space left on device", "glue.json")
 
     with monkeypatch.context() as patch:
-        patch.setattr(glue, "atomic_write", full)
+        patch.setattr(record, "atomic_write", full)
         register(code=1)
     assert "No space left on device" in capsys.readouterr().err
     changes(catalog)
@@ -267,16 +269,15 @@ def test_a_registration_that_broke_off_is_finished(
 
 
 def test_many_partitions_go_by_the_hundred_and_out_by_twenty_five(catalog: Glue, tmp_path: Path) -> None:
-    def made(days: int) -> glue.Table:
-        paths = [{"path": f"year=2025/month={1 + i // 28:02d}/day={1 + i % 28:02d}"} for i in range(days)]
-        metadata = {"type": "stream", "columns": [], "partitions": paths, "sequence": 1}
-        return glue.wanted("many", metadata, "s3://b")
+    def made(days: int) -> list[tables.Table]:
+        paths = [f"year=2025/month={1 + i // 28:02d}/day={1 + i % 28:02d}" for i in range(days)]
+        return tables.wanted("many", made_state("stream", paths=paths), "s3://b", glue.STYLE)
 
     created = {"CreateDatabase": 1, "CreateTable": 1, "BatchCreatePartition": 3}
     changes(catalog)
     with boto3_client() as client:
         for days, sent in [(230, created), (170, {"BatchDeletePartition": 3})]:
-            assert glue.register(glue.Registry(client, tmp_path, "lake"), [made(days)], print, False).failures == ()
+            assert register_all(glue.Glue(client, tmp_path, "lake"), [made(days)], print).failures == ()
             assert changes(catalog) == sent
             pages = client.get_paginator("get_partitions").paginate(DatabaseName="lake", TableName="many")
             assert sum(len(page["Partitions"]) for page in pages) == days
@@ -288,7 +289,54 @@ def test_another_location_moves_every_partition(ksqldb: EmbeddedKsqlDB, catalog:
     changes(catalog)
     register("--feed", "payments", "--location", "s3://other")
     assert changes(catalog) == {"UpdateTable": 1, "BatchUpdatePartition": 1}
-    assert partitions("payments")["2025/1/15"]["StorageDescriptor"]["Location"].startswith("s3://other/streams/")
+    assert partitions("payments")["2025/01/15"]["StorageDescriptor"]["Location"].startswith("s3://other/streams/")
+
+
+def test_a_catalog_of_an_earlier_version_is_put_right(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    """Partition values without their zeros, beside which a repair would add each day once more; names as the feeds'."""
+    assert manage_feeds.main(["add", "--name", "the-totals", "--type", "table", "--source", "TOTALS"]) == 0
+    assert export("--table", "the-totals") == 0
+    with monkeypatch.context() as before:
+        before.setattr(tables, "table_name", str)
+        before.setattr(tables, "partition_values", lambda path: [
+            (key, value.lstrip("0")) for key, _, value in (part.partition("=") for part in path.split("/"))
+        ])
+        before.setattr(tables.Table, "where", lambda table, values: table.location + "/".join(
+            f"{key}={value.zfill(2)}" for (key, _), value in zip(table.keys, values, strict=True)) + "/")
+        register()
+    assert "2025/1/16" in partitions("payments") and partitions("the-totals")
+    changes(catalog)
+    capsys.readouterr()
+    register()
+    assert "lake.the-totals: drop table: its name is the_totals now, the files stay" in capsys.readouterr().out
+    assert changes(catalog) == {
+        "BatchDeletePartition": 1, "BatchCreatePartition": 2, "CreateTable": 1, "DeleteTable": 1}
+    assert set(partitions("payments")) == {"2025/01/15", "2025/01/16", "2025/01/17"}
+    with boto3_client() as client:
+        names = [table["Name"] for table in client.get_tables(DatabaseName="lake")["TableList"]]
+    assert sorted(names) == ["payments", "the_totals", "totals"]
+    known = json.loads((tmp_path / "lake" / ".state" / "glue.json").read_text())
+    assert {key.rpartition(".")[2] for key in known} == {"payments", "totals", "the_totals"}
+    register()
+    assert changes(catalog) == {}
+
+
+def test_columns_of_time_are_left_out_and_named(catalog: Glue, tmp_path: Path) -> None:
+    """At any depth: Athena and Trino cannot read such a column, and `select *` of its table fails."""
+    columns = {"At": "TIME", "S": "STRUCT<`x` ARRAY<TIME>>", "M": "MAP<STRING, TIME>", "D": "DATE"}
+    (made,) = tables.wanted("f", made_state("table", columns), "s3://b", glue.STYLE)
+    assert made.columns == (("d", "date"),) and made.parameters["ksql_lake.left_out"] == "At, S, M"
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    ("file:///a/b", "file:/a/b/"), ("file:///a/b/", "file:////a/b"), ("s3://b/l", "s3://b/l/"),
+    ("hdfs://nn/l", "hdfs://nn/l"),
+])
+def test_the_same_place_however_it_is_written(one: str, other: str) -> None:
+    assert tables.place(one) == tables.place(other) and tables.fingerprint((), one) == tables.fingerprint((), other)
+    assert tables.place("s3://a/x") != tables.place("s3a://a/x") != tables.place("s3a://a/X")
 
 
 def test_somebody_elses_table_is_left_alone(ksqldb: EmbeddedKsqlDB, catalog: Glue, capsys: Any) -> None:
@@ -299,7 +347,8 @@ def test_somebody_elses_table_is_left_alone(ksqldb: EmbeddedKsqlDB, catalog: Glu
     assert "lake.payments: table payments: was not made by --register for this feed" in capsys.readouterr().err
     assert table("payments")["Parameters"] == {"crawler": "theirs"} and len(partitions("totals")) == 1
     with boto3_client() as client:
-        client.update_table(DatabaseName="lake", TableInput={"Name": "payments", "Parameters": {glue.OURS: "payments"}})
+        ours = {"Name": "payments", "Parameters": {tables.OURS: "payments"}}
+        client.update_table(DatabaseName="lake", TableInput=ours)
     register(code=1)
     assert "lake.payments: table payments: is not partitioned by year, month, day" in capsys.readouterr().err
 
@@ -360,12 +409,11 @@ def test_without_a_location_it_is_the_file_system(
     ("M", "MAP<STRING, STRUCT<`x:y` DATE>>", "'x:y'"),
 ])
 def test_names_that_a_hive_catalog_cannot_say(name: str, type_: str, word: str) -> None:
-    column = {"disk_name": name, "ksql_type": type_}
     with pytest.raises(SchemaError, match=f"column {name}: .* the name {word}"):
-        glue.wanted("f", {"type": "table", "columns": [column], "partitions": [], "sequence": 1}, "s3://b")
+        tables.wanted("f", made_state("table", {name: type_}), "s3://b", glue.STYLE)
 
 
 def test_the_record_says_what_was_registered_where(ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path) -> None:
     register()
-    record = json.loads((tmp_path / "lake" / ".state" / "glue.json").read_text())
-    assert sorted(record) == [f"{catalog.url} eu-west-1 lake.{name}" for name in ("payments", "totals")]
+    known = json.loads((tmp_path / "lake" / ".state" / "glue.json").read_text())
+    assert sorted(known) == [f"{catalog.url} eu-west-1 lake.{name}" for name in ("payments", "totals")]

@@ -78,12 +78,16 @@ def state(lake: Path) -> dict[str, Any]:
 
 
 def covered(lake: Path) -> set[tuple[int, int, int]]:
-    """(generation, partition, offset) of all that the metadata call exported, where the offsets were ever produced."""
-    return {
-        (int(generation), int(partition), offset)
-        for generation, parts in state(lake)["coverage"].items() for partition, one in parts.items()
-        for low, high in [(0, one["upto"]), *one.get("beyond", ())] for offset in range(low, high + 1)
-    }
+    """(generation, partition, offset) of all that the metadata call exported: of a day, its rows and the last one."""
+    found = set()
+    for generation, parts in state(lake)["coverage"].items():
+        for partition, one in parts.items():
+            spans = [(0, one["upto"]), *one["beyond"], *((last, last) for last in one.get("days", {}).values())]
+            offsets = {offset for low, high in spans for offset in range(low, high + 1)}
+            most = max(one.get("days", {}).values(), default=-1)
+            offsets |= {o for g, p, o, _ in rows(lake) if (g, p) == (int(generation), int(partition)) and o <= most}
+            found |= {(int(generation), int(partition), offset) for offset in offsets}
+    return found
 
 
 def verified(lake: Path) -> bool:

@@ -150,7 +150,7 @@ def test_remove_asks(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> Non
 def test_archive_says_what_becomes_of_retention(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
     assert add("s") == 0
     assert manage_feeds.main(["archive", "s"]) == 0
-    assert "retention leaves them alone" in capsys.readouterr().out
+    assert "retention leaves it alone" in capsys.readouterr().out
 
 
 def test_show_tells_the_history_of_the_schema(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:

@@ -17,7 +17,8 @@ import metadata_utils
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = tmp_path_factory.mktemp("demo") / "lake"
-    assert export_to_data_lake.main(["--demo", "--quiet", "--lake", str(lake), "--events", "200"]) == 0
+    start = ["--demo", "--start", "2025-01-15"]
+    assert export_to_data_lake.main([*start, "--quiet", "--lake", str(lake), "--events", "200"]) == 0
     return lake
 
 

@@ -62,7 +62,8 @@ class Outline(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = tmp_path_factory.mktemp("page") / "lake"
-    assert export_to_data_lake.main(["--demo", "--quiet", "--lake", str(lake), "--events", "300"]) == 0
+    start = ["--demo", "--start", "2025-01-15"]
+    assert export_to_data_lake.main([*start, "--quiet", "--lake", str(lake), "--events", "300"]) == 0
     path = lake / "feeds" / "active" / "transaction_flattened.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "description": EVIL, "freshness_hours": 1}))
     (lake / "logs" / "runs.jsonl").open("a").write(json.dumps({

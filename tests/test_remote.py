@@ -519,3 +519,77 @@ def test_the_directory_says_what_is_missing_from_it(lake: Path, memory: MemorySt
     assert "2025-01-15, 2025-01-16" in told and "s3://memory/lake/streams/s" in told
     assert len(pd.read_parquet(lake / "streams" / "s")) == 8, "a plain reader sees what is here, and no more"
     assert remote("pull", "s") == 0 and not notice.exists()
+
+
+@pytest.mark.parametrize("log", ["kept", "lost"])
+def test_lost_metadata_of_a_lake_in_two_places(
+    lake: Path, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: Any, log: str
+) -> None:
+    before = rows(lake), rows(lake, "t")
+    assert remote("push") == 0 and remote("drop", "s", "--days", "2025-01-15..2025-01-16") == 0
+    assert remote("drop", "t", "--versions", "v1") == 0
+    known = [metadata(lake, name) for name in ("streams/s", "tables/t")]
+    for kind, name in (("streams", "s"), ("tables", "t")):
+        (lake / kind / name / "_metadata.json").unlink()
+        if log == "lost":
+            (lake / ".state" / f"{name}.jsonl").unlink()
+    capsys.readouterr()
+    assert metadata_utils.main(["--rebuild"]) == 0
+    assert "4 files lie only in the remote" in capsys.readouterr().out
+    assert (rows(lake), rows(lake, "t")) == before
+    for old, name in zip(known, ("streams/s", "tables/t"), strict=True):
+        new = metadata(lake, name)
+        assert [{**f, "remote": 0} for f in sorted(new["files"], key=str)] == [
+            {**f, "remote": 0} for f in sorted(old["files"], key=str)], name
+        assert {key: new.get(key) for key in ("resume", "coverage", "sequence", "current", "last_version")} == {
+            key: old.get(key) for key in ("resume", "coverage", "sequence", "current", "last_version")}
+    with database() as server:
+        for night in range(3):
+            fill(server, night)
+        for name, value in {**SETTINGS, "KSQLDB_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        assert export_to_data_lake.main(["--all", "--quiet"]) == 0
+    assert len(rows(lake)) == 36 and remote("verify") == 0
+
+
+def test_a_rebuild_needs_the_remote(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    assert remote("push") == 0 and remote("drop", "s", "--days", "2025-01-15") == 0
+    (lake / "streams" / "s" / "_metadata.json").unlink()
+
+    def away(moment: str, verb: str, key: str) -> None:
+        raise Away("s3://memory/lake: the store does not answer")
+
+    memory.hook = away
+    assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 1
+    assert "some of its days may lie only in the remote" in capsys.readouterr().err
+    assert not (lake / "streams" / "s" / "_metadata.json").exists(), "nothing was touched"
+
+
+def test_what_a_night_costs_in_requests(
+    lake: Path, memory: MemoryStore, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert remote("push") == 0
+
+    def asked(*command: str) -> dict[str, int]:
+        before = len(memory.calls)
+        assert remote(*command) == 0
+        small = ("logs/", "feeds/", ".state/", "_lake")
+        verbs = [verb for verb, key in memory.calls[before:] if not key.startswith(small)]
+        return {verb: verbs.count(verb) for verb in dict.fromkeys(verbs)}
+
+    assert asked("push") == {"get": 2, "abort_stale": 1}, "nothing new: one GET for each feed"
+    assert asked("drop", "s", "--days", "2025-01-15") == {"stat": 2, "get": 1, "swap": 1}
+    with database() as server:
+        for night in range(3):
+            fill(server, night)
+        for name, value in {**SETTINGS, "KSQLDB_URL": server.url, "REMOTE_AFTER_EXPORT": "off"}.items():
+            monkeypatch.setenv(name, value)
+        assert export_to_data_lake.main(["--stream", "s", "--quiet"]) == 0
+    assert asked("push", "s") == {"create": 3, "get": 1, "swap": 1, "abort_stale": 1}, "n + 1 PUT"
+    assert asked("verify", "s") == {"list": 1, "stat": 9}
+
+
+def test_parts_of_interrupted_uploads_go_with_the_next_push(lake: Path, memory: MemoryStore) -> None:
+    now = dt.datetime.now(dt.UTC)
+    memory.uploads = {"old": now - dt.timedelta(days=2), "at work": now - dt.timedelta(minutes=5)}
+    assert remote("push") == 0 and list(memory.uploads) == ["at work"]

@@ -116,23 +116,34 @@ class World:
     store: ObjectStore
     keys: Callable[[], list[str]]
 
-    def copy(self, directory: Path) -> World:
-        """Another one just like it; only of a store in memory."""
+    def copy(self, directory: Path, make: Maker) -> World:
+        """Another one just like it, in a store of its own."""
         shutil.copytree(self.lake, directory / "lake", symlinks=True)
-        store, keys = _memory(directory)
-        assert isinstance(self.store, MemoryStore) and isinstance(store, MemoryStore)
-        store.objects, store.older, store.writes = dict(self.store.objects), {}, self.store.writes
-        if self.store.directory.exists():
-            shutil.copytree(self.store.directory, store.directory)
+        store, keys = make(directory)
+        assert isinstance(self.store, MemoryStore)
+        if isinstance(store, MemoryStore):
+            store.objects, store.writes = dict(self.store.objects), self.store.writes
+            if self.store.directory.exists():
+                shutil.copytree(self.store.directory, store.directory)
+            return World(directory / "lake", store, keys)
+        for key, there in self.store.objects.items():
+            if there.crc32 is None:
+                store.swap(key, there.data, None)
+            else:
+                store.create(key, self.store.directory / key, there.crc32)
+        known = directory / "lake" / ".state" / "remote.json"
+        if known.exists():
+            known.write_text(known.read_text().replace(self.store.url, store.url))
         return World(directory / "lake", store, keys)
 
 
-def _world(directory: Path, patch: pytest.MonkeyPatch, make: Maker, before: list[Command]) -> World:
+def _world(directory: Path, patch: pytest.MonkeyPatch, before: list[Command]) -> World:
+    """Made in memory, once for each command."""
     directory.mkdir()
     lake = lake_in(directory)
     patch.setenv("DATA_LAKE_DIR", str(lake))
     patch.setenv("TRASH_DAYS", "7")
-    store, keys = make(directory)
+    store, keys = _memory(directory)
     use(store, patch, store.url)
     for one in before:
         if one == ("age",):
@@ -146,14 +157,11 @@ def _trial(
     directory: Path, patch: pytest.MonkeyPatch, make: Maker, before: list[Command], command: Command
 ) -> int:
     """Every stop of one command; returns how many there were."""
-    first = _world(directory / "first", patch, make, before)
-    copies = type(first.store) is MemoryStore
+    first = _world(directory / "first", patch, before)
 
     def world(name: str) -> World:
         (directory / name).mkdir()
-        if copies:
-            return first.copy(directory / name)
-        return _world(directory / name / "made", patch, make, before)
+        return first.copy(directory / name, make)
 
     undisturbed = _one(world("calm"), patch, command, -1)[1]
     for number in range(1000):
@@ -213,7 +221,8 @@ def _memory(directory: Path) -> Made:
     return store, keys
 
 
-QUICK = ("push", "drop", "retention", "erase dropped")
+SERVED = ("push", "drop", "pull", "retention", "erase dropped")
+QUICK = ("push", "drop")
 SOME = [
     pytest.param(*step[1:], id=step[0], marks=[] if step[0] in QUICK else [pytest.mark.slow]) for step in STEPS
 ]
@@ -229,7 +238,9 @@ def test_every_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: lis
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("server", ["versitygw", "azurite"], indirect=True)
-@pytest.mark.parametrize(("before", "command"), [step[1:] for step in STEPS], ids=[step[0] for step in STEPS])
+@pytest.mark.parametrize(
+    ("before", "command"), [step[1:] for step in STEPS if step[0] in SERVED], ids=[*SERVED]
+)
 def test_every_stop_on_a_server(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: list[Command], command: Command
 ) -> None:
@@ -270,7 +281,7 @@ def test_a_push_that_was_stopped_leaves_nothing_of_an_erased_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uploaded, not recorded, then erased: the object goes as well, whatever the metadata knew of it."""
-    for stop in range(40):
+    for stop in range(0, 60, 3):
         directory = tmp_path / f"hole{stop}"
         directory.mkdir()
         lake = lake_in(directory)

@@ -38,7 +38,8 @@ NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = tmp_path_factory.mktemp("report") / "lake"
-    assert export_to_data_lake.main(["--demo", "--quiet", "--lake", str(lake), "--events", "300"]) == 0
+    start = ["--demo", "--start", "2025-01-15"]
+    assert export_to_data_lake.main([*start, "--quiet", "--lake", str(lake), "--events", "300"]) == 0
     return lake
 
 
@@ -153,7 +154,7 @@ def test_the_csv_of_some_days(demo: Path, tmp_path: Path, capsys: Any) -> None:
 def test_the_form_for_machines(demo: Path, tmp_path: Path, capsys: Any) -> None:
     demo = Path(shutil.copytree(demo, tmp_path / "copy"))
     path = demo / "feeds" / "active" / "transaction_stream.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "retention_days": 365}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "retention_days": 365, "freshness_hours": 0}))
     lines = json.loads(shown(demo, capsys, "--json"))
     assert len(lines) == 8 and json.loads(shown(demo, capsys, "--report", "--json"))[0].keys() == lines[0].keys()
     assert set(lines[0]) == {

@@ -26,7 +26,8 @@ NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = tmp_path_factory.mktemp("summary") / "lake"
-    assert export_to_data_lake.main(["--demo", "--quiet", "--lake", str(lake), "--events", "300"]) == 0
+    start = ["--demo", "--start", "2025-01-15"]
+    assert export_to_data_lake.main([*start, "--quiet", "--lake", str(lake), "--events", "300"]) == 0
     return lake
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import export_to_data_lake
+from ksql_lake.cli import export_options
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples" / "systemd"
@@ -61,4 +62,4 @@ def test_the_service_says_what_the_readme_says() -> None:
 def test_its_command_is_one_of_ours() -> None:
     _, script, *argv = shlex.split(unit(SERVICE)["Service"]["ExecStart"])
     assert (ROOT / script).samefile(export_to_data_lake.__file__)
-    assert export_to_data_lake._parser().parse_args(argv).all
+    assert export_options.parser(None).parse_args(argv).all

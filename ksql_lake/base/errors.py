@@ -1,4 +1,4 @@
-"""What an operator can mend, as one family, and the exit codes cron can read.
+"""What an operator can fix, as one family, and the exit codes cron can read.
 
     LakeError
     ├── ConfigError            settings, command line             exit 2
@@ -7,6 +7,7 @@
     ├── SourceError            the source contradicts what we know that feed fails, exit 1
     ├── QualityError           a check of level `fail` failed      that feed fails, exit 1
     ├── StateError             metadata or journal unusable        that feed fails, exit 1
+    │   └── LinkError          a link leads out of the lake        that feed fails, exit 1
     ├── CatalogError           a catalog of tables refused         that table is left, exit 1
     ├── RemoteError            a bucket refused or is away         the remote lags behind, exit 1
     ├── LakeBusyError          another run holds the lock          exit 3
@@ -89,6 +90,10 @@ class StateError(LakeError):
     """Metadata, journal or state log cannot be used as they are."""
 
 
+class LinkError(StateError):
+    """A link, a FIFO or a device stands where the lake has a directory or a file of its own; nothing was changed."""
+
+
 class CatalogError(LakeError):
     """A catalog refused what was sent, or says something of a table that is not ours to change."""
 
@@ -118,7 +123,7 @@ class KsqlError(LakeError):
         message: one line for a person.
         statement: the SQL sent, or "".
         status: HTTP status, or 0 when there was none (an error row, no connection).
-        code: ksqlDB's `error_code` (reference 9.2), or 0.
+        code: ksqlDB's `error_code` , or 0.
     """
 
     def __init__(self, message: str, *, statement: str = "", status: int = 0, code: int = 0) -> None:

@@ -1,4 +1,8 @@
-"""Files that are whole or absent: atomic writes, durable renames, and locks the kernel releases."""
+"""Files that are whole or absent: atomic writes, durable renames, and locks the kernel releases.
+
+Nothing here follows a link in the last part of a path it writes, locks or removes. `refuse_links` looks at the parts
+before it; who changes a lake calls it with the lake's directory before the first change.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,44 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ksql_lake.base.errors import LakeBusyError
+from ksql_lake.base.errors import LakeBusyError, LinkError
+
+PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
+
+
+def refuse_links(root: Path, paths: Iterable[Path | str]) -> None:
+    """Make sure that each path lies below `root` and no part of it is a symbolic link; what is absent is no link.
+
+    Args:
+        root: the lake's directory, which may itself be reached through links.
+        paths: below `root`, or relative to it.
+
+    Raises:
+        LinkError: names the first path that leads, or might lead, out of the lake.
+    """
+    seen: set[Path] = set()
+    for given in paths:
+        path = Path(given)
+        if path.is_absolute():
+            if not path.is_relative_to(root):
+                raise LinkError(f"{path}: lies outside the lake {root}; nothing was changed")
+            path = path.relative_to(root)
+        if ".." in path.parts or not path.parts:
+            raise LinkError(f"{path}: leads out of the lake {root}; nothing was changed")
+        current = root
+        for part in path.parts:
+            current = current / part
+            if current not in seen and current.is_symlink():
+                raise LinkError(
+                    f"{current}: is a link, and the lake is not written through links; remove it, or put what it "
+                    "points to in its place"
+                )
+            seen.add(current)
 
 
 def fsync_dir(directory: Path) -> None:
@@ -38,37 +75,142 @@ def make_dirs(directory: Path, mode: int = 0o755) -> None:
         fsync_dir(path.parent)
 
 
+def make_closed(directory: Path, mode: int = PRIVATE_DIR) -> None:
+    """Create a directory that is no more open than `mode`, or close it: also one that an older version left open."""
+    make_dirs(directory.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, mode)
+        fsync_dir(directory.parent)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        found = os.fstat(handle)
+        if stat.S_IMODE(found.st_mode) & ~mode and found.st_uid == os.geteuid():
+            os.fchmod(handle, mode)
+    finally:
+        os.close(handle)
+
+
+def make_file(path: Path, mode: int = PRIVATE_FILE) -> None:
+    """Create an empty file that nobody else may open, for a library that opens files by name.
+
+    Raises:
+        FileExistsError: something is there already, be it a link that leads nowhere.
+    """
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        OSError: it is a FIFO, a device or a directory (none of which is waited for), or larger than `most` bytes.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"it is {_kind(mode)}, not a file", str(path))
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(handle)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return data
+
+
+def _kind(mode: int) -> str:
+    for test, word in (
+        (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISLNK, "a link"),
+    ):
+        if test(mode):
+            return word
+    return "a device"
+
+
 def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace a file by these bytes: a reader sees the old content or the new, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.inprogress")
+    made = False
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        handle = _create(temporary, mode)
+        made = True
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(handle, view) :]
+            _write_all(handle, data)
             os.fchmod(handle, mode)
             os.fsync(handle)
         finally:
             os.close(handle)
         os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        if made:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         error.filename, error.filename2 = str(path), None  # what the caller asked for, not our name for it meanwhile
         raise
     fsync_dir(path.parent)
 
 
-def append_line(path: Path, line: bytes, mode: int = 0o644) -> None:
-    """Append one line durably. A torn last line of an earlier crash is first ended, so that it spoils nothing."""
-    torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
+def _create(temporary: Path, mode: int) -> int:
+    """A new file for writing. What a killed process of the same number left is removed, and a link is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        os.write(handle, (b"\n" if torn else b"") + line + b"\n")
-        os.fsync(handle)
+        return os.open(temporary, flags, mode)
+    except FileExistsError:
+        os.unlink(temporary)
+        return os.open(temporary, flags, mode)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def append_line(path: Path, line: bytes, mode: int = 0o644) -> None:
+    """Append one line durably: the whole of it, or an error and a file that is as it was before.
+
+    A torn last line of an earlier crash is first ended, so that it spoils nothing. Several processes may append.
+
+    Raises:
+        OSError: the disk is full, or the path is a link or no regular file.
+    """
+    handle = open_regular(path, os.O_RDWR | os.O_APPEND, mode)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size = os.fstat(handle).st_size
+        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        try:
+            _write_all(handle, (b"\n" if torn else b"") + line + b"\n")
+            os.fsync(handle)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, size)
+            error.filename = str(path)
+            raise
     finally:
         os.close(handle)
+
+
+def open_regular(path: Path, flags: int, mode: int) -> int:
+    """Open or create a regular file, never through a link and without waiting for the other end of a FIFO.
+
+    Raises:
+        LinkError: the path is a link, or no regular file.
+    """
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LinkError(f"{path}: is a link, and the lake is not written through links; remove it") from None
+        if error.errno in (errno.ENXIO, errno.EISDIR):
+            raise LinkError(f"{path}: is not a regular file; remove it") from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise LinkError(f"{path}: is not a regular file; remove it")
+    return handle
 
 
 def last_line(path: Path) -> bytes:
@@ -84,15 +226,15 @@ def last_line(path: Path) -> bytes:
     return tail.rstrip(b"\n").rpartition(b"\n")[2]
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
 def remove_tree(directory: Path) -> None:
-    """Remove a directory of ours; links are removed, never followed. Somebody may still be making files in it."""
+    """Remove a directory of ours; links are removed, never followed. Somebody may still be making files in it.
+
+    Raises:
+        LinkError: the directory itself is a link.
+    """
     for pause in (0.05, 0.2, 0.5, None):
+        if directory.is_symlink():
+            raise LinkError(f"{directory}: is a link; it was left alone, remove it")
         try:
             if directory.exists():
                 shutil.rmtree(directory)
@@ -109,9 +251,10 @@ def exclusive_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[Non
 
     Raises:
         LakeBusyError: another process holds it and `wait` is False; says which and since when.
+        LinkError: the lock file is a link, or no regular file.
     """
-    make_dirs(path.parent)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    make_closed(path.parent, 0o750)
+    handle = open_regular(path, os.O_RDWR, 0o640)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -129,5 +272,5 @@ def _holder(path: Path) -> str:
     try:
         owner = json.loads(path.read_text())
         return f"another run (pid {owner['pid']}) has held the lock since {owner['since']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another run holds the lock"

@@ -6,84 +6,31 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ksql_lake.base.errors import ConfigError, SchemaError
-from ksql_lake.model.partitions import disk_names, parse_day, parse_version
-from ksql_lake.model.state import FeedState
-from ksql_lake.model.types import SqlType, parse_type
-
-_HIVE = {
-    "BOOLEAN": "boolean",
-    "INTEGER": "int",
-    "BIGINT": "bigint",
-    "DOUBLE": "double",
-    "STRING": "string",
-    "BYTES": "binary",
-    "DATE": "date",
-    "TIME": "int",
-    "TIMESTAMP": "timestamp",
-}
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-# Words that Hive, Athena or Spark take as a name only between backticks.
-_RESERVED = frozenset(
-    """all alter and anti array as authorization between bigint binary boolean both by cache case cast char column
-    commit conf constraint create cross cube current current_date current_timestamp cursor database date dayofweek
-    decimal delete describe distinct double drop else end escape except exchange exists extended external extract
-    false fetch first float floor following for foreign from full function global grant group grouping having if
-    import in inner insert int integer intersect interval into is join last lateral left less like local macro map
-    minus more natural next none not null nulls numeric of offset on only or order out outer over partialscan
-    partition percent preceding precision preserve primary procedure range reads real reduce references regexp
-    revoke right rlike rollback rollup row rows select semi session session_user set smallint some start struct sync
-    table tablesample then time timestamp to trailing transform trigger true truncate unbounded union unique
-    uniquejoin unknown update user using utc_timestamp values varchar views when where window with""".split()
+from ksql_lake.base.errors import ConfigError
+from ksql_lake.catalogs.hive import (
+    KEYS,
+    TEXT_KEYS,
+    columns_of,
+    hive_type,
+    holds_time,
+    partition_values,
+    table_name,
+    tick,
+    versions_name,
 )
-
-
-def hive_type(kind: SqlType, *, quoted: bool = True) -> str:
-    """The Hive type that reads what the exporter writes for a ksqlDB type, nested to any depth.
-
-    A TIME is `int`, milliseconds since midnight: Hive has no time of day, and that is what the Parquet file
-    holds. A TIMESTAMP is `timestamp`, which Hive and Athena show in UTC and Spark in the session's time zone.
-
-    Args:
-        quoted: put backticks around field names of a STRUCT that DDL would not take without. A catalog's
-            API (Glue, the Hive metastore) wants them bare.
-
-    Raises:
-        SchemaError: no Parquet file can hold the type (an empty STRUCT).
-    """
-    if kind.base in _HIVE:
-        return _HIVE[kind.base]
-    if kind.base == "DECIMAL":
-        return f"decimal({kind.precision},{kind.scale})"
-    if kind.base == "ARRAY" and kind.element:
-        return f"array<{hive_type(kind.element, quoted=quoted)}>"
-    if kind.base == "MAP" and kind.key and kind.element:
-        return f"map<{hive_type(kind.key, quoted=quoted)},{hive_type(kind.element, quoted=quoted)}>"
-    if kind.base == "STRUCT" and kind.fields:
-        names = disk_names([name for name, _ in kind.fields], (), {})  # as in the files
-        fields = [
-            f"{_name(names[name]) if quoted else names[name]}:{hive_type(inner, quoted=quoted)}"
-            for name, inner in kind.fields
-        ]
-        return f"struct<{','.join(fields)}>"
-    raise SchemaError(f"type {kind} cannot be stored in Parquet")
-
-
-def _name(name: str) -> str:
-    """A name as DDL takes it: bare where that is safe."""
-    bare = _PLAIN.fullmatch(name) and name.casefold() not in _RESERVED
-    return name if bare else "`" + name.replace("`", "``") + "`"
-
+from ksql_lake.model.state import FeedState
 
 DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
-PSEUDO = {"ROWTIME": "TIMESTAMP", "ROWPARTITION": "INTEGER", "ROWOFFSET": "BIGINT"}
-KEYS = {"stream": ("year", "month", "day"), "table": ("version",)}
 AT_ONCE = 100  # partitions in one statement: Athena takes 262,144 characters
 _CLOUDS = {"athena": "s3://", "bigquery": "gs://"}
-_NEWER = "A column that came since: drop the table (an external table's files stay) and run this again."
+_NEWER = (
+    "A column that came since: drop the table (an external table's files stay) and run this again.\n"
+    "-- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS\n"
+    "-- says month=1 instead of month=01, and it takes no new versions where version is an int."
+)
 _HEAD = {
     "duckdb": "Views follow the lake (new files, a table's current version); run again for columns that came since.",
-    "hive": f"Hive 4 or later (timestamps of Parquet). Run again after each export for new partitions. {_NEWER}",
+    "hive": f"Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. {_NEWER}",
     "athena": f"One statement at a time. Run again after each export for new partitions. {_NEWER}",
     "spark": f"Run again after each export for new partitions. {_NEWER}",
     "bigquery": "Give a dataset: bq query --dataset_id=... Run again after each export of a table.",
@@ -122,14 +69,14 @@ def _readable(state: FeedState) -> bool:
 
 
 def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
-    """Feeds by the name of their table; other systems than DuckDB take letters, digits and underscores."""
+    """Feeds by the name of their table; DuckDB takes any name."""
     names: dict[str, str] = {}
     taken: dict[str, str] = {}
     for feed, state in states.items():
-        names[feed] = feed if dialect == "duckdb" else re.sub(r"\W", "_", feed, flags=re.ASCII)
+        names[feed] = feed if dialect == "duckdb" else table_name(feed)
         makes = [names[feed]]
         if state.is_table and dialect in ("hive", "athena", "spark"):
-            makes.append(_versions(names[feed]))
+            makes.append(versions_name(names[feed]))
         for name in makes:
             other = taken.setdefault(name.casefold(), feed)
             if other != feed:
@@ -137,21 +84,11 @@ def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
     return names
 
 
-def _versions(name: str) -> str:
-    return f"{name}_versions"
-
-
-def _columns(state: FeedState) -> dict[str, SqlType]:
-    """Columns by name on disk, without partition keys."""
-    pseudo = {name: parse_type(text) for name, text in PSEUDO.items()} if not state.is_table else {}
-    return pseudo | {c.disk_name: parse_type(c.ksql_type) for c in state.columns}
-
-
 def _duckdb(name: str, state: FeedState, directory: str) -> str:
     """A view of the columns that some file has: one that no file has yet would not bind."""
     newest = max(_version_order(file.schema_version) for file in state.files)
     late = {c.disk_name for c in state.columns if _version_order(c.since) > newest}
-    columns = [_duck_name(column) for column in _columns(state) if column not in late]
+    columns = [_duck_name(column) for column in columns_of(state) if column not in late]
     glob = re.sub(r"([*?[])", r"[\1]", directory)
     if state.is_table:
         columns.append("CAST(substr(version, 2) AS INTEGER) AS version")
@@ -159,7 +96,7 @@ def _duckdb(name: str, state: FeedState, directory: str) -> str:
         metadata = f"read_text({_duck_text(glob + '/_metadata.json')})"
         where = f"\nWHERE version = (SELECT json_extract_string(content, '$.current.version') FROM {metadata})"
     else:
-        columns += KEYS["stream"]
+        columns += [key for key, _ in KEYS["stream"]]
         types, pattern = "year: INTEGER, month: INTEGER, day: INTEGER", f"{glob}/year=*/month=*/day=*/*.parquet"
         where = ""
     return (
@@ -182,49 +119,58 @@ def _duck_text(text: str) -> str:
 
 
 def _hive(name: str, state: FeedState, directory: str) -> str:
-    return _external(name, state, directory, _stored_as_parquet, _tick)
+    return _external(name, state, directory, _stored_as_parquet, tick, TEXT_KEYS)
 
 
 def _athena(name: str, state: FeedState, directory: str) -> str:
-    """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does."""
-    return _external(name, state, directory, _stored_as_parquet, _duck_name)
+    """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does. Without columns of type TIME."""
+    left_out = [column for column, kind in columns_of(state).items() if holds_time(kind)]
+    said = f"-- left out, since Athena cannot read a TIME: {', '.join(map(_one_line, left_out))}\n" if left_out else ""
+    return said + _external(name, state, directory, _stored_as_parquet, _duck_name, KEYS, left_out)
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
 
 
 def _spark(name: str, state: FeedState, directory: str) -> str:
-    return _external(name, state, directory, _using_parquet, _tick)
+    return _external(name, state, directory, _using_parquet, tick, TEXT_KEYS)
 
 
 def _external(
     name: str, state: FeedState, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
-    quote: Callable[[str], str],
+    quote: Callable[[str], str], typed_keys: Mapping[str, Sequence[tuple[str, str]]], left_out: Sequence[str] = (),
 ) -> str:
     """The table with its partitions; of a table of ksqlDB all versions, and a view of the current one."""
-    table = name if not state.is_table else _versions(name)
-    columns = [f"{_tick(column)} {hive_type(kind)}" for column, kind in _columns(state).items()]
-    made = [f"{create(table, columns, KEYS[state.type])}\nLOCATION {_text(directory + '/')};"]
+    table = name if not state.is_table else versions_name(name)
+    columns = [
+        f"{tick(column)} {hive_type(kind)}" for column, kind in columns_of(state).items() if column not in left_out
+    ]
+    keys = [f"{tick(key)} {type_}" for key, type_ in typed_keys[state.type]]
+    made = [f"{create(table, columns, keys)}\nLOCATION {_text(directory + '/')};"]
     made += _partitions(table, state, directory)
-    if state.current is not None:
-        number = parse_version(state.current.path)
+    if state.current:
+        _, current = partition_values(state.current.path)[0]
         made.append(
-            f"CREATE OR REPLACE VIEW {quote(name)} AS\nSELECT * FROM {quote(table)} WHERE version = {number};"
+            f"CREATE OR REPLACE VIEW {quote(name)} AS\nSELECT * FROM {quote(table)} WHERE version = {_text(current)};"
         )
     return "\n".join(made)
 
 
 def _stored_as_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> str:
-    inside, typed = ",\n  ".join(columns), ", ".join(f"{_tick(key)} int" for key in keys)
+    inside = ",\n  ".join(columns)
     return (
-        f"CREATE EXTERNAL TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nPARTITIONED BY ({typed})\n"
+        f"CREATE EXTERNAL TABLE IF NOT EXISTS {tick(table)} (\n  {inside}\n)\nPARTITIONED BY ({', '.join(keys)})\n"
         "STORED AS PARQUET"
     )
 
 
 def _using_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> str:
     """Spark's own table, which needs no Hive; with a location it is external."""
-    inside = ",\n  ".join([*columns, *(f"{_tick(key)} int" for key in keys)])
+    inside, named = ",\n  ".join([*columns, *keys]), ", ".join(key.partition(" ")[0] for key in keys)
     return (
-        f"CREATE TABLE IF NOT EXISTS {_tick(table)} (\n  {inside}\n)\nUSING PARQUET\n"
-        f"PARTITIONED BY ({', '.join(map(_tick, keys))})"
+        f"CREATE TABLE IF NOT EXISTS {tick(table)} (\n  {inside}\n)\nUSING PARQUET\n"
+        f"PARTITIONED BY ({named})"
     )
 
 
@@ -234,16 +180,12 @@ def _partitions(table: str, state: FeedState, directory: str) -> list[str]:
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
         lines = [f"  PARTITION ({_values(path)}) LOCATION {_text(f'{directory}/{path}/')}" for path in some]
-        made.append("\n".join([f"ALTER TABLE {_tick(table)} ADD IF NOT EXISTS", *lines]) + ";")
+        made.append("\n".join([f"ALTER TABLE {tick(table)} ADD IF NOT EXISTS", *lines]) + ";")
     return made
 
 
 def _values(path: str) -> str:
-    """`year=2025/month=01/day=15` as the partition of a statement."""
-    day = parse_day(path)
-    if day is None:
-        return f"version = {parse_version(path)}"
-    return f"year = {day.year}, month = {day.month}, day = {day.day}"
+    return ", ".join(f"{key} = {_text(value)}" for key, value in partition_values(path))
 
 
 def _bigquery(name: str, state: FeedState, directory: str) -> str:
@@ -257,11 +199,7 @@ def _bigquery(name: str, state: FeedState, directory: str) -> str:
     options.append("enable_list_inference = true")
     keys = "" if table else "\nWITH PARTITION COLUMNS (year INT64, month INT64, day INT64)"
     inside = ",\n  ".join(options)
-    return f"CREATE OR REPLACE EXTERNAL TABLE {_tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
-
-
-def _tick(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
+    return f"CREATE OR REPLACE EXTERNAL TABLE {tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
 
 
 def _text(text: str) -> str:

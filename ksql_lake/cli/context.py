@@ -7,12 +7,15 @@ code. Heavy modules are imported where they are used, so that `list` starts at o
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from pathlib import Path
+from typing import Any
 
 import data_lake_config
 from data_lake_config import Config
-from ksql_lake.base.errors import FeedError
-from ksql_lake.model import feeds
+from ksql_lake.base.errors import ExitCode, FeedError
+from ksql_lake.cli.hints import here
+from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
 
@@ -33,14 +36,70 @@ def signed() -> dict[str, str]:
     return {"now": now(), "by": data_lake_config.operator()}
 
 
+def named(name: str) -> str:
+    """The name of a feed as it was given, when it can be one.
+
+    Raises:
+        FeedError: it cannot; so no path is ever made of it.
+    """
+    if wrong := names.problem_of(name):
+        raise FeedError(wrong)
+    return name
+
+
+def free(config: Config, name: str) -> Path:
+    """Where the file of a new active feed goes.
+
+    Raises:
+        FeedError: the name cannot be that of a feed, is taken, or differs only in case from one that is.
+    """
+    path = active(config) / f"{named(name)}.json"
+    known: dict[str, Path] = {}
+    for directory in (active(config), archived(config)):
+        known |= {found.stem: found for found in directory.glob("*.json")}
+    for kind in ("streams", "tables"):
+        known |= {found.name: found for found in (config.lake_dir / kind).glob("*") if found.name not in known}
+    if name in known and known[name].suffix == ".json":
+        raise FeedError(f"{known[name]}: already exists; choose another name, or restore or edit that feed")
+    if other := names.twin(name, known):
+        raise FeedError(f"{path}: {names.twins(name, other)}")
+    return path
+
+
 def existing(config: Config, name: str) -> Path:
-    path = active(config) / f"{name}.json"
+    path = active(config) / f"{named(name)}.json"
     if not path.exists():
         raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list")
     return path
 
 
+def version_name(text: str) -> str:
+    """The name of a version, which may be given as a bare number: v3 for 3."""
+    return f"v{int(text)}" if text.isascii() and text.isdigit() and len(text) < 12 else text
+
+
 def feed_of(config: Config, name: str) -> Feed:
     """A feed that is active or archived."""
-    kept = archived(config) / f"{name}.json"
+    kept = archived(config) / f"{named(name)}.json"
     return feeds.load(kept if kept.exists() else active(config) / f"{name}.json")
+
+
+def save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
+    """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
+    known = feeds.problems_of(path, before) if before is not None else []
+    problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
+    if problems:
+        raise FeedError("\n".join(problems))
+    for problem in known:
+        print(f"note: {here(problem)}", file=sys.stderr)
+    return feeds.save(path, after)
+
+
+def switch(config: Config, name: str, enabled: bool) -> int:
+    """Enable or disable a feed, and say so."""
+    path = existing(config, name)
+    raw = feeds.read(path)
+    changed = raw.get("enabled", True) != enabled and save(path, raw, {**raw, "enabled": enabled})
+    word = "enabled" if enabled else "disabled"
+    print(f"{name} is {word}" + ("" if changed else " already"))
+    return ExitCode.OK

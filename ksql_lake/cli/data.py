@@ -14,8 +14,8 @@ from typing import Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError, StateError
-from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context
+from ksql_lake.cli.observing import observed
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
 
@@ -90,7 +90,8 @@ def undo(config: Config, args: argparse.Namespace) -> int:
         return ExitCode.OK
     held = [bundle for bundle in held if bundle.why not in IN_THE_LAKE]
     if not held:
-        raise StateError(f"{config.lake_dir / metadata.TRASH}: nothing of {args.name or 'any feed'} to bring back")
+        of = f" of {args.name}" if args.name else ""
+        raise StateError(f"{config.lake_dir / metadata.TRASH}: there is nothing{of} to bring back")
     last = held[-1].at if args.name else held[-1].at[:10]
     for bundle in held:
         if not bundle.at.startswith(last):
@@ -231,25 +232,25 @@ def versions(config: Config, args: argparse.Namespace) -> int:
 def rollback(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.versions import rollback
 
-    dataset = _table(config, args.name)
+    dataset, version = _table(config, args.name), context.version_name(args.version)
     with changing(dataset) as (state, run):
         if state is None:
             raise StateError(f"{args.name}: was never exported")
-        changed = rollback(dataset, state, args.version, run, **context.signed())
+        changed = rollback(dataset, state, version, run, **context.signed())
         number = state.last_version + 1
-    print(f"{args.name}: {args.version} is current{'' if changed else ' already'}; the next export makes v{number}")
+    print(f"{args.name}: {version} is current{'' if changed else ' already'}; the next export makes v{number}")
     return ExitCode.OK
 
 
 def pin(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.versions import pin
 
-    dataset = _table(config, args.name)
+    dataset, version = _table(config, args.name), context.version_name(args.version)
     with changing(dataset) as (state, run):
         if state is None:
             raise StateError(f"{args.name}: was never exported")
-        pin(dataset, state, args.version, run, pinned=args.pinned, **context.signed())
-    print(f"{args.name}: {args.version} is {'pinned' if args.pinned else 'not pinned'}")
+        pin(dataset, state, version, run, pinned=args.pinned, **context.signed())
+    print(f"{args.name}: {version} is {'pinned' if args.pinned else 'not pinned'}")
     return ExitCode.OK
 
 
@@ -276,7 +277,7 @@ def datasets(config: Config, names: Sequence[str]) -> list[Any]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(known) or 'none'}")
-    return [dataset for dataset in there if not names or dataset.feed in names]
+    return [observed(config, dataset) for dataset in there if not names or dataset.feed in names]
 
 
 def _table(config: Config, name: str) -> Any:
@@ -289,18 +290,22 @@ def _table(config: Config, name: str) -> Any:
 def _dataset(config: Config, name: str) -> Any:
     from ksql_lake.store.lake import find
 
-    return find(config.lake_dir, name)
+    return observed(config, find(config.lake_dir, name))
 
 
 @contextlib.contextmanager
 def changing(dataset: Any, look: bool = False) -> Iterator[tuple[Any, str]]:
     """(state, run) of a feed with its lock held and interrupted work finished; only a look takes no lock."""
     from ksql_lake.store import metadata
+    from ksql_lake.store.hold import hold
 
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
     if look:
         yield metadata.load(dataset), run
         return
-    with exclusive_lock(dataset.lock, dataset.feed):
+    with hold(dataset):
         metadata.recover(dataset)
-        yield metadata.current(dataset), run
+        state = metadata.current(dataset)
+        for problem in metadata.catch_up(dataset, state) if state else ():
+            print(f"warning: {problem.line}", file=sys.stderr)
+        yield state, run

@@ -14,6 +14,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError, StateError
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context, data
+from ksql_lake.cli.observing import observed
 
 if TYPE_CHECKING:
     from ksql_lake.cli.remote import Erasing
@@ -102,7 +103,7 @@ def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
     """The feeds named, or all of which anything lies below the lake."""
     from ksql_lake.store.lake import traces
 
-    there = {dataset.feed: dataset for dataset in traces(config.lake_dir)}
+    there = {dataset.feed: observed(config, dataset) for dataset in traces(config.lake_dir)}
     if not names:
         return list(there.values())
     return [there[name] for name in dict.fromkeys(names)] if set(names) <= set(there) else data.datasets(config, names)
@@ -117,11 +118,12 @@ def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[FeedSt
         StateError: its metadata are missing, an old copy or damaged, while it has data.
     """
     from ksql_lake.store import metadata
+    from ksql_lake.store.hold import hold
 
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
-            stack.enter_context(exclusive_lock(dataset.lock, dataset.feed, wait=args.wait))
+            stack.enter_context(hold(dataset, wait=args.wait))
             metadata.recover(dataset)
         if dataset.directory.is_dir():
             yield metadata.current(dataset), run

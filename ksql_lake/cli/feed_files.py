@@ -16,7 +16,8 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.cli import context, server
-from ksql_lake.model import feeds
+from ksql_lake.cli.hints import here
+from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
 
@@ -31,6 +32,8 @@ def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = Fa
     for kind, mapping in (("stream", data_lake_config.STREAMS), ("table", data_lake_config.TABLES)):
         for name, settings in mapping.items():
             path = directory / f"{name}.json"
+            if name in config.switched_off:
+                continue
             if path.exists():
                 plan.append(f"keep    {name}{_other_than(path, settings)}")
                 continue
@@ -38,6 +41,7 @@ def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = Fa
                 plan.append(f"leave   {name} (archived)")
                 continue
             plan.append(f"write   {name}")
+            context.free(config, name)
             if not dry_run:
                 make_dirs(directory)
                 source = settings.get("ksqldb_source", name)
@@ -59,51 +63,58 @@ def _other_than(path: Path, settings: dict[str, Any]) -> str:
 
 
 def sync_command(config: Config, args: argparse.Namespace) -> int:
-    print("\n".join(sync(config, context.now(), dry_run=args.dry_run)))
+    print("\n".join(map(here, sync(config, context.now(), dry_run=args.dry_run))))
     return ExitCode.OK
 
 
 def add(config: Config, args: argparse.Namespace) -> int:
-    path = context.active(config) / f"{args.name}.json"
-    for taken in (path, context.archived(config) / path.name):
-        if taken.exists():
-            raise FeedError(f"{taken}: exists already; choose another name, or restore or edit that feed")
+    path = context.free(config, args.name)
     kind = server.kind_of(config, args.source, args.type)
     raw = feeds.new(
         args.name, kind, args.source, context.now(), description=args.description, retention_days=args.retention_days,
         retention_versions=args.retention_versions, timezone=args.timezone, access=args.access,
     )
     make_dirs(path.parent)
-    _save(path, None, _with(path, raw, args.settings))
+    context.save(path, None, _with(path, raw, args.settings))
     print(f"added {path}")
     return ExitCode.OK
 
 
-def list_command(config: Config, args: argparse.Namespace) -> int:
-    rows, code = [], ExitCode.OK
+def listed(config: Config) -> tuple[list[dict[str, Any]], list[feeds.FeedProblem]]:
+    """A line for each feed, active and archived, and the files that cannot be used."""
+    rows, problems = [], []
     for state, directory in (("active", context.active(config)), ("archived", context.archived(config))):
         for feed in feeds.load_all(directory, patterns=False):
             if not isinstance(feed, Feed):
-                for line in feed.message.splitlines():
-                    print(f"error: {line}", file=sys.stderr)
-                code = ExitCode.FINDINGS
+                problems.append(feed)
                 continue
             shown = "disabled" if state == "active" and not feed.enabled else state
+            if state == "active" and feed.name in config.switched_off:
+                shown = "off"  # by CONFIG_FEEDS
             versions = f"{feed.retention_versions or '-'} versions"
             keep = f"{feed.retention_days} days" if feed.retention_days else versions
             rows.append({"name": feed.name, "type": feed.type, "source": feed.source, "state": shown, "keep": keep})
+    return rows, problems
+
+
+def list_command(config: Config, args: argparse.Namespace) -> int:
+    rows, problems = listed(config)
+    for problem in problems:
+        for line in problem.message.splitlines():
+            print(f"error: {here(line)}", file=sys.stderr)
     if args.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
-        print("no feed yet; write them with: python manage_feeds.py sync")
+        print(here("no feeds yet; add those of your server with: python manage_feeds.py discover --add, or write those "
+                   "of data_lake_config.py with: python manage_feeds.py sync"))
     for row in rows if not args.json else ():
         print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<11} {row['source']}")
-    return code
+    return ExitCode.FINDINGS if problems else ExitCode.OK
 
 
 def show(config: Config, args: argparse.Namespace) -> int:
     path = context.existing(config, args.name)
-    print(path.read_text(encoding="utf-8"), end="")
+    print(feeds.text_of(path), end="")
     metadata = config.lake_dir / f"{feeds.load(path).type}s" / args.name / "_metadata.json"
     history = json.loads(metadata.read_bytes()).get("schema_history", []) if metadata.exists() else []
     for entry in history:
@@ -119,18 +130,19 @@ def check(config: Config, args: argparse.Namespace) -> int:
     bad = [problem for problem in loaded if isinstance(problem, feeds.FeedProblem)]
     for problem in bad:
         for line in problem.message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {here(line)}", file=sys.stderr)
     if args.online:
         return server.check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
-    print(f"{len(loaded) - len(bad)} feeds are right, {len(bad)} are wrong")
+    good = len(loaded) - len(bad)
+    print(f"{good} feed{' is' if good == 1 else 's are'} right, {len(bad)} {'is' if len(bad) == 1 else 'are'} wrong")
     return ExitCode.FINDINGS if bad else ExitCode.OK
 
 
 def update(config: Config, args: argparse.Namespace) -> int:
     path = context.existing(config, args.name)
     raw = feeds.read(path)
-    changed = _save(path, raw, _with(path, raw, args.settings))
-    print(f"{args.name} is {'updated' if changed else 'as it was'}")
+    changed = context.save(path, raw, _with(path, raw, args.settings))
+    print(f"{args.name} is {'updated' if changed else 'unchanged'}")
     return ExitCode.OK
 
 
@@ -152,56 +164,43 @@ def _with(path: Path, raw: dict[str, Any], settings: Sequence[str]) -> dict[str,
     return made
 
 
-def _save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
-    """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
-    known = feeds.problems_of(path, before) if before is not None else []
-    problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
-    if problems:
-        raise FeedError("\n".join(problems))
-    for problem in known:
-        print(f"note: {problem}", file=sys.stderr)
-    return feeds.save(path, after)
-
-
 def remove(config: Config, args: argparse.Namespace) -> int:
-    archived = context.archived(config) / f"{args.name}.json"
+    archived = context.archived(config) / f"{context.named(args.name)}.json"
     path = archived if archived.exists() else context.existing(config, args.name)
     if not args.yes:
         if not sys.stdin.isatty():
-            raise ConfigError("remove: nobody to ask; say --yes")
-        if input(f"remove {path}? Its data stay in the lake. [y/N] ").strip().lower() not in ("y", "yes"):
-            print("left as it is")
+            raise ConfigError("remove: needs a terminal to confirm; add --yes")
+        if input(f"remove {path}? Its data stays in the lake. [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was removed")
             return ExitCode.OK
     os.unlink(path)
     fsync_dir(path.parent)
-    print(f"{args.name} is removed; its data stay in the lake")
+    print(f"{args.name} is removed; its data stays in the lake")
     return ExitCode.OK
 
 
 def enable(config: Config, args: argparse.Namespace) -> int:
-    return _switch(config, args.name, True)
+    return max(context.switch(config, name, True) for name in _all_there(config, args.name))
 
 
 def disable(config: Config, args: argparse.Namespace) -> int:
-    return _switch(config, args.name, False)
+    return max(context.switch(config, name, False) for name in _all_there(config, args.name))
 
 
-def _switch(config: Config, name: str, enabled: bool) -> int:
-    path = context.existing(config, name)
-    raw = feeds.read(path)
-    changed = raw.get("enabled", True) != enabled and _save(path, raw, {**raw, "enabled": enabled})
-    word = "enabled" if enabled else "disabled"
-    print(f"{name} is {word}" + ("" if changed else " already"))
-    return ExitCode.OK
+def _all_there(config: Config, given: Sequence[str]) -> Sequence[str]:
+    """The names, when each is an active feed: of a list with a slip in it nothing is done."""
+    for name in given:
+        context.existing(config, name)
+    return given
 
 
 def archive(config: Config, args: argparse.Namespace) -> int:
-    word = "archived; its data stay in the lake, and retention leaves them alone until it is restored"
+    word = "archived; its data stays in the lake, and retention leaves it alone until it is restored"
     return _move(context.existing(config, args.name), context.archived(config), word)
 
 
 def restore(config: Config, args: argparse.Namespace) -> int:
-    path = context.archived(config) / f"{args.name}.json"
+    path = context.archived(config) / f"{context.named(args.name)}.json"
     if not path.exists():
         raise FeedError(f"{path}: no such archived feed; see: python manage_feeds.py list")
     return _move(path, context.active(config), "active again")
@@ -210,8 +209,10 @@ def restore(config: Config, args: argparse.Namespace) -> int:
 def _move(path: Path, directory: Path, word: str) -> int:
     make_dirs(directory)
     target = directory / path.name
-    if target.exists():
-        raise FeedError(f"{target}: exists already; move it away first")
+    if target.exists() or target.is_symlink():
+        raise FeedError(f"{target}: already exists; move it away first")
+    if other := names.twin(path.stem, (found.stem for found in directory.glob("*.json"))):
+        raise FeedError(f"{target}: {names.twins(path.stem, other)}")
     os.rename(path, target)
     fsync_dir(directory)
     fsync_dir(path.parent)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import threading
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,26 +16,9 @@ from ksql_lake.base.errors import ConfigError, ExitCode
 from ksql_lake.ingest.export import FeedResult, FeedTask
 from ksql_lake.ingest.follow import Follower, Rhythm, follow
 
-__all__ = ["Rhythm", "address", "run", "seconds"]
-UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+__all__ = ["Rhythm", "run"]
 SLACK = 300.0  # seconds over its rhythm that a feed may be without a good export, and still count as healthy
 STUCK = 900.0  # seconds without a sign of life after which a supervisor may start the service again
-
-
-def seconds(text: str) -> float:
-    """A time such as 60s, 5m, 1h or 90."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
-    if not found or not float(found[1]):
-        raise ArgumentTypeError(f"{text!r} is not a time; expected such as 60s, 5m or 1h")
-    return float(found[1]) * UNITS[found[2]]
-
-
-def address(text: str) -> tuple[str, int]:
-    """host:port to listen on."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ArgumentTypeError(f"{text!r} is not host:port, such as 127.0.0.1:9464")
-    return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True)

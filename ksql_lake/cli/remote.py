@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ksql_lake.store.remote.binding import Binding
     from ksql_lake.store.remote.seam import ObjectStore
 
+STALE = dt.timedelta(days=1)  # an upload that began before and never ended is not at work any more
 DAYS = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\.(\d{4}-\d\d-\d\d))?")
 
 
@@ -102,6 +103,7 @@ def push(config: Config, args: argparse.Namespace) -> int:
         _did(plan, "pushed")
     if not args.dry_run:
         mirror.keep_lake(config.lake_dir, remote.store)
+        remote.store.abort_stale(_now() - STALE)
     return code
 
 
@@ -181,7 +183,7 @@ def purge(config: Config, args: argparse.Namespace) -> int:
         code = max(code, _finish(one))
         print(f"{one.dataset.feed}: {len(due) + len(unknown)} objects deleted from the remote")
     if not args.dry_run:
-        parts = remote.store.abort_stale(_now() - dt.timedelta(days=1))
+        parts = remote.store.abort_stale(_now() - STALE)
         print(f"{parts} interrupted uploads removed")
     return code
 
@@ -345,6 +347,7 @@ def after_export(config: Config, failed: Collection[str]) -> list[str]:
             if dataset.feed not in failed:
                 lines += _nightly(config, dataset, address, store, bound)
         mirror.keep_lake(config.lake_dir, store)
+        store.abort_stale(_now() - STALE)
     except (LakeError, OSError) as error:
         lines.append(f"remote: {error}; what was exported is committed, the next run goes on")
     return lines
@@ -360,9 +363,12 @@ def _nightly(config: Config, dataset: Any, address: Address, store: ObjectStore,
                 return []
             policy, today = _policy(config, dataset.feed), plans.today_of(one.state, _now())
             turn.push(one, plans.push(dataset.feed, one.state))
+            stay = []
             if policy.tier in address.tiers:
                 turn.retier(one, plans.retier(dataset.feed, one.state, policy, today, address.tiers[0]))
-            stay = turn.drop(one, plans.drop(dataset.feed, one.state, policy, today))
+            elif policy.tier is not None:
+                stay.append(f"remote_tier is {policy.tier}, which {address.url} does not have")
+            stay += turn.drop(one, plans.drop(dataset.feed, one.state, policy, today))
             return [f"{dataset.feed}: {line}" for line in (*stay, *turn.finish(one))]
     except (Away, LakeBusyError) as error:
         if isinstance(error, Away):

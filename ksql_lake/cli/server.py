@@ -6,14 +6,19 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context
-from ksql_lake.model import feeds
+from ksql_lake.cli.hints import here
+from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
+
+if TYPE_CHECKING:
+    from ksql_lake.sources.ksqldb.client import Client
+    from ksql_lake.sources.ksqldb.described import Source
 
 
 def kind_of(config: Config, source: str, given: str | None) -> str:
@@ -22,7 +27,7 @@ def kind_of(config: Config, source: str, given: str | None) -> str:
     from ksql_lake.sources.ksqldb.client import Client
 
     try:
-        with Client(_server(config, 3.0)) as client:
+        with Client(server_of(config, 3.0)) as client:
             listed = {name.upper(): kind for name, kind, _ in client.sources()}
     except KsqlError as error:
         if given is None:
@@ -38,7 +43,7 @@ def kind_of(config: Config, source: str, given: str | None) -> str:
     return found or str(given)
 
 
-def _server(config: Config, timeout: float | None = None) -> Any:
+def server_of(config: Config, timeout: float | None = None) -> Any:
     from ksql_lake.sources.ksqldb.client import Server
 
     seconds = min(timeout or config.timeout, config.timeout)
@@ -47,45 +52,67 @@ def _server(config: Config, timeout: float | None = None) -> Any:
 
 def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
+    from ksql_lake.sources.ksqldb.client import Client
+
+    wrong = 0
+    with Client(server_of(config)) as client:
+        there = {name.upper() for name, _, _ in client.sources()}
+        for feed in good:
+            try:
+                print(_fit(config, client, feed))
+            except LakeError as error:
+                print(f"error: {feed.path.stem}: {here(str(error))}", file=sys.stderr)
+                wrong += 1
+    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
+    missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
+    if missing:
+        _offer_to_disable(config, missing)
+    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+
+
+def _fit(config: Config, client: Client, feed: Feed) -> str:
+    """One feed in a line, when it fits its source."""
     from ksql_lake.ingest.streams.job import RESERVED
     from ksql_lake.model.columns import refuse_forbidden
     from ksql_lake.model.partitions import disk_names
     from ksql_lake.model.types import arrow_schema
     from ksql_lake.quality.checker import fits
-    from ksql_lake.sources.kafka.connection import connection
-    from ksql_lake.sources.ksqldb.client import Client, quote
+    from ksql_lake.sources.ksqldb.client import quote
 
-    wrong = 0
-    kafka = connection(config.kafka_servers, config.kafka_config_file, config.timeout)
-    with Client(_server(config)) as client:
-        for feed in good:
-            try:
-                source = client.resolve(feed.source, feed.type)
-                with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
-                    columns = answer.columns
-                arrow_schema(columns)
-                refuse_forbidden(feed.name, columns, feed.forbidden_columns)
-                fits(feed.name, feed.checks, columns, feed.type)
-                road = _road(config, client, source, feed, kafka)
-            except LakeError as error:
-                print(f"error: {feed.path.stem}: {error}", file=sys.stderr)
-                wrong += 1
-                continue
-            names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
-            renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
-            how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
-            print(f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}{road}")
-    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
-    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+    source = client.resolve(feed.source, feed.type)
+    with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
+        columns = answer.columns
+    arrow_schema(columns)
+    refuse_forbidden(feed.name, columns, feed.forbidden_columns)
+    fits(feed.name, feed.checks, columns, feed.type)
+    names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
+    renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
+    how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
+    road = _road(config, client, source, feed)
+    return f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}{road}"
 
 
-def _road(config: Config, client: Any, source: Any, feed: Feed, kafka: Any) -> str:
+def _road(config: Config, client: Client, source: Source, feed: Feed) -> str:
     """Which road the rows of a stream would take, where there is more than one."""
     from ksql_lake.ingest.streams.road import foretold
+    from ksql_lake.sources.kafka.connection import connection
 
+    kafka = connection(config.kafka_servers, config.kafka_config_file, config.timeout)
     if feed.type != "stream" or (kafka is None and feed.read_from == "auto" and not feed.exact_values):
         return ""
     return f"; {foretold(client, source, feed, kafka, config.idle_seconds)}"
+
+
+def _offer_to_disable(config: Config, missing: Sequence[str]) -> None:
+    """Feeds without a source fail every night; on a terminal they are disabled at once, when that is wanted."""
+    have = "feed has" if len(missing) == 1 else "feeds have"
+    print(f"{len(missing)} {have} no source on {config.url}: {' '.join(missing)}")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(here(f"disable with: python manage_feeds.py disable {' '.join(missing)}"))
+        return
+    if input(f"disable {'it' if len(missing) == 1 else 'them'}? [y/N] ").strip().lower() in ("y", "yes"):
+        for name in missing:
+            context.switch(config, name, False)
 
 
 def discover(config: Config, args: argparse.Namespace) -> int:
@@ -97,23 +124,28 @@ def discover(config: Config, args: argparse.Namespace) -> int:
         for feed in feeds.load_all(directory)
         if isinstance(feed, Feed)
     }
-    with Client(_server(config)) as client:
+    with Client(server_of(config)) as client:
         free = [(name, kind) for name, kind, _ in client.sources() if name.upper() not in known]
     wanted = None if args.add is None else {name.upper() for name in args.add} or {name.upper() for name, _ in free}
     missing = (wanted or set()) - {name.upper() for name, _ in free}
     if missing:
-        raise FeedError(f"discover: {', '.join(sorted(missing))}: no source without a feed of that name")
+        raise FeedError(f"discover: {', '.join(sorted(missing))}: not on the server, or it has a feed already")
+    code = ExitCode.OK
     for name, kind in free:
         if wanted is None:
             print(f"{kind:<7} {name}")
         elif name.upper() in wanted:
-            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-") or "feed"
-            path = context.active(config) / f"{feed}.json"
-            if path.exists():
-                raise FeedError(f"{path}: exists already; add {name} under another name")
+            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
+            try:
+                path = context.free(config, feed)
+            except FeedError as error:
+                advice = f"add it with: python manage_feeds.py add --source {name} --name ..."
+                print(here(f"error: {name}: {error}; {advice}"), file=sys.stderr)
+                code = ExitCode.FINDINGS
+                continue
             make_dirs(path.parent)
             feeds.save(path, feeds.new(feed, kind, name, context.now()))
             print(f"added {path}")
     if not free:
         print("every source has a feed")
-    return ExitCode.OK
+    return code

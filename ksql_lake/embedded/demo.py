@@ -57,8 +57,11 @@ def _event(rng: random.Random, number: int, rowtime: int) -> list[object]:
             {"channel": "web" if draw() < 0.5 else "app"}, draw() < 0.05, rowtime]
 
 
-def fill_demo(db: Engine, events: int, seed: int = 1, start: date = date(2025, 1, 15), days: int = 3) -> None:
-    """Create the eight sources and fill them with `events` events, evenly over `days` UTC days from `start`.
+def fill_demo(
+    db: Engine, events: int, seed: int = 1, start: date = date(2025, 1, 15), days: int = 3, end: datetime | None = None
+) -> None:
+    """Create the eight sources and fill them with `events` events, evenly over `days` UTC days from `start`, or from
+    the start of that day until `end`.
 
     The same arguments give the same data. The tables hold their final rows only: one changelog record per row.
     """
@@ -69,11 +72,12 @@ def fill_demo(db: Engine, events: int, seed: int = 1, start: date = date(2025, 1
         db.create_table(name, columns, window="TUMBLING" if name == "PRODUCT_PURCHASE_COUNTS" else None,
                         partitions=PARTITIONS)
     first = int(datetime.combine(start, time(), UTC).timestamp() * 1000)
+    span = days * _DAY if end is None else max(int(end.timestamp() * 1000) - first, 0)
     totals: dict[str, dict[tuple[object, ...], list[object]]] = {name: defaultdict(lambda: [0, Decimal(0), 0])
                                                                 for name in _TABLES}
     with db.changed:
         for number in range(events):
-            rowtime = first + number * days * _DAY // max(events, 1)
+            rowtime = first + number * span // max(events, 1)
             event = _event(rng, number, rowtime)
             _publish(db, rng.randrange(PARTITIONS), rowtime, event)
             _count(totals, rowtime, event)

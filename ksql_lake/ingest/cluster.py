@@ -15,7 +15,7 @@ from typing import Any
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
-from ksql_lake.base.files import atomic_write, make_dirs
+from ksql_lake.base.files import atomic_write, make_closed
 
 PATIENCE = 15  # seconds for the scheduler to answer, and for a first worker to be there
 
@@ -59,7 +59,7 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
     except TimeoutError:
         raise ConfigError(f"--cluster {address}: no worker is there; start one with: dask worker {address}") from None
     probe = lake / ".staging" / f".probe_{secrets.token_hex(4)}.inprogress"
-    make_dirs(probe.parent)
+    make_closed(probe.parent)
     atomic_write(probe, b"do the workers see this lake?")
     try:
         found = client.run(look, str(probe), on_error="return")

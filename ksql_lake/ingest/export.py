@@ -10,14 +10,13 @@ import datetime as dt
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor, wait
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
-from ksql_lake.base.files import exclusive_lock
+from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
@@ -35,6 +34,8 @@ from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata, trash
+from ksql_lake.store.dataset import Observer
+from ksql_lake.store.hold import hold
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
@@ -67,6 +68,7 @@ class FeedTask:
     kafka: Connection | None = None
     read_from: str | None = None
     push: LongPush | None = None
+    observers: tuple[Observer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class FeedResult:
 
 def export_feed(
     task: FeedTask,
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Progress = SILENT,
     workers: Executor | None = None,
 ) -> FeedResult:
     """Export one feed; every failure becomes a result.
@@ -119,7 +121,7 @@ def export_feed(
     name = task.feed.name
     try:
         dataset = dataset_of(task)
-        with exclusive_lock(dataset.lock, name, wait=task.wait):
+        with hold(dataset, wait=task.wait):
             outcome = _export(task, dataset, progress, workers)
             _afterwards(task, dataset, outcome)
     except LakeBusyError as error:
@@ -215,11 +217,12 @@ def file_error(error: OSError) -> str:
 
 def dataset_of(task: FeedTask) -> Dataset:
     """Where the feed of a task lives in the lake."""
-    return Dataset(task.lake, task.feed.name, task.feed.type, task.feed.access == "restricted")
+    feed = task.feed
+    return Dataset(task.lake, feed.name, feed.type, feed.access == "restricted", task.observers)
 
 
 def _export(
-    task: FeedTask, dataset: Dataset, progress: Callable[[int], None], workers: Executor | None
+    task: FeedTask, dataset: Dataset, progress: Progress, workers: Executor | None
 ) -> Outcome:
     """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
     other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
@@ -230,14 +233,15 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    metadata.catch_up(dataset, state)  # who cannot is told of by the commit that follows
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     rules = lasting(dataset, state)
     while True:
         staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
-        outcome.add(staged.outcome)
         state = publish(dataset, staged)
+        outcome.add(staged.outcome)
         if not staged.again:
             break
     _erase_meanwhile(task, dataset, rules, outcome)
@@ -262,7 +266,7 @@ def _new_state(feed: Feed) -> FeedState:
     return new_stream(feed.source, feed.timezone, feed.timestamp_column, now())
 
 
-def stage(task: FeedTask, state: FeedState, progress: Callable[[int], None] = lambda rows: None) -> Staged:
+def stage(task: FeedTask, state: FeedState, progress: Progress = SILENT) -> Staged:
     """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
 
     Raises:

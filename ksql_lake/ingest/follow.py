@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import LakeError
-from ksql_lake.base.files import exclusive_lock
 from ksql_lake.base.retry import delay
 from ksql_lake.ingest.export import FeedResult, FeedTask, dataset_of, export_feed, now
 from ksql_lake.maintain import merges
@@ -27,6 +26,7 @@ from ksql_lake.sources.kafka.topic import Broker, TopicState
 from ksql_lake.sources.ksqldb.client import Client
 from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.store import metadata
+from ksql_lake.store.hold import hold
 
 log = logging.getLogger("export_to_data_lake")
 LOOK = 1.0  # seconds between looks at the ends of a topic
@@ -195,7 +195,7 @@ class Follower:
             return
         dataset = dataset_of(self.task)
         try:
-            with exclusive_lock(dataset.lock, self.task.feed.name, wait=True):
+            with hold(dataset, wait=True):
                 state = metadata.load(dataset)
                 for merge in merges.plan(state, 0, dt.datetime.now(dt.UTC)) if state else ():
                     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}c"

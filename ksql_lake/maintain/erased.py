@@ -28,7 +28,8 @@ from ksql_lake.model.target import Mask, Target, as_mask
 from ksql_lake.model.values import canonical, spellings
 from ksql_lake.store.metadata import Dataset
 
-RULES = ".state/erasures.jsonl"
+RULES = ".state/_erasures.jsonl"  # beginning with _, as all files of the lake that belong to no feed
+OLD_RULES = ".state/erasures.jsonl"  # where they were before; a feed called erasures has its state log there
 
 
 @dataclass
@@ -118,13 +119,15 @@ def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
 
 
 def _remembered(lake: Path) -> list[dict[str, Any]]:
-    path = lake / RULES
     found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue  # torn by a crash; its erasure was not over and is begun again
+    for path in (lake / OLD_RULES, lake / RULES):
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            try:
+                rule = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash; its erasure was not over and is begun again
+            if isinstance(rule, dict) and {"column", "salt", "hash", "feeds"} <= rule.keys():
+                found.append(rule)
     return found
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import fsync_dir
 from ksql_lake.maintain import receipts
+from ksql_lake.maintain.found_away import add_away, as_logged, remote_state
 from ksql_lake.maintain.found_files import Found, files_below, in_order
 from ksql_lake.maintain.overlaps import repeated
 from ksql_lake.maintain.promises import Missing, missing_of_streams, whole_versions
@@ -25,6 +26,7 @@ from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, FileSe
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, state_log, trash
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote import binding
 from ksql_lake.store.state_log import Logged
 
 NAMED = 3  # days that a hint names one by one
@@ -49,28 +51,29 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
     found, strange = files_below(dataset, dataset.directory)
     bad, _ = files_below(dataset, quarantine.directory(dataset))
     log = list(state_log.states(dataset.log))
-    if not found and not bad and not log:
+    if not found and not bad and not log and not binding.is_bound(dataset.lake):
         raise StateError(f"{dataset.directory}: no Parquet file of ours and no state log; nothing to rebuild from")
     done = [f"{path}: was not written by this tool; left alone, and not in the metadata" for path in strange]
     twice = repeated(found)
     found = [file for file in found if file not in twice]
+    remote = remote_state(dataset)
+    if remote is not None:
+        log = [*log, as_logged(remote)] if not log or log[-1].sequence < remote.sequence else log
+        found, said = add_away(dataset, found, remote, log)
+        done += said
     state, told = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
         done.append(f"kept the old metadata as {copy}")
-    if twice:
-        where = trash.discard(
-            dataset, [file.entry for file in twice], f"{stamp}_rebuild", now=_iso(stamp), by="rebuild",
-            why=trash.REPEATED,
-        )
-        done += [f"{file.entry.path}: has only rows that other files hold as well; moved to {where}" for file in twice]
+    done += _discard(dataset, twice, stamp) if twice else []
     metadata.restore(dataset, state)
     metadata.recover(dataset)
     if not log:
         done.append(
             "there was no state log: runs that wrote no file, and files that were removed since, are not known any more"
         )
-    done += [*told, *_gone(dataset, found, log)]
+    old = [file.entry for file in found if log and file.footer.sequence <= log[-1].sequence]
+    done += [*told, *_gone(dataset, old, log)]
     return [*done, f"rebuilt {dataset.metadata}: {state.total_records} rows in {len(state.files)} files"]
 
 
@@ -87,12 +90,22 @@ def _finish(dataset: Dataset, moves: Sequence[Sequence[Sequence[str]]], stamp: s
     return [*done, *metadata.recover(dataset, trusted=True)]
 
 
+def _discard(dataset: Dataset, twice: Sequence[Found], stamp: str) -> list[str]:
+    entries, name = [file.entry for file in twice], f"{stamp}_rebuild"
+    where = trash.discard(dataset, entries, name, now=_iso(stamp), by="rebuild", why=trash.REPEATED)
+    return [f"{entry.path}: has only rows that other files hold as well; moved to {where}" for entry in entries]
+
+
 def _iso(stamp: str) -> str:
     return f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:11]}:{stamp[11:13]}:{stamp[13:15]}Z"
 
 
-def _gone(dataset: Dataset, found: Sequence[Found], log: Sequence[Logged]) -> list[str]:
-    """What the state log counted and no file holds any more, with the command that reads it again."""
+def _gone(dataset: Dataset, files: Sequence[FileEntry], log: Sequence[Logged]) -> list[str]:
+    """What the state log counted and no file holds any more, with the command that reads it again.
+
+    Args:
+        files: those of changes that the log knows.
+    """
     if not log:
         return []
     known: dict[str, None] = {}
@@ -102,17 +115,18 @@ def _gone(dataset: Dataset, found: Sequence[Found], log: Sequence[Logged]) -> li
         known |= dict.fromkeys(added or ())
         if removed is None:  # too many to list: what is gone since cannot be named
             known = {}
-    there = {file.entry.path for file in found}
+    there = {file.path for file in files}
     gone = [path for path in known if path not in there]
     lines = [f"{dataset.directory / path}: is gone, and the state log knows it" for path in gone]
-    held = sum(file.entry.rows for file in found if file.footer.sequence <= log[-1].sequence)
-    rows = int(log[-1].state.get("total_records") or 0) - held
+    rows = int(log[-1].state.get("total_records") or 0) - sum(file.rows for file in files)
     if rows <= 0:
         return lines
     days = sorted({f"{day}" for path in gone if (day := parse_day(path.rpartition("/")[0])) is not None})
     which = " ".join(f"--date {day}" for day in days) if 0 < len(days) <= NAMED else "--all-missing"
     hint = f"export it again: python export_to_data_lake.py --table {dataset.feed}"
-    if dataset.kind == "stream":
+    if binding.is_bound(dataset.lake):
+        hint = "look for them in the lake's remote home: python manage_feeds.py remote restore --lake EMPTY_DIR"
+    elif dataset.kind == "stream":
         hint = f"read them again from the source: python manage_feeds.py reload {dataset.feed} {which}"
     return [*lines, f"{rows:,} rows that the lake had are in no file any more; {hint}"]
 
@@ -176,7 +190,7 @@ def _stream(
         _cover(state, file, stuck)
     for parts in state.coverage.values():
         for partition, covered in parts.items():
-            parts[partition] = Covered(covered.upto, merge(covered.beyond, [], covered.upto))
+            parts[partition] = covered.with_upto(covered.upto, merge(covered.beyond, [], covered.upto))
     if state.sequence > known:
         state.run = f"{state.run}g{state.generation}"  # the name a stream's commits go by
     return state, told
@@ -187,6 +201,9 @@ def _missing(dataset: Dataset, state: FeedState, new: Sequence[Found]) -> tuple[
     missing = missing_of_streams(new, _elsewhere(dataset)) if new else []
     if missing and (state.erasures or receipts.concern(dataset.lake, dataset.feed)):
         return [], ["rows were erased from this feed, and rows that were lost cannot be told from those: none are read "
+                    "again"]
+    if missing and binding.is_bound(dataset.lake):
+        return [], ["this lake has a remote home, where rows may lie that no file on this disk holds: none are read "
                     "again"]
     told = []
     for one in missing:
@@ -209,11 +226,14 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
     for partition, anchor in (file.footer.resume or {}).items() if origin in ("export", "compact") else ():
         one = covered.setdefault(partition, Covered())
         if anchor.offset >= one.upto and partition not in stuck:
-            state.resume[partition], covered[partition] = anchor, Covered(anchor.offset, one.beyond)
+            state.resume[partition], covered[partition] = anchor, one.with_upto(anchor.offset, one.beyond)
+    day = str(parse_day(file.entry.partition))
     for partition, spans in file.ranges.items():
-        if origin != "export" or partition in stuck:
-            one = covered.get(partition, Covered())
-            covered[partition] = Covered(one.upto, merge(one.beyond, spans, one.upto))
+        one = covered.get(partition, Covered())
+        if origin.startswith("date:") and partition not in stuck:
+            covered[partition] = one.with_days({day: spans[-1][1]})
+        elif origin != "export" or partition in stuck:
+            covered[partition] = one.with_upto(one.upto, merge(one.beyond, spans, one.upto))
 
 
 def _table(

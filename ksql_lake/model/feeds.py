@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import FeedError
-from ksql_lake.base.files import atomic_write
-from ksql_lake.model import checks
+from ksql_lake.base.files import atomic_write, read_regular
+from ksql_lake.model import checks, names
 
 SCHEMA_FILE = "feed.schema.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LARGEST = 1 << 20  # bytes of a feed file
+SHOWN = 60  # characters of a wrong value in a message
 STREAMS_ONLY = (
     "retention_days", "source_retention_days", "timezone", "timestamp_column", "read_from", "exact_values"
 )
+FRESHNESS = 26  # hours: a nightly export, with two to spare
+DAYS, VERSIONS, HOURS = 100_000, 1_000_000, 1_000_000  # the largest numbers of each that a feed file may say
 LEVELED = {"zstd": 22, "gzip": 9}  # codecs that have levels, and the highest
 REMOTE_TIERS = ("STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE",
                 "Cool", "Cold", "Archive")
@@ -32,12 +35,13 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Key:
-    """What a feed file may say under one key; `least` is the smallest number allowed."""
+    """What a feed file may say under one key; `least` and `most` are the smallest and largest number allowed."""
 
     types: tuple[type, ...]
     says: str
     choices: tuple[str, ...] = ()
     least: float | None = None
+    most: float | None = None
 
 
 KEYS: dict[str, Key] = {
@@ -49,25 +53,33 @@ KEYS: dict[str, Key] = {
     "partitioning": Key((dict,), "year, month, day for streams; version for tables"),
     "storage_mode": Key((str,), "append for streams, overwrite for tables", ("append", "overwrite")),
     "format": Key((str,), "Format of the files", ("parquet",)),
-    "retention_days": Key((int,), "Streams: a day goes when it ended more than so many days ago", least=1),
-    "retention_versions": Key((int,), "Tables: so many of the newest versions are kept", least=1),
-    "keep_versions": Key((int,), "Another name of retention_versions", least=1),
-    "local_days": Key((int,), "Days to keep on this disk once they are in the remote (default: all)", least=1),
-    "tier_after_days": Key((int,), "Days after which the remote's files move to remote_tier", least=1),
+    "retention_days": Key((int,), "Streams: a day goes when it ended more than so many days ago", least=1, most=DAYS),
+    "retention_versions": Key((int,), "Tables: so many of the newest versions are kept", least=1, most=VERSIONS),
+    "keep_versions": Key((int,), "Another name of retention_versions", least=1, most=VERSIONS),
+    "local_days": Key(
+        (int,), "Days to keep on this disk once they are in the remote (default: all)", least=1, most=DAYS
+    ),
+    "tier_after_days": Key((int,), "Days after which the remote's files move to remote_tier", least=1, most=DAYS),
     "remote_tier": Key((str,), "Tier of older files in the remote, of S3 or of Azure", REMOTE_TIERS),
-    "source_retention_days": Key((int,), "Streams: days the topic keeps its records (default 7)", least=1),
+    "source_retention_days": Key(
+        (int,), "Streams: days the topic keeps its records (default 7)", least=1, most=DAYS
+    ),
     "enabled": Key((bool,), "false leaves the feed out of --all"),
     "created_at": Key((str,), "When the feed was added"),
     "timezone": Key((str,), "IANA zone that a day is counted in (default UTC)"),
     "timestamp_column": Key((str,), "Streams: column that decides the day (default ROWTIME)"),
     "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
     "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
-    "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1),
-    "freshness_hours": Key((int, float), "The newest data may be so old; older is a finding of the report", least=0),
+    "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1, most=86400),
+    "freshness_hours": Key(
+        (int, float), "The newest data may be so old (default 26); older is a finding of the report; 0: no matter",
+        least=0, most=HOURS,
+    ),
     "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "delta": Key((bool,), "Keep a Delta Lake log beside the files (default: the setting DELTA)"),
     "read_from": Key((str,), "Streams: kafka reads the topic, rest asks ksqlDB, auto (default) takes Kafka if it can",
                      ("auto", "rest", "kafka")),
     "exact_values": Key((bool,), "Streams from Kafka: keep what ksqlDB's REST API loses (TIME below a second, ...)"),
@@ -102,6 +114,7 @@ class Feed:
     compression: str | None
     compression_level: int | None
     bloom_filter_columns: tuple[str, ...]
+    delta: bool | None
     checks: tuple[checks.Check, ...]
     on_bad_value: str
     read_from: str
@@ -121,9 +134,14 @@ class FeedProblem:
 def load_all(directory: Path, *, patterns: bool = True) -> list[Feed | FeedProblem]:
     """Every feed file of a directory, by name; a broken one never hides the others."""
     found: list[Feed | FeedProblem] = []
+    loaded: list[str] = []
     for path in sorted(directory.glob("*.json")):
         try:
-            found.append(load(path, patterns=patterns))
+            feed = load(path, patterns=patterns)
+            if other := names.twin(feed.name, loaded):
+                raise FeedError(f"{_shown(path)}: {names.twins(feed.name, other)}")
+            loaded.append(feed.name)
+            found.append(feed)
         except FeedError as error:
             found.append(FeedProblem(path, str(error)))
     return found
@@ -138,14 +156,13 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
     Raises:
         FeedError: all problems of the file, each as file:line:column.
     """
+    text = text_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FeedError(f"{path}: cannot be read ({error})") from None
-    raw = _parse(path, text)
-    problems = [f"{path}:{_position(text, key)}: {problem}" for key, problem in _problems(path, raw, patterns)]
+        raw = _parse(path, text)
+        found = _problems(path, raw, patterns)
+        problems = [f"{_shown(path)}:{_position(text, key)}: {problem}" for key, problem in found]
+    except RecursionError:
+        raise FeedError(f"{_shown(path)}: lists or objects are nested too deeply") from None
     if problems:
         raise FeedError("\n".join(problems))
     table = raw["feed_type"] == "table"
@@ -166,11 +183,12 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         max_shrink=raw.get("max_shrink", 0.5),
         idle_seconds=raw.get("idle_seconds"),
         source_retention_days=raw.get("source_retention_days", 7),
-        freshness_hours=raw.get("freshness_hours"),
+        freshness_hours=raw.get("freshness_hours", FRESHNESS) or None,
         forbidden_columns=tuple(raw.get("forbidden_columns", ())),
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
+        delta=raw.get("delta"),
         checks=checks.parse(raw.get("checks", ())),
         on_bad_value=raw.get("on_bad_value", "fail"),
         read_from=raw.get("read_from", "auto"),
@@ -187,11 +205,30 @@ def read(path: Path) -> dict[str, Any]:
         FeedError: it is not there, or no JSON object; names line and column.
     """
     try:
-        return _parse(path, path.read_text(encoding="utf-8"))
+        return _parse(path, text_of(path))
+    except RecursionError:
+        raise FeedError(f"{_shown(path)}: lists or objects are nested too deeply") from None
+
+
+def text_of(path: Path) -> str:
+    """What a feed file holds; a FIFO or a device is not waited for.
+
+    Raises:
+        FeedError: it is not there, no file, too large, or not UTF-8.
+    """
+    where = _shown(path)
+    try:
+        return read_regular(path, LARGEST).decode()
     except FileNotFoundError:
-        raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FeedError(f"{path}: cannot be read ({error})") from None
+        raise FeedError(f"{where}: no such feed; see: python manage_feeds.py list") from None
+    except UnicodeDecodeError as error:
+        raise FeedError(f"{where}: is not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+    except OSError as error:
+        raise FeedError(f"{where}: cannot be read: {error.strerror}") from None
+
+
+def _shown(path: Path) -> str:
+    return names.printable(str(path))
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
@@ -199,12 +236,16 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen:
-                raise FeedError(f'{path}:{_position(text, key)}: key "{key}" stands there twice; keep one')
+                raise FeedError(f'{_shown(path)}:{_position(text, key)}: key "{key}" appears twice; keep one')
             seen[key] = value
         return seen
 
+    def constant(word: str) -> float:
+        where = _line_column(text, text.find(word))
+        raise FeedError(f"{_shown(path)}:{where}: {word} is not JSON; expected a number")
+
     try:
-        raw = json.loads(text, object_pairs_hook=unique)
+        raw = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
         before = text[: error.pos].rstrip()
         after = text[error.pos :].lstrip()
@@ -212,12 +253,16 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
             comma: int | None = len(before) - 1
         else:
             comma = error.pos if after[:1] == "," and after[1:].lstrip()[:1] in ("}", "]") else None
-        where = f"{path}:{_line_column(text, error.pos if comma is None else comma)}"
+        where = f"{_shown(path)}:{_line_column(text, error.pos if comma is None else comma)}"
         if comma is not None:
             raise FeedError(f"{where}: trailing comma before a closing bracket; remove the comma") from None
         raise FeedError(f"{where}: not JSON: {error.msg}") from None
+    except ValueError:  # Python converts no number of more than 4,300 digits
+        long = re.search(r"[0-9]{300,}", text)
+        where = _line_column(text, long.start() if long else 0)
+        raise FeedError(f"{_shown(path)}:{where}: a number has too many digits") from None
     if not isinstance(raw, dict):
-        raise FeedError(f"{path}:1:1: expected an object with the keys of a feed")
+        raise FeedError(f"{_shown(path)}:1:1: expected an object with the keys of a feed")
     return raw
 
 
@@ -267,10 +312,14 @@ def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list
     other = {"stream": ("retention_versions", "keep_versions", "max_shrink"), "table": STREAMS_ONLY}
     for key in other.get(str(raw.get("feed_type")), ()):
         if key in raw:
-            problems.append((key, f'"{key}" is nothing for a {raw["feed_type"]}; take it out'))
+            problems.append((key, f'"{key}" does not apply to {raw["feed_type"]}s; remove it'))
     name = raw.get("feed_name")
-    if isinstance(name, str) and name != path.stem:
-        problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {path.name}; rename one'))
+    if isinstance(name, str):
+        if wrong := names.problem_of(name):
+            problems.append(("feed_name", wrong))
+        elif name != path.stem:
+            file = names.printable(path.name)
+            problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {file}; rename one'))
     return problems
 
 
@@ -282,7 +331,8 @@ def _problem(key: str, value: object) -> str | None:
         return f'unknown key "{key}"{hint}'
     if key == "checks":
         return None  # a language of its own
-    found = f'"{key}" is {json.dumps(value, ensure_ascii=False)}; expected '
+    text = json.dumps(value, ensure_ascii=False)
+    found = f'"{key}" is {names.printable(text if len(text) <= SHOWN else text[:SHOWN] + " ...")}; expected '
     if not isinstance(value, known.types) or (isinstance(value, bool) and bool not in known.types):
         return found + WORDS[known.types[-1]]
     if isinstance(value, list) and not all(isinstance(item, str) and item for item in value):
@@ -291,6 +341,8 @@ def _problem(key: str, value: object) -> str | None:
         return found + " or ".join(known.choices)
     if known.least is not None and isinstance(value, int | float) and value < known.least:
         return f"{found}{known.least:g} or more"
+    if isinstance(value, int | float) and (value != value or value > (known.most or 1e308)):
+        return f"{found}at most {known.most or 1e308:,.0f}"
     if key == "timezone" and not _is_zone(str(value)):
         return f"{found}an IANA name such as Europe/Paris"
     return None
@@ -298,16 +350,20 @@ def _problem(key: str, value: object) -> str | None:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a feed file, from the same table that `load` checks by."""
-    names = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
+    words = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array"}
     properties: dict[str, Any] = {}
     for key, known in KEYS.items():
-        entry: dict[str, Any] = {"description": known.says, "type": names[known.types[-1]]}
+        entry: dict[str, Any] = {"description": known.says, "type": words[known.types[-1]]}
         if known.choices:
             entry["enum"] = list(known.choices)
         if known.least is not None:
             entry["minimum"] = known.least
+        if known.most is not None:
+            entry["maximum"] = known.most
         if list in known.types:
             entry["items"] = {"type": "string", "minLength": 1}
+        if key == "feed_name":
+            entry |= {"pattern": f"^{names.NAME.pattern}$", "maxLength": names.LONGEST}
         properties[key] = {**entry, **checks.json_schema()} if key == "checks" else entry
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A feed of the ksqlDB data lake",
@@ -324,7 +380,13 @@ def _is_zone(name: str) -> bool:
 
 
 def save(path: Path, raw: Mapping[str, Any]) -> bool:
-    """Write a feed file atomically; False, and nothing touched, when it holds just that already."""
+    """Write a feed file atomically; False, and nothing touched, when it holds just that already.
+
+    Raises:
+        FeedError: the file is a link; what it points to belongs to somebody else.
+    """
+    if path.is_symlink():
+        raise FeedError(f"{_shown(path)}: is a link to {path.resolve()}; edit that file instead")
     data = (json.dumps(raw, indent=2, ensure_ascii=False) + "\n").encode()
     if path.exists() and path.read_bytes() == data:
         return False
@@ -337,9 +399,13 @@ def save(path: Path, raw: Mapping[str, Any]) -> bool:
 
 
 def new(name: str, kind: str, source: str, created_at: str, **settings: Any) -> dict[str, Any]:
-    """The content of a new feed file, in the order of the user's own example."""
-    if not NAME.fullmatch(name):
-        raise FeedError(f"{name!r} cannot be a feed name; use letters, digits, _ . -")
+    """The content of a new feed file, in the order of the user's own example.
+
+    Raises:
+        FeedError: the name cannot be that of a feed.
+    """
+    if wrong := names.problem_of(name):
+        raise FeedError(wrong)
     date = kind == "stream"
     return {
         "$schema": f"../{SCHEMA_FILE}",

@@ -89,17 +89,36 @@ class TopicMark:
 
 @dataclass(frozen=True)
 class Covered:
-    """The offsets of one Kafka partition that are exported: 0 to `upto`, and the ranges `beyond`, ends included."""
+    """What is exported of one Kafka partition: offsets 0 to `upto`, and beyond that ranges and days.
+
+    Attributes:
+        beyond: ranges of offsets, both ends included; older versions wrote one for each run of rows of a day.
+        days: (day as ISO text, offset): all rows of that day up to the offset are exported, both included.
+    """
 
     upto: int = -1
     beyond: tuple[tuple[int, int], ...] = ()
+    days: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Covered:
-        return cls(value["upto"], tuple((low, high) for low, high in value["beyond"]))
+        beyond = tuple((low, high) for low, high in value["beyond"])
+        return cls(value["upto"], beyond, tuple(sorted(value.get("days", {}).items())))
 
     def to_json(self) -> Json:
-        return {"upto": self.upto, "beyond": [list(span) for span in self.beyond]}
+        made: Json = {"upto": self.upto, "beyond": [list(span) for span in self.beyond]}
+        return made | ({"days": dict(self.days)} if self.days else {})
+
+    def with_days(self, days: Mapping[str, int]) -> Covered:
+        """With days that are exported up to an offset."""
+        known = dict(self.days)
+        for day, offset in days.items():
+            known[day] = max(offset, known.get(day, -1))
+        return Covered(self.upto, self.beyond, tuple(sorted((d, at) for d, at in known.items() if at > self.upto)))
+
+    def with_upto(self, offset: int, beyond: tuple[tuple[int, int], ...]) -> Covered:
+        """With all offsets up to one, and ranges beyond it."""
+        return Covered(offset, beyond, tuple((day, at) for day, at in self.days if at > offset))
 
 
 NotSent = dict[int, dict[int, tuple[int, ...]]]  # generation -> Kafka partition -> offsets

@@ -10,6 +10,7 @@ import numpy as np
 
 from ksql_lake.base.arrays import Array
 from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.model.coverage import merge
 from ksql_lake.model.state import Covered, FeedState
 from ksql_lake.model.values import utc
 from ksql_lake.store import state_log
@@ -77,11 +78,12 @@ class Spans:
     highs: Array
 
     @classmethod
-    def of(cls, covered: Mapping[int, Covered], partition: int) -> Spans:
-        """What a state's coverage of one generation holds of a partition."""
+    def of(cls, covered: Mapping[int, Covered], partition: int, day: str = "") -> Spans:
+        """What a state's coverage of one generation holds of a partition, of the rows of a day where one is given."""
         one = covered.get(partition, Covered())
-        upto = [(0, one.upto)] if one.upto >= 0 else []
-        both = np.array([*upto, *one.beyond], np.int64).reshape(-1, 2)
+        upto = max(one.upto, dict(one.days).get(day, -1))
+        whole = [(0, upto)] if upto >= 0 else []
+        both = np.array([*whole, *merge(one.beyond, [], upto)], np.int64).reshape(-1, 2)
         return cls(both[:, 0], both[:, 1])
 
     def hold(self, low: int, high: int) -> bool:

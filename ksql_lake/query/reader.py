@@ -6,7 +6,7 @@ import datetime as dt
 import difflib
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -23,7 +23,7 @@ from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.partitions import parse_day, parse_version, version_path
 from ksql_lake.model.predicates import Filters, Names, expression
-from ksql_lake.model.state import Coverage, FeedState, FileEntry
+from ksql_lake.model.state import Coverage, Covered, FeedState, FileEntry
 from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
@@ -243,10 +243,9 @@ def _version(dataset: Dataset, state: FeedState, then: FeedState, request: Reque
 def _held(files: Sequence[FileEntry], coverage: Coverage) -> list[_Part]:
     """Files whose rows all were covered then, and, for each generation, those of which some were."""
     whole, partly = _Part(), list[_Part]()
-    for generation, covered in coverage.items():
-        those = [entry for entry in files if entry.generation == generation]
+    for day, covered, those in _by_day(files, coverage):
         partitions = sorted({partition for entry in those for partition in entry.spans})
-        spans = {partition: Spans.of(covered, partition) for partition in partitions}
+        spans = {partition: Spans.of(covered, partition, day) for partition in partitions}
         some = _Part(covered=spans)
         for entry in those:
             ends = [(spans[partition], low, high) for partition, (low, high, _) in entry.spans.items()]
@@ -257,3 +256,17 @@ def _held(files: Sequence[FileEntry], coverage: Coverage) -> list[_Part]:
         if some.files:
             partly.append(some)
     return [whole, *partly]
+
+
+def _by_day(
+    files: Sequence[FileEntry], coverage: Coverage
+) -> Iterator[tuple[str, Mapping[int, Covered], list[FileEntry]]]:
+    """The files of each generation, day by day where its coverage knows of days."""
+    for generation, covered in coverage.items():
+        groups: dict[str, list[FileEntry]] = {}
+        dated = any(one.days for one in covered.values())
+        for entry in files:
+            if entry.generation == generation:
+                groups.setdefault(str(parse_day(entry.partition)) if dated else "", []).append(entry)
+        for day, those in groups.items():
+            yield day, covered, those

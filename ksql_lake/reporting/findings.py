@@ -22,6 +22,7 @@ MANY = 20  # files that a compaction would save; fewer are what every night leav
 RECENT = 9  # runs that tell how often one is to be expected
 SHORTEST = 300.0  # seconds between runs that somebody still expects
 CLOSED = 2  # days ago that a day must have ended to count its small files
+NEAR = dt.timedelta(days=31)  # a day further ahead is a time that cannot be
 
 
 def findings_of_runs(feed: str, runs: Sequence[Run], state: FeedState | None) -> list[Finding]:
@@ -70,11 +71,11 @@ def findings_of_state(
 
 
 def _missing_days(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
-    """Days between the first one and the last, or tomorrow, that have no row, unless rows were taken out here."""
+    """Days between the first one and the last that have no row, unless rows were taken out here."""
     taken = [path for path, whys in state.rows_removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
-    days = [day for day in days if day <= now.date() + dt.timedelta(days=1)]  # until a time that cannot be: no gap
+    days = [day for day in days if day <= now.date() + NEAR]  # until a time that cannot be there is no gap
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
     if gaps:
         count = sum((b - a).days - 1 for a, b in gaps)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksql_lake.base.files import atomic_write
+from ksql_lake.base.outputs import write_out
 from ksql_lake.model.findings import LEVELS
 from ksql_lake.reporting.summary import FeedSummary, summarise
 
@@ -36,7 +36,7 @@ def write(file: Path, lake: Path, export: ExportRun, version: str, max_share: fl
     """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`."""
     try:
         content = text(summarise(lake, export.ended, max_share=max_share), export, version)
-        atomic_write(file, content.encode(errors="replace"))
+        write_out(file, content.encode(errors="replace"), wait=False)
     except OSError as error:
         return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"
     except Exception as error:

@@ -146,7 +146,7 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
     """One feed at a glance; see `summarise` for the arguments."""
     state = record.state
     newest_event = None if state is None else _newest_event(state)
-    limit = record.feed.freshness_hours * 3600 if record.feed and record.feed.freshness_hours is not None else None
+    limit = _freshness_limit(record.feed, newest_event)
     age = None if newest_event is None else max((now - newest_event).total_seconds(), 0.0)
     last_export = None if state is None else state.last_export
     good = [run.ended for run in record.runs if run.good]
@@ -162,6 +162,16 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
         checks=(state.checks or ()) if state else (),
         findings=_findings(record, now, newest_event, age, limit, max_share), remote=_remote(record, now),
     )
+
+
+def _freshness_limit(feed: Feed | None, newest_event: dt.datetime | None) -> float | None:
+    """How old the newest data may be, in seconds. The default is for feeds that have data: of one that never came, its
+    failed runs tell."""
+    if feed is None or feed.freshness_hours is None:
+        return None
+    if newest_event is None and "freshness_hours" not in feed.raw:
+        return None
+    return feed.freshness_hours * 3600
 
 
 def _remote(record: FeedRecord, now: dt.datetime) -> Standing | None:

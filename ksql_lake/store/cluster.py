@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ConfigError, StateError
-from ksql_lake.base.files import atomic_write, make_dirs
+from ksql_lake.base.files import atomic_write, make_closed
 
 RECORD = ".state/kafka_cluster.json"
 WAY_OUT = "remove it, and the next export notes the cluster"
@@ -59,6 +59,6 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
     record: dict[str, Any] = {"kafka_cluster_id": cluster_id, "since": now, "url": url}
     if noted is not None:
         record["before"] = [*noted.get("before", ()), {key: noted.get(key) for key in ("kafka_cluster_id", "since")}]
-    make_dirs((lake / RECORD).parent)
-    atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    make_closed((lake / RECORD).parent, 0o750)
+    atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode(), 0o640)
     return None if noted is None else f"{lake}: is filled from Kafka cluster {cluster_id} from now on"

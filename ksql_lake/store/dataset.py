@@ -16,7 +16,9 @@ TRASH = ".trash"
 class Observer(Protocol):
     """Somebody who is told of a feed's changes after their commit: a catalog, metrics, a remote home of the lake."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What messages call it."""
 
     def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
         """A change was committed. Called with the feed's lock held; may be called again for the same change."""

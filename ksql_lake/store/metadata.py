@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
+from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, refuse_links, remove_tree
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import (
     QUARANTINE,
@@ -37,6 +38,7 @@ from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
 from ksql_lake.store.observers import tell
 from ksql_lake.store.remote import binding
 
+log = logging.getLogger("ksql_lake")
 JOURNAL = "commit.json"
 LEASE = ".lease"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
@@ -276,7 +278,11 @@ def commit(
 
     Returns:
         A finding for each observer that could not be told; the change itself is in the lake.
+
+    Raises:
+        LinkError: a move would lead through a link or out of the lake; nothing was changed.
     """
+    _refuse_links(dataset, moves)
     refuse_taken(dataset, [(move.source, move.target) for move in moves])
     directory = dataset.staging / run
     make_dirs(directory)
@@ -294,6 +300,10 @@ def commit(
     problems = _carry_out(dataset, directory, journal, state, text)
     state.files.committed()
     return problems
+
+
+def _refuse_links(dataset: Dataset, moves: Sequence[Move]) -> None:
+    refuse_links(dataset.lake, (place for move in moves for place in (move.source, move.target)))
 
 
 def _seal(dataset: Dataset, directory: Path, state: FeedState) -> Move:
@@ -321,7 +331,15 @@ def amend(
     base = state.sequence
     state.sequence, state.run = base + 1, run
     state.changes = (*state.changes[-HISTORY + 1 :], Amendment(now, by, what))
-    return commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
+    problems = commit(dataset, run, base, moves, state, Change(kind, base + 1, run, now, by=by, what=what))
+    for problem in problems:
+        log.warning("%s", problem.line)
+    return problems
+
+
+def catch_up(dataset: Dataset, state: FeedState) -> list[Finding]:
+    """Let observers learn what they missed, as after a crash; a finding for each that could not. With the lock held."""
+    return tell(dataset.observers, dataset, state, None) if state.sequence else []
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
@@ -342,10 +360,18 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
         return done
     for granted in dataset.staging.glob(f"*{LEASE}"):
         granted.unlink(missing_ok=True)  # first: a worker still at it for a run that is gone makes no more files
+    refuse_links(dataset.lake, dataset.staging.iterdir())
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
         if journal_file.exists():
-            problems = _carry_out(dataset, directory, json.loads(journal_file.read_bytes()), trusted=trusted)
+            try:
+                journal = json.loads(journal_file.read_bytes())
+                problems = _carry_out(dataset, directory, journal, trusted=trusted)
+            except UNREADABLE as error:
+                raise StateError(
+                    f"{journal_file}: not readable as a journal ({type(error).__name__}: {error}); move the directory "
+                    "away and run again"
+                ) from None
             done += [problem.line for problem in problems]
             done.append(f"finished the interrupted commit of run {directory.name}")
         else:
@@ -369,6 +395,7 @@ def _carry_out(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
                 f"{sequence}; move the directory aside and run again"
             )
+        _refuse_links(dataset, [Move(source, target) for source, target in journal["moves"]])
         refuse_taken(dataset, journal["moves"])
         make_dirs(dataset.directory.parent)  # of all feeds: open, whatever this feed's access
         _publish(dataset, journal["moves"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ksql_lake.base.files import append_line, last_line, make_dirs
+from ksql_lake.base.files import append_line, last_line, make_closed
 from ksql_lake.model.state import Change, FeedState
 
 AFTER = "after"
@@ -101,10 +101,10 @@ def append(path: Path, state: FeedState, before: FeedState | None, change: Chang
     logged = last_sequence(path)
     if logged == state.sequence:
         return
-    make_dirs(path.parent)
-    now = _described(state)
+    make_closed(path.parent, 0o750)
+    now = described(state)
     whole = before is None or logged != before.sequence or state.sequence % WHOLE == 0
-    line = now if whole or before is None else _delta(_described(before), now)
+    line = now if whole or before is None else _delta(described(before), now)
     if change is not None:
         line[CHANGE] = {"kind": change.kind, "at": change.at, **_paths(change)}
     append_line(path, json.dumps(line, ensure_ascii=False).encode(), 0o640)
@@ -116,7 +116,8 @@ def _paths(change: Change) -> dict[str, list[str] | None]:
     return {key: [file.path for file in files] if len(files) <= LISTED else None for key, files in both.items()}
 
 
-def _described(state: FeedState) -> dict[str, Any]:
+def described(state: FeedState) -> dict[str, Any]:
+    """What a line says of a state."""
     return {key: value for key, value in state.described().items() if key not in LEFT_OUT}
 
 

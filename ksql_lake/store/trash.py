@@ -10,20 +10,23 @@ import datetime as dt
 import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, anchors_from
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
 
 MANIFEST = "manifest.json"
+RELOADED = "reload"  # why: these rows were read again from the source
+RESET = "reset"  # why: the feed begins anew
 COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
 REPEATED = "repeated"  # why: other files hold all rows of these
-IN_THE_LAKE = (COMPACTED, REPEATED)  # bundles whose rows are in the lake all the same: an undo would double them
+IN_THE_LAKE = (COMPACTED, REPEATED, RELOADED)  # whose rows are in the lake all the same: an undo would double them
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Bundle:
     why: str
     files: tuple[FileEntry, ...]
     aside: tuple[FileEntry, ...] = ()
+    before: Mapping[str, Any] | None = None
 
     @property
     def every(self) -> tuple[FileEntry, ...]:
@@ -68,7 +72,7 @@ def put(
 
 def stage(
     dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str,
-    aside: Sequence[FileEntry] = (),
+    aside: Sequence[FileEntry] = (), before: Mapping[str, Any] | None = None,
 ) -> list[Move]:
     """The renames that put files of the lake, and of its quarantine, into the trash; their manifest is staged."""
     directory = dataset.lake / TRASH / now[:10] / dataset.feed / run
@@ -78,6 +82,7 @@ def stage(
         "feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why,
         "files": [file.to_json() for file in files],
         **({"quarantine": [file.to_json() for file in aside]} if aside else {}),
+        **({"before": before} if before else {}),
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False)
     atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
@@ -125,7 +130,8 @@ def bundles(lake: Path, feed: str | None = None) -> list[Bundle]:
         try:
             manifest = json.loads(path.read_bytes())
             files, aside = (tuple(map(FileEntry.from_json, manifest.get(k, ()))) for k in ("files", "quarantine"))
-            found.append(Bundle(path.parent, manifest["feed"], manifest["at"], manifest["why"], files, aside))
+            named = (manifest["feed"], manifest["at"], manifest["why"])
+            found.append(Bundle(path.parent, *named, files, aside, manifest.get("before")))
         except (OSError, *metadata.UNREADABLE) as error:
             raise StateError(f"{path}: not readable as JSON ({error}); move its directory away") from None
     return sorted(found, key=lambda bundle: (bundle.at, bundle.directory.name))
@@ -145,6 +151,8 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
             raise StateError(f"{there}: gone from the trash, so it cannot be brought back")
         if back.exists():
             raise StateError(f"{back}: stands there already; move it away first")
+    if bundle.before is not None:
+        _go_back(dataset, state, bundle.before)
     staging = dataset.staging / run
     make_dirs(staging)
     moves = [Move.of(dataset, there, back) for there, back in places]
@@ -157,6 +165,31 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
     count_removed(state, bundle.aside, QUARANTINE, -1)
     what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"
     metadata.amend(dataset, run, state, moves, kind="undo", now=now, by=by, what=what)
+
+
+def _go_back(dataset: Dataset, state: FeedState, before: Mapping[str, Any]) -> None:
+    """The position of a feed before it was reset.
+
+    Raises:
+        StateError: it has exported since what comes back.
+    """
+    if state.is_table:
+        if state.current is None and before["current"]:
+            state.current = Current(**before["current"])
+        state.pinned = (*before["pinned"], *state.pinned)
+        return
+    coverage = {int(g): {int(p): Covered.from_json(c) for p, c in parts.items()}
+                for g, parts in before["coverage"].items()}
+    if "generation" in before:
+        later = {*state.coverage, *(file.generation or 0 for file in (*state.files, *state.quarantined))}
+        if max(later, default=0) > before["generation"]:
+            raise StateError(
+                f"{dataset.feed}: has exported since its reset, so these rows would stand in the lake twice; they stay "
+                "in the trash"
+            )
+        state.generation = before["generation"]
+        state.resume, state.heads = anchors_from(before["resume"]), anchors_from(before["heads"])
+    state.coverage |= coverage
 
 
 def _as_remote_has_it(file: FileEntry, state: FeedState) -> FileEntry:

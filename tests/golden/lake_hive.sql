@@ -1,4 +1,6 @@
--- Hive 4 or later (timestamps of Parquet). Run again after each export for new partitions. A column that came since: drop the table (an external table's files stay) and run this again.
+-- Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. A column that came since: drop the table (an external table's files stay) and run this again.
+-- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS
+-- says month=1 instead of month=01, and it takes no new versions where version is an int.
 
 CREATE EXTERNAL TABLE IF NOT EXISTS `all_types` (
   `ROWTIME` timestamp,
@@ -20,12 +22,12 @@ CREATE EXTERNAL TABLE IF NOT EXISTS `all_types` (
   `DAY_` string,
   `LATE` int
 )
-PARTITIONED BY (`year` int, `month` int, `day` int)
+PARTITIONED BY (`year` string, `month` string, `day` string)
 STORED AS PARQUET
 LOCATION 'hdfs://nn/lake\'s/streams/all_types/';
 ALTER TABLE `all_types` ADD IF NOT EXISTS
-  PARTITION (year = 2025, month = 1, day = 15) LOCATION 'hdfs://nn/lake\'s/streams/all_types/year=2025/month=01/day=15/'
-  PARTITION (year = 2025, month = 1, day = 16) LOCATION 'hdfs://nn/lake\'s/streams/all_types/year=2025/month=01/day=16/';
+  PARTITION (year = '2025', month = '01', day = '15') LOCATION 'hdfs://nn/lake\'s/streams/all_types/year=2025/month=01/day=15/'
+  PARTITION (year = '2025', month = '01', day = '16') LOCATION 'hdfs://nn/lake\'s/streams/all_types/year=2025/month=01/day=16/';
 
 -- empty: no file yet
 
@@ -37,23 +39,23 @@ CREATE EXTERNAL TABLE IF NOT EXISTS `events` (
   `AMOUNT` decimal(12,2),
   `N` bigint
 )
-PARTITIONED BY (`year` int, `month` int, `day` int)
+PARTITIONED BY (`year` string, `month` string, `day` string)
 STORED AS PARQUET
 LOCATION 'hdfs://nn/lake\'s/streams/events/';
 ALTER TABLE `events` ADD IF NOT EXISTS
-  PARTITION (year = 2025, month = 1, day = 15) LOCATION 'hdfs://nn/lake\'s/streams/events/year=2025/month=01/day=15/'
-  PARTITION (year = 2025, month = 1, day = 16) LOCATION 'hdfs://nn/lake\'s/streams/events/year=2025/month=01/day=16/'
-  PARTITION (year = 2025, month = 1, day = 17) LOCATION 'hdfs://nn/lake\'s/streams/events/year=2025/month=01/day=17/';
+  PARTITION (year = '2025', month = '01', day = '15') LOCATION 'hdfs://nn/lake\'s/streams/events/year=2025/month=01/day=15/'
+  PARTITION (year = '2025', month = '01', day = '16') LOCATION 'hdfs://nn/lake\'s/streams/events/year=2025/month=01/day=16/'
+  PARTITION (year = '2025', month = '01', day = '17') LOCATION 'hdfs://nn/lake\'s/streams/events/year=2025/month=01/day=17/';
 
 CREATE EXTERNAL TABLE IF NOT EXISTS `t_totals_versions` (
   `K` string,
   `TOTAL` decimal(12,2)
 )
-PARTITIONED BY (`version` int)
+PARTITIONED BY (`version` string)
 STORED AS PARQUET
 LOCATION 'hdfs://nn/lake\'s/tables/t.totals/';
 ALTER TABLE `t_totals_versions` ADD IF NOT EXISTS
-  PARTITION (version = 1) LOCATION 'hdfs://nn/lake\'s/tables/t.totals/version=v1/'
-  PARTITION (version = 2) LOCATION 'hdfs://nn/lake\'s/tables/t.totals/version=v2/';
+  PARTITION (version = 'v1') LOCATION 'hdfs://nn/lake\'s/tables/t.totals/version=v1/'
+  PARTITION (version = 'v2') LOCATION 'hdfs://nn/lake\'s/tables/t.totals/version=v2/';
 CREATE OR REPLACE VIEW `t_totals` AS
-SELECT * FROM `t_totals_versions` WHERE version = 2;
+SELECT * FROM `t_totals_versions` WHERE version = 'v2';

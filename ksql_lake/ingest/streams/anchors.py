@@ -69,7 +69,7 @@ def is_row(batch: pa.RecordBatch, row: int, first: int, names: Sequence[str], kn
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The rows of one partition in a batch: their positions in it and their offsets."""
 
     batch: pa.RecordBatch
@@ -148,7 +148,7 @@ class Sieve:
         keep = np.zeros(len(offsets), dtype=bool)
         for partition in np.unique(partitions).tolist():
             positions = np.flatnonzero(partitions == partition)
-            rows = _Rows(batch, partition, positions, offsets[positions], names, self.salt)
+            rows = Rows(batch, partition, positions, offsets[positions], names, self.salt)
             keep[positions] = self._new_in_partition(rows)
         return keep
 
@@ -166,7 +166,7 @@ class Sieve:
             if start > wanted and (anchor is not None or partition in following):
                 self.gaps.append((partition, start - wanted))
 
-    def _new_in_partition(self, rows: _Rows) -> np.ndarray:
+    def _new_in_partition(self, rows: Rows) -> np.ndarray:
         partition, offsets = rows.partition, rows.offsets
         anchor = self.anchors.get(partition)
         last = anchor.offset if anchor else -1
@@ -188,7 +188,7 @@ class Sieve:
             new &= ~inside(self.skip[partition], offsets)
         return np.asarray(new)
 
-    def _look_at_start(self, rows: _Rows) -> None:
+    def _look_at_start(self, rows: Rows) -> None:
         """The first rows of a partition: remember one, and compare with what an earlier query saw there.
 
         A topic recreated with fewer rows never shows its anchor, but it shows another row at the start, or one below
@@ -207,7 +207,7 @@ class Sieve:
         if passed and (head is not None and head.offset % TICK < 2 or not self.samples):
             self._settled.add(partition)
 
-    def _compare_head(self, rows: _Rows, known: Anchor, ticks: np.ndarray) -> None:
+    def _compare_head(self, rows: Rows, known: Anchor, ticks: np.ndarray) -> None:
         partition = rows.partition
         for index in np.flatnonzero(rows.offsets == known.offset)[:1].tolist():
             if not rows.same(index, known):
@@ -236,7 +236,7 @@ class Sieve:
             "this feed and add a new one under another name"
         )
 
-    def _check_anchor(self, rows: _Rows, index: int, anchor: Anchor) -> None:
+    def _check_anchor(self, rows: Rows, index: int, anchor: Anchor) -> None:
         partition, offset = rows.partition, int(rows.offsets[index])
         if offset > anchor.offset:
             if partition in self.doubts:

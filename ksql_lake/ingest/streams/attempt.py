@@ -16,7 +16,6 @@ from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.not_sent import NotSent
 from ksql_lake.model.columns import schema_of
-from ksql_lake.model.coverage import ranges
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import day_path
 from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair, taken_pair
@@ -37,7 +36,7 @@ class Attempt:
     Attributes:
         files, rows: what is staged for the lake; `rows` is the sum over `files` once it is closed.
         anchors, heads: how far each partition is read, and its first row, once it is closed.
-        ranges: partition -> offsets that were taken, of a run of some days.
+        days: of a run of some days: partition -> day as ISO text -> the last offset of it that was read.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
         doubtful: whether some partition looked like that of another topic.
         positions, passed, remarks: what the reading told of itself, once it is closed.
@@ -64,7 +63,7 @@ class Attempt:
         self.taken = Counter[int]()
         self.anchors: dict[int, Anchor] = {}
         self.heads: dict[int, Anchor] = {}
-        self.ranges: dict[int, list[tuple[int, int]]] = {}
+        self.days: dict[int, dict[str, int]] = {}
         self.evidence: frozenset[int] = frozenset()
         self.doubtful = False
         self.positions: dict[int, int] = {}
@@ -92,18 +91,19 @@ class Attempt:
             self._writer.write(part, day_path(date), date.strftime("%Y%m%d"))
         self.rows += int(keep.sum())
 
-    def cover(self, partitions: np.ndarray, offsets: np.ndarray) -> None:
-        """Remember the offsets of rows that a run of some days took."""
+    def cover(self, partitions: np.ndarray, offsets: np.ndarray, days: np.ndarray) -> None:
+        """Remember how far a run of some days has read them: all rows of a day before come before in the partition."""
         for partition in np.unique(partitions).tolist():
-            taken = ranges(np.sort(offsets[partitions == partition]))
-            self.ranges.setdefault(partition, []).extend(taken)
+            here, known = partitions == partition, self.days.setdefault(partition, {})
+            for day in np.unique(days[here]).tolist():
+                name = str(EPOCH + dt.timedelta(days=day))
+                known[name] = max(known.get(name, -1), int(offsets[here & (days == day)].max()))
 
     def leave_out(self, row: NotSent, day: int) -> None:
         """Quarantine a row that the server cannot send, without its content; `day` since 1970-01-01."""
         date = EPOCH + dt.timedelta(days=day)
         self.aside.write(row.bad_row(self.schema), day_path(date), date.strftime("%Y%m%d"))
-        self.cover(np.array([row.partition]), np.array([row.offset]))
-        self.not_sent.append(row)
+        self.not_sent.append(row)  # which no later query asks for
         message = f"{row.what}; it is quarantined without its content"
         self.findings.append(Finding("quality", message, "warning", self._feed, row.partition, row.offset))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.model.checks import Check
 from ksql_lake.model.partitions import day_bounds
 from ksql_lake.model.types import PSEUDO
@@ -32,7 +32,7 @@ class StreamJob:
     days: tuple[dt.date, ...] = ()
     source_retention_days: int = 7
     batch_size: int = 10_000
-    progress: Callable[[int], None] = lambda rows: None
+    progress: Progress = SILENT
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()

@@ -20,6 +20,7 @@ from ksql_lake.base.retry import delay
 from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
+from ksql_lake.ingest.streams.exported_days import ExportedDays
 from ksql_lake.ingest.streams.job import RESERVED, StreamJob
 from ksql_lake.ingest.streams.missing import EXPIRED, fates, memory, why
 from ksql_lake.ingest.streams.not_sent import MOST, NotSent
@@ -53,6 +54,7 @@ class StreamExport:
         self.deadline = time.monotonic() + job.limits.duration
         self.base = dict(state.resume)
         skip = {partition: covered.beyond for partition, covered in state.covered.items() if covered.beyond}
+        self.exported_days = ExportedDays.of(state.covered)
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
         salt = salt_of([*self.base.values(), *self.base_heads.values()])
@@ -226,9 +228,17 @@ class StreamExport:
                 self._rows(rows.batch if flawed else rows, names, attempt, rows.flaws if flawed else ())
             now = time.monotonic()
             reading.worked(now - received)
+            if not batches:
+                self._waits(reading.silence(now))
             reason = self._ended(reading, patience, now)
             if reason:
                 return reason
+
+    def _waits(self, silent: float) -> None:
+        """Say what is waited for, once that is noticed by a person."""
+        if silent >= 1:
+            idle = f"{silent:.0f} s of {self.job.limits.idle:g}"
+            self.job.progress.waits(f"no row for {idle}, then this stream counts as read")
 
     def _ended(self, reading: Reading, patience: Patience, now: float) -> str | None:
         """Why the reading is over; None to go on.
@@ -297,15 +307,16 @@ class StreamExport:
         days = days_of(times, job.timezone)
         if job.days:
             keep &= np.isin(days, [(day - EPOCH).days for day in job.days])
+        self.exported_days.take_out(keep, partitions, offsets, days)
         if not keep.any():
             return
+        if job.days:
+            attempt.cover(partitions[keep], offsets[keep], days[keep])
         table = self._on_disk(batch, names, attempt.schema)
         erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
-        if job.days:
-            attempt.cover(partitions[keep], offsets[keep])
-        job.progress(int(keep.sum()))
+        job.progress(int(keep.sum()), batch.nbytes, int(rowtimes.max()))
         attempt.take(table, keep, days, flaws)
 
     def _report_gaps(self, attempt: Attempt) -> None:

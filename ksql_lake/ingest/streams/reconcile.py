@@ -70,7 +70,7 @@ def reconcile(
     newest = max([*known, *(anchor.rowtime for anchor in state.resume.values())], default=-1)
     source = until_answered(lambda: _count(client, state, days, newest, limits), limits.retry, lambda _: None)
     chosen = lake if not days else Counter({day: lake[day] for day in days})
-    return compare(source, chosen, exported_whole=bool(state.resume), removed=_removed(state))
+    return compare(source, chosen, exported_whole=bool(state.resume), removed=_removed(state), feed=dataset.feed)
 
 
 def _removed(state: FeedState) -> Counter[dt.date]:
@@ -88,7 +88,8 @@ def _removed(state: FeedState) -> Counter[dt.date]:
 
 
 def compare(
-    source: SourceCount, lake: Mapping[dt.date, int], *, exported_whole: bool, removed: Mapping[dt.date, int]
+    source: SourceCount, lake: Mapping[dt.date, int], *, exported_whole: bool, removed: Mapping[dt.date, int],
+    feed: str = "NAME",
 ) -> list[DayCount]:
     """Why the days differ, oldest first.
 
@@ -102,6 +103,7 @@ def compare(
         there, here, newer = source.days.get(day, 0), lake.get(day, 0), source.newer.get(day, 0)
         at_the_edge = oldest is None or day <= oldest
         reason, explained = _reason(there, here, newer, at_the_edge, exported_whole, removed.get(day, 0))
+        reason += f" {feed} --date {day}" if reason.endswith("manage_feeds.py reload") else ""
         found.append(DayCount(day, there, here, reason, explained))
     return found
 
@@ -125,7 +127,7 @@ def _reason(
         return f"{removed:,} removed here by retention or erasure, or set aside", True
     return (
         f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they came late and land with the "
-        "next export; if they stay, report it"
+        "next export; if they stay, read the day again with: python manage_feeds.py reload"
     ), False
 
 

@@ -195,13 +195,12 @@ def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
     if not job.days:
         state.resume = dict(anchors)
         for partition, anchor in anchors.items():
-            beyond = covered.get(partition, Covered()).beyond
-            covered[partition] = Covered(anchor.offset, merge(beyond, [], anchor.offset))
+            known = covered.get(partition, Covered())
+            covered[partition] = known.with_upto(anchor.offset, merge(known.beyond, [], anchor.offset))
         return
     for attempt in export.attempts:
-        for partition, added in attempt.ranges.items():
-            known = covered.get(partition, Covered())
-            covered[partition] = Covered(known.upto, merge(known.beyond, added, known.upto))
+        for partition, days in attempt.days.items():
+            covered[partition] = covered.get(partition, Covered()).with_days(days)
 
 
 def _file_entry(job: StreamJob, state: FeedState, file: StagedFile, now: str) -> FileEntry:

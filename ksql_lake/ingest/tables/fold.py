@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ksql_lake.base.arrays import pylist
 from ksql_lake.base.errors import SchemaError
+from ksql_lake.base.files import make_file
 from ksql_lake.sources.ksqldb.rows import Flaw, Tombstone
 
 
@@ -28,6 +29,8 @@ class Fold:
         self.keys = list(keys)
         self.count = 0
         self.spill = directory / "changelog.arrow"
+        for file in (self.spill, directory / "latest.sqlite"):
+            make_file(file)  # neither SQLite nor Arrow is told how closed a file is to be
         self.database = sqlite3.connect(directory / "latest.sqlite", isolation_level=None)
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("PRAGMA synchronous = OFF")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.model.checks import Check
 from ksql_lake.sources.pace import Limits
 from ksql_lake.store import metadata
@@ -25,7 +25,7 @@ class TableJob:
     max_shrink: float = 0.5
     allow_shrink: bool = False
     batch_size: int = 10_000
-    progress: Callable[[int], None] = lambda rows: None
+    progress: Progress = SILENT
     forbidden_columns: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     usual_rows: tuple[int, ...] = ()

@@ -79,7 +79,7 @@ class Sink:
             made = made.filter(mask(~bad.mask))
         self._writer.write(made, self._partition, day)
         self.rows += len(batch)
-        self.job.progress(len(batch))
+        self.job.progress(len(batch), batch.nbytes)
 
     def close(self) -> Snapshot:
         """All rows came."""

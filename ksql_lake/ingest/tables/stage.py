@@ -32,6 +32,8 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         LakeError: nothing was staged, and why.
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
+    if state.current:
+        job.progress.expects(sum(part.records for part in state.partitions if part.path == state.current.path))
     source = until_answered(lambda: client.resolve(job.source, "table"), job.limits.retry, outcome.retried)
     number = free_version(job, state)
     try:
@@ -113,7 +115,7 @@ def _staged(
 
 
 def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[metadata.Move]:
-    """Count in the rows that the checks set aside; those of versions that are gone go for good."""
+    """Count in the rows in quarantine; those of versions that are gone go for good."""
     there = {partition.path for partition in state.partitions}
     kept, moves = list[FileEntry](), list[metadata.Move]()
     for number, entry in enumerate(state.quarantined):

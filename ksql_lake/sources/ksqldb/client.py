@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import difflib
 import json
 import os
@@ -10,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -65,12 +67,13 @@ class Client:
         if port == -1:
             raise ConfigError("KSQLDB_URL: the port must be a number from 0 to 65535")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = parts.hostname or ("it" if "@" in server.url else server.url)
-            raise ConfigError(f"KSQLDB_URL: {shown} is no http:// or https:// address, such as http://localhost:8088")
+            shown = parts.hostname or ("it" if "@" in server.url else repr(server.url))
+            raise ConfigError(f"KSQLDB_URL: {shown} is not an address such as http://localhost:8088")
         if parts.username or parts.password:
-            raise ConfigError("KSQLDB_URL: no user or password in it please; set KSQLDB_USER and KSQLDB_PASSWORD_FILE")
+            raise ConfigError("KSQLDB_URL: must not hold a login; set KSQLDB_USER and KSQLDB_PASSWORD_FILE")
         self.server = server
         self.url = server.url.rstrip("/")
+        self._date: str | None = None
         self._address = address(self.url)
         self._headers = {"Accept": ACCEPT, "Accept-Encoding": "identity", "User-Agent": "ksql-lake"}
         if server.user is not None:
@@ -91,6 +94,13 @@ class Client:
         if self._idle is not None:
             self._idle.close()
             self._idle = None
+
+    @property
+    def clock(self) -> dt.datetime | None:
+        """What time it was at the server when it last answered; None when it does not say."""
+        with contextlib.suppress(TypeError, ValueError):
+            return parsedate_to_datetime(self._date or "")
+        return None
 
     def server_info(self) -> ServerInfo:
         """What /info says.
@@ -182,6 +192,7 @@ class Client:
     def _small(self, method: str, path: str, body: dict[str, Any] | None, most: int) -> bytes:
         """The whole body of an answer that is not rows, within limits of size and time."""
         connection, response = self._send(method, path, body)
+        self._date = response.headers.get("date")
         try:
             content = response.body.read_all(most, self.server.timeout, limits.PATIENCE * self.server.timeout)
         except TooLong:

@@ -1,0 +1,57 @@
+"""Whoever commits a change of a feed tells this observer, which keeps the feed's Delta log in line."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ksql_lake.base.errors import FeedError
+from ksql_lake.catalogs.delta.log import is_kept
+from ksql_lake.model import feeds
+from ksql_lake.model.state import Change, FeedState
+from ksql_lake.store.metadata import Dataset
+
+
+def milliseconds() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class DeltaLog:
+    """Keeps the logs that are there, and begins one for each feed that asks for it.
+
+    Args:
+        everywhere: begin one for every feed but those that say `"delta": false`.
+        clock: now, in epoch ms.
+    """
+
+    everywhere: bool = False
+    clock: Callable[[], int] = milliseconds
+    name: str = "delta"
+
+    def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
+        """Write the version that the change makes; raises as `sync`."""
+        self._sync(dataset, state, change.kind)
+
+    def catch_up(self, dataset: Dataset, state: FeedState) -> None:
+        """Write what a run that was killed did not; raises as `sync`."""
+        self._sync(dataset, state, "sync")
+
+    def _sync(self, dataset: Dataset, state: FeedState, kind: str) -> None:
+        if is_kept(dataset.directory) or wanted_by(dataset, self.everywhere):
+            from ksql_lake.catalogs.delta.table import sync  # Arrow's types are loaded only where a log is kept
+
+            sync(dataset, state, self.clock(), kind)
+
+
+def wanted_by(dataset: Dataset, everywhere: bool) -> bool:
+    """Whether a feed is to have a log: what its file says, or else the setting."""
+    for place in ("active", "archived"):
+        path = dataset.lake / "feeds" / place / f"{dataset.feed}.json"
+        if path.exists():
+            with contextlib.suppress(FeedError):
+                said = feeds.load(path, patterns=False).delta
+                return everywhere if said is None else said
+    return everywhere

@@ -1,0 +1,142 @@
+"""Keep a feed's Delta log in line with its metadata: sync, verify, rebuild. Call with the feed's lock held."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksql_lake import __version__
+from ksql_lake.base.errors import StateError
+from ksql_lake.base.files import fsync_dir, make_dirs, remove_tree
+from ksql_lake.catalogs.delta.actions import APP, Commit, Protocol, Snapshot
+from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log
+from ksql_lake.catalogs.delta.plan import Wanted, next_version, wanted
+from ksql_lake.model.state import FeedState
+from ksql_lake.store.metadata import Dataset
+
+KEPT = ".state/delta"  # where a log goes that was replaced
+
+
+class ForeignVersion(StateError):
+    """Somebody else wrote to the log."""
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a sync did: `version` is the last one; `adds` and `removes` are 0 when it was up to date."""
+
+    version: int
+    written: bool
+    adds: int = 0
+    removes: int = 0
+
+
+def log_of(dataset: Dataset) -> Log:
+    return Log(dataset.directory / DIRECTORY, dataset.dir_mode, dataset.file_mode)
+
+
+def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Synced:
+    """Bring the log to the state of the metadata: one version, or none when it is there.
+
+    Args:
+        at: now, in epoch ms.
+        kind: what led to it, for the history of the table.
+
+    Raises:
+        ForeignVersion: somebody else wrote a version; nothing is written.
+        DamagedLog: the log cannot be followed.
+        OSError: the version could not be written; the next sync does it.
+    """
+    log = log_of(dataset)
+    for temporary in log.left_over():
+        temporary.unlink(missing_ok=True)
+    now = trusted(dataset, log.replay())
+    table = wanted(dataset.feed, state)
+    version = next_version(table, now, commit(table, at, kind))
+    if version is None:
+        return Synced(now.version, False)
+    if not log.put(now.version + 1, version):
+        raise ForeignVersion(_foreign(dataset, [now.version + 1]))
+    return Synced(now.version + 1, True, len(version.adds), len(version.removes))
+
+
+def commit(table: Wanted, at: int, kind: str) -> Commit:
+    return Commit(f"{APP}/{__version__}", kind.upper(), table.run, table.sequence, at)
+
+
+def trusted(dataset: Dataset, now: Snapshot) -> Snapshot:
+    """The snapshot, when all of it is ours.
+
+    Raises:
+        ForeignVersion: it is not.
+    """
+    if now.foreign:
+        raise ForeignVersion(_foreign(dataset, now.foreign))
+    return now
+
+
+def _foreign(dataset: Dataset, versions: list[int]) -> str:
+    named = ", ".join(map(str, versions[:5])) + (" ..." if len(versions) > 5 else "")
+    return (
+        f"{dataset.directory / DIRECTORY}: version {named} was not written by this tool, so the table may hold other "
+        f"rows than the lake; {_way_out(dataset)}"
+    )
+
+
+def _way_out(dataset: Dataset) -> str:
+    return (
+        "write the log anew from the metadata with: python metadata_utils.py delta rebuild "
+        f"{dataset.feed} --lake {dataset.lake}"
+    )
+
+
+def verify(dataset: Dataset, state: FeedState) -> list[str]:
+    """A finding for everything in which the log differs from the metadata."""
+    try:
+        now = trusted(dataset, log_of(dataset).replay())
+    except DamagedLog as error:
+        return [f"{error}; {_way_out(dataset)}"]
+    except ForeignVersion as error:
+        return [str(error)]
+    where = dataset.directory / DIRECTORY
+    table = wanted(dataset.feed, state)
+    if now.sequence != table.sequence:
+        return [
+            f"{where}: is at change {now.sequence} of the feed, the metadata at {table.sequence}; bring it up to date "
+            f"with: python metadata_utils.py delta sync {dataset.feed} --lake {dataset.lake}"
+        ]
+    findings = [f"{where}: has {path}, which the metadata do not know" for path in now.active.keys() - table.files]
+    findings += [f"{where}: lacks {path}" for path in table.files.keys() - now.active.keys()]
+    if now.metadata is None or now.metadata.schema != table.schema:
+        findings.append(f"{where}: has other columns than the feed")
+    if now.protocol != Protocol():
+        findings.append(f"{where}: other writers are no longer locked out")
+    return [f"{finding}; {_way_out(dataset)}" for finding in sorted(findings)]
+
+
+def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> Path | None:
+    """Write the log anew as version 0 from the metadata; the old one is kept beside the state.
+
+    Readers that follow the table as a stream have to start again: it has a new id.
+
+    Returns:
+        Where the old log is now; None when there was none.
+    """
+    log, kept = log_of(dataset), dataset.lake / KEPT
+    old = kept / f"{dataset.feed}.{stamp}"
+    fresh = Log(kept / f"{dataset.feed}.new", dataset.dir_mode, dataset.file_mode)
+    table = wanted(dataset.feed, state)
+    version = next_version(table, Snapshot(), commit(table, at, "rebuild"))
+    assert version is not None, "an empty log is never up to date"
+    make_dirs(kept)
+    remove_tree(fresh.directory)  # of a rebuild that was killed
+    fresh.put(0, version)
+    there = log.directory.is_dir()
+    if there:
+        os.rename(log.directory, old)
+    make_dirs(dataset.directory, dataset.dir_mode)
+    os.rename(fresh.directory, log.directory)
+    fsync_dir(kept)
+    fsync_dir(dataset.directory)
+    return old if there else None

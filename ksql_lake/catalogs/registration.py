@@ -1,0 +1,94 @@
+"""The seam behind which catalogs lie, and a registration: the same plan for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ksql_lake.base.errors import LakeError
+from ksql_lake.catalogs.tables import OURS, Found, Plan, Style, Table, former_name, plan
+
+
+class Catalog(Protocol):
+    """A database of a catalog that keeps tables in Hive's words.
+
+    Everything it raises, of whatever library, is a `LakeError` or in `errors`.
+    """
+
+    database: str
+    style: Style
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What its library raises when a table is refused."""
+
+    def open(self, names: Sequence[str]) -> bool:
+        """Ask for these tables; False where there is no such database."""
+
+    def create(self) -> None:
+        """Create the database, unless somebody was faster."""
+
+    def found(self, name: str) -> Found | None:
+        """One of the tables asked for, with its partitions."""
+
+    def apply(self, todo: Plan) -> None:
+        """Carry out what is to change in one table, and remember that it was."""
+
+    def drop(self, name: str) -> None:
+        """Drop a table; the files stay, since it is external."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a registration went: tables that something was sent for, and a line for each that could not be."""
+
+    changed: int
+    failures: tuple[str, ...]
+
+
+def register(
+    catalog: Catalog, feeds: Sequence[Sequence[Table]], say: Callable[[str], None], dry_run: bool = False
+) -> Outcome:
+    """Bring the catalog in line with the tables of some feeds, each feed on its own.
+
+    Args:
+        say: gets a line for everything that is sent, or with `dry_run` would be.
+    """
+    names = {table.name for tables in feeds for table in tables} | {former_name(tables) for tables in feeds if tables}
+    if not catalog.open(sorted(name for name in names if name)):
+        say(f"{catalog.database}: create database: it is not in the catalog")
+        if not dry_run:
+            catalog.create()
+    changed, failures = 0, []
+    expected: tuple[type[Exception], ...] = (LakeError, *catalog.errors)
+    for tables in feeds:
+        for table in tables:
+            try:
+                changed += _one(catalog, table, say, dry_run)
+            except expected as error:
+                failures.append(f"{catalog.database}.{table.name}: {error}")
+        if tables and not failures:
+            changed += _former(catalog, tables, say, dry_run)
+    return Outcome(changed, tuple(failures))
+
+
+def _one(catalog: Catalog, table: Table, say: Callable[[str], None], dry_run: bool) -> bool:
+    todo = plan(table, catalog.found(table.name))
+    if todo and not dry_run:
+        catalog.apply(todo)
+    for line in todo.lines():
+        say(f"{catalog.database}.{table.name}: {line}")
+    return bool(todo)
+
+
+def _former(catalog: Catalog, tables: Sequence[Table], say: Callable[[str], None], dry_run: bool) -> bool:
+    """Drop the feed's table under the name that earlier versions gave it."""
+    name, feed = former_name(tables), tables[0].parameters[OURS]
+    there = catalog.found(name) if name else None
+    if name is None or there is None or there.parameters.get(OURS) != feed:
+        return False
+    if not dry_run:
+        catalog.drop(name)
+    say(f"{catalog.database}.{name}: drop table: its name is {tables[-1].name} now, the files stay")
+    return True

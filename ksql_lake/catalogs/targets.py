@@ -1,0 +1,197 @@
+"""Which catalogs to register with: REGISTER as text, a connection to each, and the observer that keeps them in line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
+from ksql_lake.base.files import atomic_write, exclusive_lock, make_dirs
+from ksql_lake.model.state import Change, FeedState
+from ksql_lake.store.metadata import Dataset
+
+SEEN = ".state/registered.json"  # target -> feed -> sequence number that it was registered at
+SEEN_LOCK = ".state/.registered.lock"
+_GLUE = re.compile(r"glue:([^/?]+)(?:\?(.*))?")
+_HIVE = re.compile(r"hive:(thrift://[^/?]+)/([^/?]+)(?:\?(.*))?")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One database of one catalog.
+
+    Attributes:
+        kind: "glue" or "hive".
+        uri: of a Hive metastore.
+        location: where the lake lies for those who query, such as s3://bucket/lake; None for where it lies here.
+        times: Hive: keep columns of type TIME, which Spark reads and Trino does not.
+    """
+
+    kind: str
+    database: str
+    uri: str = ""
+    location: str | None = None
+    times: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.uri}/{self.database}" if self.uri else f"{self.kind}:{self.database}"
+
+
+def parse(text: str) -> tuple[Target, ...]:
+    """REGISTER, such as `hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake`.
+
+    Raises:
+        ConfigError: says which part is wrong.
+    """
+    return tuple(_target(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _target(text: str) -> Target:
+    hive, glue = _HIVE.fullmatch(text), _GLUE.fullmatch(text)
+    if not hive and not glue:
+        raise ConfigError(
+            f"REGISTER is {text!r}; expected hive:thrift://HOST:PORT/DATABASE or glue:DATABASE, each with "
+            "?location=s3://bucket/lake where the lake lies elsewhere for those who query"
+        )
+    more = dict(parse_qsl((hive[3] if hive else glue[2] if glue else "") or "", keep_blank_values=True))
+    unknown = more.keys() - {"location", "without-time"}
+    if unknown:
+        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; known are location and without-time")
+    location, times = more.get("location"), "without-time" not in more
+    if hive:
+        return Target("hive", hive[2].lower(), hive[1], checked_location(location), times)
+    assert glue
+    return Target("glue", glue[1].lower(), "", checked_location(location), False)
+
+
+def checked_location(location: str | None) -> str | None:
+    """Raises ConfigError for what is no URI."""
+    if location and not re.match(r"[a-z][a-z0-9]*://", location):
+        raise ConfigError(f"--location is {location!r}; expected a URI such as s3://bucket/lake")
+    return location or None
+
+
+@contextlib.contextmanager
+def connected(target: Target, lake: Path, *, wait: bool = False) -> Iterator[Any]:
+    """The catalog of a target, for one registration at a time.
+
+    Raises:
+        ConfigError: an optional package is missing, or what it needs to connect.
+        CatalogError: nobody answers, or not as expected.
+        LakeBusyError: another registration is at it.
+    """
+    opened = _glue if target.kind == "glue" else _hive
+    with exclusive_lock(lake / f".state/.{target.kind}.lock", f"the {target.kind} catalog", wait=wait):
+        with opened(target, lake) as catalog:
+            yield catalog
+
+
+@contextlib.contextmanager
+def _glue(target: Target, lake: Path) -> Iterator[Any]:
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        raise ConfigError("--register glue needs boto3: pip install -r requirements-glue.txt") from None
+    from ksql_lake.catalogs.glue import Glue
+
+    try:
+        client = boto3.client("glue")
+    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, an endpoint that is no URL
+        raise ConfigError(f"Glue: {_one_line(error)}") from None
+    try:
+        yield Glue(client, lake, target.database)
+    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no way there
+        raise CatalogError(f"Glue: {_one_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _hive(target: Target, lake: Path) -> Iterator[Any]:
+    from ksql_lake.catalogs.metastore import Metastore
+    from ksql_lake.catalogs.tables import Style
+
+    catalog = Metastore(target.uri, lake, target.database, Style(target.times, current=True, text_keys=True))
+    try:
+        yield catalog
+    except catalog.errors as error:
+        raise CatalogError(f"{target.uri}: {_one_line(error)}") from None
+    except OSError as error:
+        if error.filename:  # of the lake
+            raise
+        raise CatalogError(f"{target.uri}: {_one_line(error)}") from None
+    finally:
+        catalog.close()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def register_with(
+    target: Target, lake: Path, states: Mapping[str, FeedState], say: Callable[[str], None], *, dry_run: bool = False,
+    wait: bool = False,
+) -> tuple[int, list[str]]:
+    """Register feeds; one that cannot be is told and does not stop the others.
+
+    Returns:
+        Tables that something was sent for, and a line for each failure.
+
+    Raises:
+        ConfigError, CatalogError: nothing could be sent.
+    """
+    with connected(target, lake, wait=wait) as catalog:
+        from ksql_lake.catalogs.registration import register
+        from ksql_lake.catalogs.tables import wanted
+
+        feeds, failures = [], []
+        for name, state in states.items():
+            try:
+                feeds.append(wanted(name, state, target.location or lake.as_uri(), catalog.style))
+            except LakeError as error:
+                failures.append(f"{target.database}.{name}: {error}")
+        done = register(catalog, feeds, say, dry_run)
+        return done.changed, [*failures, *done.failures]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Keeps a feed's tables in a catalog in line with its metadata, after every change of it."""
+
+    target: Target
+
+    @property
+    def name(self) -> str:
+        return str(self.target)
+
+    def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
+        """Send what the change changed.
+
+        Raises:
+            LakeError: it could not be sent; the next turn of the feed tries again.
+        """
+        failures = register_with(self.target, dataset.lake, {dataset.feed: state}, lambda line: None, wait=True)[1]
+        if failures:
+            raise CatalogError("; ".join(failures))
+        with exclusive_lock(dataset.lake / SEEN_LOCK, "the list of registered feeds", wait=True):
+            seen = _seen(dataset.lake)
+            seen.setdefault(self.name, {})[dataset.feed] = state.sequence
+            make_dirs((dataset.lake / SEEN).parent)
+            atomic_write(dataset.lake / SEEN, json.dumps(seen, indent=1).encode())
+
+    def catch_up(self, dataset: Dataset, state: FeedState) -> None:
+        """Send what a run that was killed, or a catalog that was away, has missed; raises as `committed`."""
+        if _seen(dataset.lake).get(self.name, {}).get(dataset.feed) != state.sequence:
+            self.committed(dataset, state, Change("sync", state.sequence, state.run or "", ""))
+
+
+def _seen(lake: Path) -> dict[str, dict[str, int]]:
+    try:
+        return dict(json.loads((lake / SEEN).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,132 @@
+"""`metadata_utils.py delta`: the Delta Lake logs of the feeds that have one, or are to have one.
+
+sync        begin a log, or bring one up to date with the metadata (an export does this by itself)
+verify      compare logs with the metadata; exit code 1 with a finding
+rebuild     write logs anew as version 0; the old ones are kept under .state/delta/
+checkpoint  write a checkpoint, so that tables of thousands of versions open faster
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import data_lake_config
+from data_lake_config import Config
+from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
+from ksql_lake.base.settings import lake_path
+from ksql_lake.catalogs.delta.log import is_kept
+from ksql_lake.catalogs.delta.observer import milliseconds, wanted_by
+from ksql_lake.cli import hints, start
+from ksql_lake.model.state import FeedState
+from ksql_lake.store import metadata
+from ksql_lake.store.hold import hold
+from ksql_lake.store.lake import datasets
+from ksql_lake.store.metadata import Dataset
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    try:
+        config = data_lake_config.load(os.environ)
+        lake = lake_path("--lake", args.lake) if args.lake else config.lake_dir
+        hints.called(lake if args.lake else None)
+        if not lake.is_dir():
+            raise ConfigError(f"{lake}: no such directory; set --lake or DATA_LAKE_DIR, or: python data_lake_config.py")
+        return run(args.action, lake, args.feeds, config)
+    except (LakeError, OSError) as error:
+        return start.refused(error)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="metadata_utils.py delta", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("action", choices=tuple(ACTIONS))
+    made.add_argument("feeds", nargs="*", metavar="NAME", help="only these (default: every feed with a log)")
+    made.add_argument("--lake", metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
+    return made
+
+
+def run(action: str, lake: Path, names: Sequence[str], config: Config) -> int:
+    """Each feed on its own: one that fails is told and does not stop the others."""
+    code = int(ExitCode.OK)
+    chosen = list(_chosen(action, lake, names, config.delta))
+    for dataset in chosen:
+        try:
+            with hold(dataset):
+                metadata.recover(dataset)
+                state = metadata.current(dataset)
+                if state is None:
+                    raise ConfigError(f"was never exported; run: python export_to_data_lake.py --{dataset.kind} "
+                                      f"{dataset.feed}")
+                code = max(code, ACTIONS[action](dataset, state))
+        except LakeError as error:
+            print(f"error: {dataset.feed}: {error}", file=sys.stderr)
+            code = max(code, error.exit_code)
+    if not chosen:
+        print('no feed has a Delta log; add "delta": true to its feed file, or: metadata_utils.py delta sync NAME')
+    return code
+
+
+def _chosen(action: str, lake: Path, names: Sequence[str], everywhere: bool) -> Iterator[Dataset]:
+    there = {dataset.feed: dataset for dataset in datasets(lake)}
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(there) or 'none'}")
+    for name, dataset in there.items():
+        kept = is_kept(dataset.directory)
+        if name in names or not names and (kept or action == "sync" and wanted_by(dataset, everywhere)):
+            if names and not kept and action in ("verify", "checkpoint"):
+                raise ConfigError(f"{name}: has no Delta log; begin one with: python metadata_utils.py delta sync "
+                                  f"{name} --lake {lake}")
+            yield dataset
+
+
+def _sync(dataset: Dataset, state: FeedState) -> int:
+    from ksql_lake.catalogs.delta.table import sync
+
+    done = sync(dataset, state, milliseconds())
+    said = f"{done.adds} files added, {done.removes} removed" if done.written else "up to date"
+    print(f"{dataset.feed}: version {done.version}, {said}")
+    return ExitCode.OK
+
+
+def _verify(dataset: Dataset, state: FeedState) -> int:
+    from ksql_lake.catalogs.delta.table import verify
+
+    findings = verify(dataset, state)
+    for finding in findings:
+        print(f"{dataset.feed}: {finding}")
+    if not findings:
+        print(f"{dataset.feed}: the log holds what the metadata hold")
+    return ExitCode.FINDINGS if findings else ExitCode.OK
+
+
+def _rebuild(dataset: Dataset, state: FeedState) -> int:
+    from ksql_lake.catalogs.delta.table import rebuild
+
+    kept = rebuild(dataset, state, milliseconds(), f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S_%f}")
+    said = f"; the old log is now {kept}. Earlier versions and streaming readers begin anew" if kept else ""
+    print(f"{dataset.feed}: written as version 0{said}")
+    return ExitCode.OK
+
+
+def _checkpoint(dataset: Dataset, state: FeedState) -> int:
+    from ksql_lake.catalogs.delta.checkpoint import write
+    from ksql_lake.catalogs.delta.table import sync
+
+    version = sync(dataset, state, milliseconds()).version
+    write(dataset, version)
+    print(f"{dataset.feed}: checkpoint of version {version}; name days in globs of plain readers from now on: "
+          "year=*/**/*.parquet")
+    return ExitCode.OK
+
+
+ACTIONS: dict[str, Callable[[Dataset, FeedState], int]] = {
+    "sync": _sync, "verify": _verify, "rebuild": _rebuild, "checkpoint": _checkpoint,
+}

@@ -1,0 +1,73 @@
+"""Commands that messages advise, made complete for the lake at hand and for the way this process was started.
+
+Messages name a command as one types it in a clone: `python manage_feeds.py list`. Where something else is needed, such
+as `.venv/bin/python` or `--lake DIR`, it is put in when the message is shown. Logs and metadata keep the plain form.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPTS = {  # -> the same as a subcommand of the console command
+    "export_to_data_lake.py": "export", "manage_feeds.py": "feeds", "metadata_utils.py": "",
+    "data_lake_config.py": "config",
+}
+COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b")
+CLONE = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Caller:
+    """How this process was started; set once, by the command that runs."""
+
+    lake: Path | None = None  # as --lake named it
+    console: bool = False  # as `ksql-lake`
+
+
+caller = Caller()
+
+
+def called(lake: Path | None, console: bool | None = None) -> None:
+    """Remember how this process was started."""
+    caller.lake = lake
+    if console is not None:
+        caller.console = console
+
+
+def here(text: str) -> str:
+    """A message whose commands work as they are shown."""
+    return COMMAND.sub(lambda match: command(match[1]), text)
+
+
+def command(script: str) -> str:
+    """The beginning of a command line that runs one of the scripts on the lake at hand."""
+    lake = f" --lake {shlex.quote(str(near(caller.lake)))}" if caller.lake else ""
+    if caller.console:
+        return f"ksql-lake {SCRIPTS[script]}".rstrip() + lake
+    path = script if Path.cwd() == CLONE else shlex.quote(str(near(CLONE / script)))
+    return f"{python()} {path}{lake}"
+
+
+def python() -> str:
+    """This interpreter as one types it: `python` where that is the one, else its path."""
+    found = shutil.which("python")
+    if found and os.path.samefile(found, sys.executable) and _environment(found) == _environment(sys.executable):
+        return "python"
+    return shlex.quote(str(near(Path(sys.executable))))
+
+
+def _environment(python: str) -> str:
+    """Two virtual environments may share one interpreter: the directory is what tells them apart."""
+    return os.path.dirname(os.path.abspath(python))
+
+
+def near(path: Path) -> Path:
+    """A path as a person would type it: relative below the current directory, else whole."""
+    path = Path(os.path.abspath(path))
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,35 @@
+"""`metadata_utils.py history`: the runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from data_lake_config import Config
+from ksql_lake.base.errors import ExitCode
+from ksql_lake.cli.export_options import day
+from ksql_lake.cli.looking import colour, only_feed, width
+from ksql_lake.reporting import terminal
+from ksql_lake.store import history
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--since", type=day, metavar="YYYY-MM-DD", help="this day and later ones")
+    only_feed(parser)
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    """Run by run as it is read: the history of years does not fit into memory."""
+    lake = config.lake_dir
+    start = history.since(lake, args.since) if args.since else 0
+    unreadable = history.Unreadable()
+    runs = (
+        one for one in history.read(lake, start, unreadable)
+        if args.feed in (None, one.feed) and one.ended[:10] >= str(args.since or "")
+    )
+    shown = terminal.json_list(one.line for one in runs) if args.json else terminal.history(runs, colour(), width())
+    sys.stdout.writelines(shown)
+    if unreadable.lines:
+        print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
+    return ExitCode.OK

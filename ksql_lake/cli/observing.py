@@ -1,0 +1,25 @@
+"""Who is told of every change of this lake."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data_lake_config import Config
+from ksql_lake.catalogs.delta.observer import DeltaLog
+from ksql_lake.catalogs.targets import Registered, parse
+from ksql_lake.store.dataset import Observer
+from ksql_lake.store.metadata import Dataset
+
+
+def observers(config: Config) -> tuple[Observer, ...]:
+    """Those that the settings ask for.
+
+    Raises:
+        ConfigError: REGISTER is wrong.
+    """
+    return (DeltaLog(config.delta), *map(Registered, parse(config.register or "")))
+
+
+def observed(config: Config, dataset: Dataset) -> Dataset:
+    """A feed whose changes the observers learn of."""
+    return replace(dataset, observers=observers(config))

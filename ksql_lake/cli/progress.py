@@ -1,0 +1,166 @@
+"""Progress of an export: shown live on a terminal, a line a minute with --progress plain, else nothing.
+
+The library that draws it is loaded on a terminal only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from ksql_lake.base import figures
+from ksql_lake.ingest.progress import Progress
+
+MINUTE = 60.0  # seconds between two lines of --progress plain
+
+
+class Counted(Progress):
+    """What is known of one feed's turn. Times are seconds of the monotonic clock, ROWTIME is epoch ms."""
+
+    def __init__(self, feed: str) -> None:
+        self.feed = feed
+        self.started = time.monotonic()
+        self.rows = self.size = 0
+        self.why = ""
+        self.expected: int | None = None
+        self._first: int | None = None
+        self._newest: int | None = None
+
+    def __call__(self, rows: int, size: int = 0, rowtime: int | None = None) -> None:
+        self.rows, self.size, self.why = self.rows + rows, self.size + size, ""
+        if rowtime is not None:
+            self._first = rowtime if self._first is None else self._first
+            self._newest = max(rowtime, self._newest or rowtime)
+
+    def expects(self, rows: int) -> None:
+        self.expected = rows or None
+
+    def waits(self, why: str) -> None:
+        self.why = why
+
+    def share(self, now_ms: float) -> float | None:
+        """How much is read, from 0 to 1: of the rows expected, or of the time from the first row to now."""
+        if self.expected:
+            return min(self.rows / self.expected, 1.0)
+        if self._first is None or self._newest is None or now_ms <= self._first:
+            return None
+        return min((self._newest - self._first) / (now_ms - self._first), 1.0)
+
+    def left(self, now: float, now_ms: float) -> float | None:
+        """About how many seconds it will still take; None where that cannot be known yet."""
+        share, passed = self.share(now_ms), now - self.started
+        if share is None or share < 0.02 or passed < 2:
+            return None
+        return passed * (1 - share) / share
+
+    def line(self, now: float, now_ms: float) -> str:
+        """In one line, such as `orders: 1.2M rows, 34k rows/s, 120 MB, 40%, about 3m left`."""
+        passed = max(now - self.started, 0.001)
+        share, left = self.share(now_ms), self.left(now, now_ms)
+        parts = [
+            f"{self.rows:,} rows", f"{figures.count(self.rows / passed)} rows/s",
+            *([figures.size(self.size)] if self.size else []),
+            *([f"{share:.0%}"] if share is not None else []),
+            *([f"about {figures.duration(left)} left"] if left is not None and not self.why else []),
+            *([self.why] if self.why else []),
+        ]
+        return f"{self.feed}: {', '.join(parts)}"
+
+
+class Board:
+    """The feeds that are being read now. This one counts and shows nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reading: dict[str, Counted] = {}
+
+    def of(self, feed: str) -> Progress:
+        """Who is told of a feed's turn, which begins now."""
+        counted = Counted(feed)
+        with self._lock:
+            self._reading[feed] = counted
+        return counted
+
+    def done(self, feed: str) -> None:
+        with self._lock:
+            self._reading.pop(feed, None)
+
+    def lines(self) -> list[str]:
+        now, now_ms = time.monotonic(), time.time() * 1000
+        with self._lock:
+            return [counted.line(now, now_ms) for counted in self._reading.values()]
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While something else is printed."""
+        yield
+
+
+class PlainBoard(Board):
+    """A line for each feed every minute, for logs."""
+
+    def __init__(self, out: TextIO, seconds: float) -> None:
+        super().__init__()
+        self._out, self._seconds = out, seconds
+        self._over = threading.Event()
+        threading.Thread(target=self._tell, daemon=True).start()
+
+    def _tell(self) -> None:
+        while not self._over.wait(self._seconds):
+            for line in self.lines():
+                print(line, file=self._out, flush=True)
+
+    def close(self) -> None:
+        self._over.set()
+
+
+class LiveBoard(Board):
+    """On a terminal, drawn by rich some times a second."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        self._text = Text
+        console = Console(file=out, highlight=False)
+        self._live = Live(
+            get_renderable=self._drawn, console=console, refresh_per_second=4, transient=True, redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def _drawn(self) -> Any:
+        return self._text("\n".join(self.lines()), no_wrap=True, overflow="ellipsis")
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+@contextlib.contextmanager
+def shown(args: argparse.Namespace, out: TextIO, feeds: Sequence[str]) -> Iterator[Board]:
+    """The board that the options and the terminal call for."""
+    board: Board = Board()
+    if feeds and args.progress == "plain":
+        board = PlainBoard(out, MINUTE)
+    elif feeds and args.progress == "auto" and out.isatty() and not args.quiet:
+        with contextlib.suppress(ImportError):
+            board = LiveBoard(out)
+    try:
+        yield board
+    finally:
+        if isinstance(board, PlainBoard | LiveBoard):
+            board.close()

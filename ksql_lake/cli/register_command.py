@@ -1,0 +1,28 @@
+"""`metadata_utils.py register CATALOG`: the lake's feeds as tables of a catalog."""
+
+from __future__ import annotations
+
+import argparse
+
+from data_lake_config import Config
+from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.metadata_flags import CATALOGS
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("register", choices=CATALOGS, metavar="CATALOG", help=" or ".join(CATALOGS))
+    parser.add_argument("--database", metavar="NAME", help="made when it is not there")
+    parser.add_argument("--location", metavar="URI", help="where the lake lies for those who query: s3://bucket/lake")
+    parser.add_argument("--uri", metavar="URI", help="of hive: thrift://HOST:PORT of the metastore")
+    parser.add_argument(
+        "--without-time", action="store_true", help="of hive: leave out columns of type TIME, which Trino cannot read"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and why")
+    only_feed(parser)
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    from ksql_lake.cli.register import register
+
+    found = look(config.lake_dir, args.feed)
+    return max(register(args, config.lake_dir, found.states), found.code)

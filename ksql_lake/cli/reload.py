@@ -1,0 +1,148 @@
+"""`reload` reads days of a stream again from its source; `reset` begins a feed anew."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import sys
+from typing import Any
+
+from data_lake_config import Config
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
+from ksql_lake.cli import context
+from ksql_lake.cli.data import changing
+from ksql_lake.model.feeds import Feed
+
+
+def add_to(commands: Any) -> None:
+    """The two commands of `manage_feeds.py`."""
+    again = commands.add_parser("reload", help="read days of a stream again, in place of what the lake holds of them")
+    again.add_argument("name")
+    again.add_argument("--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="may be repeated")
+    again.add_argument("--from", dest="first", type=_day, metavar="YYYY-MM-DD", help="first day of a range")
+    again.add_argument("--to", dest="last", type=_day, metavar="YYYY-MM-DD", help="last day of a range, included")
+    again.add_argument("--all-missing", action="store_true", help="the days of which a file is gone or damaged")
+    again.add_argument("--generation", type=int, metavar="N", help="only if the topic is still in its Nth incarnation")
+    again.add_argument(
+        "--allow-loss", action="store_true", help="give up rows that neither a readable file nor the source has"
+    )
+    again.set_defaults(run=reload_command)
+    anew = commands.add_parser("reset", help="begin a feed anew: its data go to the trash, undo brings them back")
+    anew.add_argument("name")
+    anew.add_argument("--generation", type=int, metavar="N", help="only the data of the topic's Nth incarnation")
+    anew.add_argument("--yes", action="store_true", help="do not ask")
+    anew.set_defaults(run=reset_command)
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None
+
+
+def reload_command(config: Config, args: argparse.Namespace) -> int:
+    """`manage_feeds.py reload NAME --date D`."""
+    feed = context.feed_of(config, args.name)
+    if feed.type != "stream":
+        raise FeedError(
+            f"{feed.name}: is a table, and each export is a whole copy: python export_to_data_lake.py --table "
+            f"{feed.name}"
+        )
+    days = _days(args)
+    from ksql_lake.ingest.streams.reload import missing_days, reload_days, with_days
+    from ksql_lake.sources.ksqldb.client import Client, Server
+    from ksql_lake.sources.ksqldb.push_rows import PushSource
+    from ksql_lake.store.lake import find
+
+    dataset = find(config.lake_dir, feed.name)
+    with changing(dataset) as (state, run):
+        if state is None:
+            raise FeedError(f"{feed.name}: was never exported: python export_to_data_lake.py --stream {feed.name}")
+        if args.generation not in (None, state.generation):
+            raise FeedError(
+                f"{feed.name}: the topic is in its incarnation {state.generation}; rows of incarnation "
+                f"{args.generation} are not at the source any more"
+            )
+        job = _job(config, feed, dataset, run)
+        if args.all_missing:
+            days += [day for day in missing_days(job, state) if day not in days]
+        if not days:
+            print(f"{feed.name}: no file is gone or damaged")
+            return ExitCode.OK
+        server = Server(config.url, config.user, config.password, config.ca_cert, config.timeout)
+        with Client(server) as client:
+            source = client.resolve(feed.source, "stream")
+            rows = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail")
+            done = reload_days(
+                rows, with_days(job, days), state, allow_loss=args.allow_loss, **context.signed()
+            )
+    shown = ", ".join(map(str, sorted(days)[:5])) + (f" and {len(days) - 5} more days" if len(days) > 5 else "")
+    print(f"{feed.name}: {shown}: {done.read:,} rows read again, {done.carried:,} kept that the source no longer has, "
+          f"{done.files} files")
+    for partition, lost in done.lost.items():
+        print(f"{feed.name}: {partition}: {lost:,} rows are lost", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _days(args: argparse.Namespace) -> list[dt.date]:
+    days = set(args.date)
+    if (args.first is None) != (args.last is None):
+        raise ConfigError("--from and --to go together")
+    if args.first is not None:
+        if args.last < args.first:
+            raise ConfigError(f"--from {args.first} is after --to {args.last}")
+        days |= {args.first + dt.timedelta(days=i) for i in range((args.last - args.first).days + 1)}
+    if not days and not args.all_missing:
+        raise ConfigError("which days? give --date, --from and --to, or --all-missing")
+    return sorted(days)
+
+
+def _job(config: Config, feed: Feed, dataset: Any, run: str) -> Any:
+    from ksql_lake.ingest.streams.job import StreamJob
+    from ksql_lake.sources.pace import Limits
+    from ksql_lake.store.writer import WriterOptions
+
+    limits = Limits(
+        first_row=config.timeout, idle=feed.idle_seconds or config.idle_seconds,
+        anchor=max(2 * config.timeout, config.idle_seconds), duration=config.max_duration, retry=config.timeout * 4,
+    )
+    options = WriterOptions(
+        compression=feed.compression or config.compression,
+        compression_level=feed.compression_level if feed.compression else config.compression_level,
+        bloom_filter_columns=feed.bloom_filter_columns, file_rows=config.file_rows,
+        file_mode=dataset.file_mode, dir_mode=dataset.dir_mode,
+    )
+    return StreamJob(
+        dataset, feed.source, run, limits, options, feed.timezone, feed.timestamp_column,
+        source_retention_days=feed.source_retention_days, batch_size=config.batch_size,
+        forbidden_columns=feed.forbidden_columns, on_bad_value=feed.on_bad_value,
+    )
+
+
+def reset_command(config: Config, args: argparse.Namespace) -> int:
+    """`manage_feeds.py reset NAME`."""
+    from ksql_lake.maintain.reset import reset
+    from ksql_lake.store.lake import find
+
+    feed = context.feed_of(config, args.name)
+    if args.generation is not None and feed.type != "stream":
+        raise FeedError(f"{feed.name}: --generation does not apply to tables; leave it out")
+    which = f"{feed.name}'s data" + (f" of the topic's incarnation {args.generation}" if args.generation else "")
+    if not args.yes and not _agreed(f"Move all of {which} to the trash, and begin anew? "):
+        print("nothing was changed")
+        return ExitCode.OK
+    dataset = find(config.lake_dir, feed.name)
+    with changing(dataset) as (state, run):
+        if state is None:
+            raise FeedError(f"{feed.name}: was never exported, so there is nothing to reset")
+        rows = reset(dataset, state, args.generation, run, **context.signed())
+    print(f"{feed.name}: {rows:,} rows went to the trash for {config.trash_days} days; bring them back with: "
+          f"python manage_feeds.py undo {feed.name}")
+    return ExitCode.OK
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("reset asks before it acts; without a terminal give --yes")
+    return input(f"{question}[y/N] ").strip().lower() in ("y", "yes")

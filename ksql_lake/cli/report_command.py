@@ -1,0 +1,28 @@
+"""`metadata_utils.py report`: what needs attention, each feed in a line, totals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from data_lake_config import Config
+from ksql_lake.cli.hints import here
+from ksql_lake.cli.looking import colour, look, now, only_feed, width
+from ksql_lake.reporting import terminal
+from ksql_lake.reporting.summary import as_json, summary_of
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for machines")
+    only_feed(parser)
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    found = look(config.lake_dir, args.feed, reports=True)
+    moment = now()
+    summaries = [summary_of(record, moment, config.max_delete_percent / 100) for record in found.records]
+    if args.json:
+        print(json.dumps([as_json(summary) for summary in summaries], indent=2))
+    else:
+        print(here(terminal.report(config.lake_dir, summaries, moment, colour(), width() or terminal.WIDTH)), end="")
+    return found.code

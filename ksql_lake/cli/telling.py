@@ -1,0 +1,63 @@
+"""Who learns how an export went: the metrics file, a ping and a command, as options or settings name them."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import os
+import sys
+from pathlib import Path
+
+import data_lake_config
+from ksql_lake import __version__
+from ksql_lake.base.errors import ConfigError
+from ksql_lake.base.settings import local_path, ping_url
+from ksql_lake.reporting import alerts
+
+log = logging.getLogger("export_to_data_lake")
+
+
+def chosen(args: argparse.Namespace) -> data_lake_config.Alerts:
+    """Who learns of this run: options before settings; of a demo or a dry run only who is named by an option."""
+    settings = data_lake_config.Alerts()
+    if not args.demo and not args.dry_run:
+        settings = data_lake_config.load_alerts(os.environ)
+    return data_lake_config.Alerts(
+        local_path("--metrics-file", args.metrics_file) if args.metrics_file else settings.metrics_file,
+        ping_url("--ping-url", args.ping_url) if args.ping_url else settings.ping_url,
+        args.on_failure or settings.on_failure,
+    )
+
+
+def begin(settings: data_lake_config.Alerts) -> None:
+    if settings.ping_url:
+        _warn(alerts.Ping(settings.ping_url).start())
+
+
+def end(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, seconds: float) -> None:
+    """Tell who is to learn of it how the run ended."""
+    if settings.metrics_file:
+        from ksql_lake.reporting import metrics
+
+        run = metrics.ExportRun(ending.exit_code, dt.datetime.now(dt.UTC), seconds)
+        _warn(metrics.write(settings.metrics_file, lake, run, __version__, _max_share()))
+    if settings.ping_url:
+        _warn(alerts.Ping(settings.ping_url).end(ending))
+    if settings.on_failure and ending.exit_code:
+        _warn(alerts.on_failure(settings.on_failure, ending, lake, os.environ))
+
+
+def _max_share() -> float:
+    """MAX_DELETE_PERCENT, by which the report counts findings; its default where the settings are wrong."""
+    try:
+        return data_lake_config.load(os.environ).max_delete_percent / 100
+    except ConfigError:
+        return data_lake_config.MAX_DELETE_PERCENT / 100
+
+
+def _warn(warning: str | None) -> None:
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        if logging.getLogger().handlers:  # without one, logging would print it a second time
+            log.warning("%s", warning)

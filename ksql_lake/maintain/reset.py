@@ -1,0 +1,70 @@
+"""A feed begun anew: what it holds goes to the trash, and the next export reads its source from the start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ksql_lake.base.errors import StateError
+from ksql_lake.model.state import FeedState, anchors_json
+from ksql_lake.store import metadata, trash
+from ksql_lake.store.metadata import Dataset
+
+
+def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, *, now: str, by: str) -> int:
+    """Put a feed's data, or those of one incarnation of its topic, into the trash; returns the rows that went.
+
+    Call with the feed's lock held. `trash.undo` brings all of it back, as long as nothing was exported since.
+
+    Args:
+        generation: of a stream: only this incarnation of its topic; None for all.
+
+    Raises:
+        StateError: there is nothing to take out, or a file lies in the remote only.
+    """
+    files = [file for file in state.files if generation is None or file.generation == generation]
+    bad = [file for file in state.quarantined if generation is None or file.generation == generation]
+    begins = generation is None or generation == state.generation
+    if not files and not bad and not (begins and (state.resume or state.covered)):
+        which = "nothing" if generation is None else f"nothing of generation {generation}"
+        raise StateError(f"{dataset.feed}: the lake holds {which}, so there is nothing to reset")
+    away = [file.path for file in files if not file.local]
+    if away:
+        raise StateError(f"{dataset.feed}: {away[0]} lies in the remote only; fetch it first")
+    there = [file for file in files if (dataset.directory / file.path).is_file()]
+    kept = [file for file in bad if (dataset.lake / file.path).is_file()]
+    before = _position(state, generation)
+    moves = trash.stage(dataset, there, run, now=now, by=by, why=trash.RESET, aside=kept, before=before)
+    state.files.remove([file.path for file in files])
+    if bad:
+        gone = {file.path for file in bad}
+        state.quarantine = tuple(file for file in state.quarantined if file.path not in gone)
+    _begin(state, generation)
+    what = f"reset{f' of generation {generation}' if generation else ''}: {len(files)} files to the trash"
+    metadata.amend(dataset, run, state, moves, kind="reset", now=now, by=by, what=what)
+    return sum(file.rows for file in [*files, *bad])
+
+
+def _begin(state: FeedState, generation: int | None) -> None:
+    """The next export reads from the start; names of versions are never used again."""
+    if state.is_table:
+        state.current, state.pinned = None, ()
+        return
+    state.coverage = {g: parts for g, parts in state.coverage.items() if generation not in (None, g)}
+    if generation in (None, state.generation):
+        state.generation, state.resume, state.heads = state.generation + 1, {}, {}
+
+
+def _position(state: FeedState, generation: int | None) -> dict[str, Any]:
+    """How far the feed was: what an undo restores."""
+    if state.is_table:
+        return {"current": None if state.current is None else dict(vars(state.current)), "pinned": list(state.pinned)}
+    coverage = {
+        str(g): {str(p): covered.to_json() for p, covered in parts.items()}
+        for g, parts in state.coverage.items() if generation in (None, g)
+    }
+    if generation not in (None, state.generation):
+        return {"coverage": coverage}
+    return {
+        "generation": state.generation, "resume": anchors_json(state.resume), "heads": anchors_json(state.heads),
+        "coverage": coverage,
+    }

@@ -1,0 +1,37 @@
+"""One rule for the names of feeds: a name is a file name, a directory name and the name of a table in SQL.
+
+Names of feeds begin with a letter or a digit. Files that belong to the lake as a whole, beside those of feeds, begin
+with `_` or `.`, so no feed can ever be given the name of one of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+LONGEST = 200  # characters; with the endings of state files and temporary files a file name stays below 255
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def problem_of(name: str) -> str | None:
+    """What is wrong with the name of a feed, as one line; None when it is right."""
+    if len(name) > LONGEST:
+        return f"a feed name of {len(name)} characters is too long; at most {LONGEST} are allowed"
+    if not NAME.fullmatch(name):
+        return f"{printable(name)!r} cannot be a feed name; use letters, digits, _ . - and begin with a letter or digit"
+    return None
+
+
+def twin(name: str, others: Iterable[str]) -> str | None:
+    """Another name that differs from this one only in case: readers and SQL cannot tell the two apart."""
+    return next((other for other in others if other != name and other.lower() == name.lower()), None)
+
+
+def twins(name: str, other: str) -> str:
+    """What to say of two such names."""
+    return f"the names {name} and {other} differ only in case, which SQL and some file systems ignore; rename one"
+
+
+def printable(text: str) -> str:
+    """A name or a path for a terminal: control characters and bytes that are not UTF-8 are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
