@@ -240,7 +240,8 @@ def _ours(kind: str, servers: str, directory: Path) -> int:
         state = broker.describe(f"bench_{kind}")
         spans = {p: (bounds.start, bounds.end) for p, bounds in state.bounds.items()}
         _, batches = broker.read(state.name, spans)
-        with PartitionWriter(Path(tempfile.mkdtemp(dir=directory)), schema, "run", "data", WriterOptions(), {}) as writer:
+        out = Path(tempfile.mkdtemp(dir=directory))
+        with PartitionWriter(out, schema, "run", "data", WriterOptions(), {}) as writer:
             for messages in batches:
                 rows = decoder.decode(messages).rows
                 assert isinstance(rows, pa.RecordBatch)
