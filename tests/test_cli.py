@@ -383,7 +383,7 @@ def test_hints_are_commands_for_the_lake_at_hand(tmp_path: Path, capsys: Any, mo
     hints.called(lake)
     for text, shown in (
         ("see: python manage_feeds.py list", "manage_feeds.py list --lake 'my lake'"),
-        ("run python manage_feeds.py reload s --date 2025-01-01. Then go on", "--date 2025-01-01 --lake 'my lake'. Then"),
+        ("python manage_feeds.py reload s --date 2025-01-01. Then", "--date 2025-01-01 --lake 'my lake'. Then"),
         ("run python manage_feeds.py sync, or python manage_feeds.py list and", "sync --lake 'my lake', or"),
         ("run python manage_feeds.py remote push (slow)", "manage_feeds.py --lake 'my lake' remote push (slow)"),
         ("python manage_feeds.py remote restore --lake EMPTY", "manage_feeds.py remote restore --lake EMPTY"),

@@ -19,7 +19,7 @@ SCRIPTS = {  # -> the same as a subcommand of the console command
     "data_lake_config.py": "config",
 }
 STOPS = r"(?!(?:or|and|then|to|for)\b)"  # words with which the sentence around a command goes on
-COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b((?: +{STOPS}[^\s;,()`]+)*)")
+COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b((?:(?<!\w\.) +{STOPS}[^\s;,()`]+)*)")
 CLONE = Path(__file__).resolve().parents[2]
 
 
