@@ -68,7 +68,7 @@ def test_a_server_that_cannot_be_reached_is_a_failure_of_every_feed(
     metrics = tmp_path / "lake.prom"
     assert export_to_data_lake.main(["--all", "--quiet", "--metrics-file", str(metrics)]) == 1
     said = capsys.readouterr().err.splitlines()
-    assert [line[:9] for line in said] == ["error: a:", "error: b:", "error: c:"]
+    assert [line.partition("http")[0] for line in said] == ["error: a, b, c: "]
     assert results(lake) == {"a": "failed", "b": "failed", "c": "failed"}
     assert 'ksql_lake_last_run_result{feed="b",type="stream",result="failed"} 1' in metrics.read_text()
     assert all(f"{name}: http://127.0.0.1:9" in log_of(lake) for name in "abc")
@@ -171,6 +171,23 @@ def test_a_kill_is_seen_by_the_report_at_once_and_written_down_by_the_next_run(
     assert export_to_data_lake.main(["--all", "--quiet"]) == 0
     assert [line["result"] for line in lines(lake)].count("stopped") == 2, "written down once"
     assert "b: the run that began at" in log_of(lake)
+
+
+def test_rows_of_a_run_that_died_between_its_commit_and_its_line_are_counted(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        os._exit(9)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(history, "append", killed)
+        export_to_data_lake.main(["--stream", "a", "--quiet"])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (run,) = running.close_dead(lake, dt.datetime.now(dt.UTC))
+    assert (run.feed, run.result, run.rows, run.files) == ("a", "stopped", 1, 1)
+    assert "after it had committed 1 rows" in run.findings[0].line and lines(lake)[0]["rows"] == 1
 
 
 def test_a_run_under_way_is_left_alone_and_a_strange_file_too(lake: Path) -> None:

@@ -155,6 +155,13 @@ def test_filters(still: Nights, filters: Any, wanted: Any) -> None:
     assert still.ids(filters=filters) == sorted(f"e{i}" for i in wanted)
 
 
+def test_true_as_text(still: Nights) -> None:
+    for word in ("true", "TRUE", "True"):
+        assert still.ids(filters=[("OK", "=", word)]) == still.ids(filters=[("OK", "=", True)]) != []
+    with pytest.raises(ConfigError, match="OK = 'yes': does not fit OK, which is bool .true or false."):
+        still.ids(filters=[("OK", "=", "yes")])
+
+
 def test_files_that_cannot_match_are_not_opened(nights: Nights) -> None:
     for path in (nights.lake / "streams" / "s").rglob("*.parquet"):
         if "day=16" in str(path):

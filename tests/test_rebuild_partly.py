@@ -159,32 +159,6 @@ def test_metadata_and_a_file_are_lost(ksqldb: EmbeddedKsqlDB, lake: Path, capsys
     assert str(gone) in told and f"{rows} rows" in told and "manage_feeds.py reload s" in told
 
 
-def test_files_that_lie_only_in_the_remote_are_kept(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
-    """The old metadata know of them, and nothing on this disk; they are not read again either."""
-    produce(ksqldb, 0, 100)
-    assert export_to_data_lake.main(STREAM) == 0
-    known = state(lake)
-    for one, file in zip(known["files"], sorted(files(lake)), strict=True):
-        if file.name == files(lake)[0].name:
-            one["local"] = False
-    away = files(lake)[0]
-    rows = len(pd.read_parquet(away))
-    away.unlink()
-    metadata(lake).write_text(json.dumps(known))
-    (lake / ".state" / "remote.json").write_text(json.dumps({"lake": "l", "url": "file:///nowhere"}))
-    for log in (True, False):
-        if not log:
-            (lake / ".state" / "s.jsonl").unlink()
-        capsys.readouterr()
-        assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 0
-        said = capsys.readouterr().out
-        assert "rebuilt" in said and "100 rows in 3 files" in said and "is gone" not in said, said
-        assert [one["path"] for one in state(lake)["files"] if not one.get("local", True)] == [
-            str(away.relative_to(lake / "streams" / "s"))]
-    produce(ksqldb, 100, 110, days=1)
-    assert export_to_data_lake.main(STREAM) == 0 and len(numbers(lake)) == 110 - rows
-
-
 @pytest.mark.parametrize(("log", "command"), [
     ("gone", "export"), ("equally old", "export"), ("torn", "export"), ("gone", "retention"), ("torn", "compact"),
     ("equally old", "erase"),

@@ -95,6 +95,7 @@ def test_tables_of_every_type(dialect: str, spark: SparkSession, lake: Path, cap
         wanted["TM"] = MIDDAY if wanted["TM"] else None
         wanted["M"] = None if wanted["M"] is None else dict(wanted["M"])
         wanted |= {name: wanted[name] and wanted[name].replace(tzinfo=None) for name in ("ROWTIME", "TS")}
+        wanted |= {name: f"{wanted[name]:02}" for name in ("year", "month", "day")}  # text, as in the paths
         assert rows[wanted["ID"]] == wanted
     assert rows["e0"]["DEC"] == VALUES[5] and rows["e0"]["A"] == VALUES[10] and rows["e0"]["LATE"] is None
     found = spark.sql("select count(*), sum(AMOUNT), min(N) from events where day = 16").collect()[0]

@@ -123,7 +123,7 @@ class KsqlError(LakeError):
         message: one line for a person.
         statement: the SQL sent, or "".
         status: HTTP status, or 0 when there was none (an error row, no connection).
-        code: ksqlDB's `error_code` (reference 9.2), or 0.
+        code: ksqlDB's `error_code` , or 0.
     """
 
     def __init__(self, message: str, *, statement: str = "", status: int = 0, code: int = 0) -> None:

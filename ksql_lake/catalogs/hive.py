@@ -12,6 +12,8 @@ from ksql_lake.model.types import SqlType, parse_type
 PSEUDO = {"ROWTIME": "TIMESTAMP", "ROWPARTITION": "INTEGER", "ROWOFFSET": "BIGINT"}
 # A version is text (`v3`), as its directory says: a repair of a table whose key is a number would break it.
 KEYS = {"stream": (("year", "int"), ("month", "int"), ("day", "int")), "table": (("version", "string"),)}
+# A Hive metastore may compare integer keys as text: Spark 4.0.5 on metastore 4.0.1 finds no row of `01` by month = 1.
+TEXT_KEYS = {"stream": (("year", "string"), ("month", "string"), ("day", "string")), "table": KEYS["table"]}
 _HIVE = {
     "BOOLEAN": "boolean",
     "INTEGER": "int",

@@ -43,7 +43,7 @@ class Metastore:
     uri: str
     lake: Path
     database: str
-    style: Style = Style(times=True, current=True)
+    style: Style = Style(times=True, current=True, text_keys=True)
     record: Record = field(init=False)
     tables: dict[str, Any] = field(init=False, default_factory=dict)
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         _print_json(args, results, said, code)
-        failed = tuple(result.feed for result in results if result.exit_code)
+        failed = tuple(sorted(result.feed for result in results if result.exit_code))
         telling.end(alerts.Ending(code, failed, tuple(said)), settings, lake, time.monotonic() - started)
     return code
 
@@ -126,7 +126,15 @@ def export(
                 with progress.aside():
                     print(text, file=sys.stderr, flush=True)
 
-        listener = Listener(say, note, progress.of, progress.done)
+        def stopped(results: Sequence[FeedResult], why: str) -> None:
+            """One cause is one line, whatever the number of feeds."""
+            said.extend(line for result in results for line in complaints(result))
+            names = [result.feed for result in results]
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            with progress.aside():
+                print(f"error: {', '.join(names[:5])}{more}: {why}", file=sys.stderr, flush=True)
+
+        listener = Listener(say, note, progress.of, progress.done, stopped)
         if args.follow:
             return _follow(args, config, order, listener)
         carry_out(config, order, listener, results)

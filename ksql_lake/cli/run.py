@@ -14,8 +14,8 @@ import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.files import make_closed, make_dirs, refuse_links
+from ksql_lake.base.logs import LogFormatter
 from ksql_lake.base.retry import until_answered
-from ksql_lake.base.text import LogFormatter
 from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress
@@ -67,6 +67,7 @@ class Listener:
     note: Callable[[str], None] = lambda note: None
     progress: Callable[[str], Progress] = lambda feed: Progress()
     done: Callable[[str], None] = lambda feed: None
+    stopped: Callable[[Sequence[FeedResult], str], None] | None = None  # one cause that stopped all; else `result`
 
 
 Turns = Callable[[Order, Sequence[FeedTask], RunRecord, Listener], None]
@@ -110,7 +111,10 @@ def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener:
             tasks[0].lake, info.kafka_cluster_id, server.url, now(), accept=order.accept_cluster
         )
     except LakeError as error:
-        for result in record.rest("failed", str(error), error.exit_code):
+        stopped = record.rest("failed", str(error), error.exit_code)
+        if listener.stopped is not None:
+            listener.stopped(stopped, str(error))
+        for result in stopped if listener.stopped is None else ():
             listener.result(result)
         return
     if moved:

@@ -1,6 +1,6 @@
 """Python values -> the JSON bytes of the server: one codec at the top level, another inside a STRUCT.
 
-Source: the recordings and the wire reference (3.1, 3.2). Not imitated: the Julian calendar before 1582 in
+As the recordings show it. Not imitated: the Julian calendar before 1582 in
 TIMESTAMP, years above 9999 in DATE, and Java's rare non-shortest doubles of JDK 18 and older.
 """
 
@@ -142,7 +142,7 @@ def _array(item: Encoder) -> Encoder:
 def _map(item: Encoder, key: Encoder | None) -> Encoder:
     def encode(value: object) -> str:
         assert isinstance(value, Mapping)
-        if key is not None:  # inside a STRUCT, keys that are no strings: pairs
+        if key is not None:  # inside a STRUCT, keys that are not strings: pairs
             return "[" + ",".join([f"[{key(k)},{item(v)}]" for k, v in value.items()]) + "]"
         return "{" + ",".join([f"{string(k)}:{item(v)}" for k, v in value.items()]) + "}"
     return encode

@@ -22,7 +22,7 @@ class Fault:
     complete_after: "Query Completed", `]` and the last chunk, though there are more rows; then the connection is
         closed, as by a server that is shut down politely.
     complete_final: whether that answer has its final message; `]` alone without.
-    legacy: the framing of older servers (reference 1.5): empty lines between rows, a newline after the end, and an
+    legacy: the framing of older servers: empty lines between rows, a newline after the end, and an
         error row after an empty line with no `]`.
     silent_after, silent_seconds: nothing is sent for so long.
     slow: seconds between pieces of `slow_bytes` bytes, in the middle of rows.

@@ -116,7 +116,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no news."""
+        """A client that goes away is not worth a message."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -355,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
         return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
 
     def _let_in(self) -> bool:
-        """Whether the request carries the login; refused, as the server does, when not (reference, 9.3)."""
+        """Whether the request carries the login; refused, as the server does, when not."""
         if self.db.login is None:
             return True
         expected = "Basic " + base64.b64encode(":".join(self.db.login).encode()).decode()

@@ -62,8 +62,6 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         found, said = add_away(dataset, found, remote, log)
         done += said
     state, told = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
-    away = _away(dataset)
-    state.files.add(away)
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
         done.append(f"kept the old metadata as {copy}")
@@ -75,7 +73,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
             "there was no state log: runs that wrote no file, and files that were removed since, are not known any more"
         )
     old = [file.entry for file in found if log and file.footer.sequence <= log[-1].sequence]
-    done += [*told, *_gone(dataset, [*old, *away], log)]
+    done += [*told, *_gone(dataset, old, log)]
     return [*done, f"rebuilt {dataset.metadata}: {state.total_records} rows in {len(state.files)} files"]
 
 
@@ -100,18 +98,6 @@ def _discard(dataset: Dataset, twice: Sequence[Found], stamp: str) -> list[str]:
 
 def _iso(stamp: str) -> str:
     return f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:11]}:{stamp[11:13]}:{stamp[13:15]}Z"
-
-
-def _away(dataset: Dataset) -> list[FileEntry]:
-    """Files that lie only in the lake's remote home, as the old metadata know them where they can be read."""
-    try:
-        before = metadata.load(dataset)
-        entries = [file for file in before.files if not file.local] if before else []
-    except (StateError, OSError):
-        return []
-    after = before.sequence if before else -1
-    removed = {path for _, _, _, paths in state_log.changes(dataset.log, after) for path in paths or ()}
-    return [file for file in entries if file.path not in removed and not (dataset.directory / file.path).exists()]
 
 
 def _gone(dataset: Dataset, files: Sequence[FileEntry], log: Sequence[Logged]) -> list[str]:

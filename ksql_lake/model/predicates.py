@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.model.partitions import PARTITION_KEYS
-from ksql_lake.model.values import limits, scalar, units
+from ksql_lake.model.values import limits, meanings, scalar, units
 
 Condition: TypeAlias = tuple[str, str, Any]
 Filters: TypeAlias = pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]
@@ -127,6 +127,8 @@ def _place(value: Any, is_key: bool, kind: pa.DataType) -> _Place:
         value = value.item()  # in NumPy's types Python's functions round
     if is_key:
         value = int(str(value).removeprefix("v"))
+    if pa.types.is_boolean(kind) and isinstance(value, str):
+        return _Place(meanings(value, kind)[0])
     counted = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
     if not counted and (not pa.types.is_temporal(kind) or isinstance(value, int)):
         return _Place(value)

@@ -56,7 +56,7 @@ class SqlType:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a query header; KEY stands in the headers of table pulls only (reference 3.3)."""
+    """A column of a query header; KEY stands in the headers of table pulls only."""
 
     name: str
     type: SqlType
@@ -64,7 +64,7 @@ class Column:
 
 
 def parse_schema(text: str) -> tuple[Column, ...]:
-    """The columns of `header.schema` (reference 3.3).
+    """The columns of `header.schema`.
 
     Raises:
         SchemaError: the text does not follow that grammar.

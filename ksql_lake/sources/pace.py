@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 POLL = 0.05  # seconds between looks at the end rule while the server is silent
-TRICKLE = 100  # rows a second; less than that over three idle periods is no catching up any more
+TRICKLE = 100  # rows a second; less than that over three idle periods does not count as catching up
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Pace:
         self.recent.update(np.unique(partitions[current]).tolist())
 
     def worked(self, seconds: float) -> None:
-        """Time that went into decoding and writing here is no silence of the server."""
+        """Time that went into decoding and writing here does not count as silence of the server."""
         if self.last_row is not None and self.first_row is not None:
             self.last_row += seconds
             self.first_row += seconds

@@ -22,7 +22,7 @@ CREATE EXTERNAL TABLE IF NOT EXISTS `all_types` (
   `DAY_` string,
   `LATE` int
 )
-PARTITIONED BY (`year` int, `month` int, `day` int)
+PARTITIONED BY (`year` string, `month` string, `day` string)
 STORED AS PARQUET
 LOCATION 'hdfs://nn/lake\'s/streams/all_types/';
 ALTER TABLE `all_types` ADD IF NOT EXISTS
@@ -39,7 +39,7 @@ CREATE EXTERNAL TABLE IF NOT EXISTS `events` (
   `AMOUNT` decimal(12,2),
   `N` bigint
 )
-PARTITIONED BY (`year` int, `month` int, `day` int)
+PARTITIONED BY (`year` string, `month` string, `day` string)
 STORED AS PARQUET
 LOCATION 'hdfs://nn/lake\'s/streams/events/';
 ALTER TABLE `events` ADD IF NOT EXISTS

@@ -2,8 +2,6 @@
 -- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS
 -- says month=1 instead of month=01, and it takes no new versions where version is an int.
 
-SET spark.sql.legacy.skipTypeValidationOnAlterPartition = true;
-
 CREATE TABLE IF NOT EXISTS `all_types` (
   `ROWTIME` timestamp,
   `ROWPARTITION` int,
@@ -23,9 +21,9 @@ CREATE TABLE IF NOT EXISTS `all_types` (
   `S` struct<X:bigint,`b c`:decimal(4,2),`date`:date,N:struct<`IN`:array<string>>>,
   `DAY_` string,
   `LATE` int,
-  `year` int,
-  `month` int,
-  `day` int
+  `year` string,
+  `month` string,
+  `day` string
 )
 USING PARQUET
 PARTITIONED BY (`year`, `month`, `day`)
@@ -43,9 +41,9 @@ CREATE TABLE IF NOT EXISTS `events` (
   `ID` string,
   `AMOUNT` decimal(12,2),
   `N` bigint,
-  `year` int,
-  `month` int,
-  `day` int
+  `year` string,
+  `month` string,
+  `day` string
 )
 USING PARQUET
 PARTITIONED BY (`year`, `month`, `day`)

@@ -135,7 +135,7 @@ def _fold(rows: AnswerRows, fold: Fold, job: TableJob, source: Source) -> None:
         now = time.monotonic()
         if elements:
             longest = max(longest, rows.heard - before) if fold.count else 0.0
-            rows.heard = before = now  # the time spent on these rows is no silence of the server
+            rows.heard = before = now  # the server was not silent while these rows were handled
         wait = max(job.limits.idle, 3 * longest) if fold.count else job.limits.first_row
         if now - rows.heard >= wait:
             return

@@ -115,7 +115,7 @@ def _staged(
 
 
 def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[metadata.Move]:
-    """Count in the rows that the checks set aside; those of versions that are gone go for good."""
+    """Count in the rows in quarantine; those of versions that are gone go for good."""
     there = {partition.path for partition in state.partitions}
     kept, moves = list[FileEntry](), list[metadata.Move]()
     for number, entry in enumerate(state.quarantined):

@@ -84,7 +84,7 @@ class AnswerRows:
             yield from found
             now = time.monotonic()
             if found:
-                self.heard = now  # the time spent on these rows is no silence of the server
+                self.heard = now  # the server was not silent while these rows were handled
             elif now - self.heard > limits.first_row:
                 raise AnswerCut(f"{self.name}: no more rows within {limits.first_row:.0f} s")
             if now - self.started > limits.duration:

@@ -67,10 +67,10 @@ class Client:
         if port == -1:
             raise ConfigError("KSQLDB_URL: the port must be a number from 0 to 65535")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = parts.hostname or ("it" if "@" in server.url else server.url)
-            raise ConfigError(f"KSQLDB_URL: {shown} is no http:// or https:// address, such as http://localhost:8088")
+            shown = parts.hostname or ("it" if "@" in server.url else repr(server.url))
+            raise ConfigError(f"KSQLDB_URL: {shown} is not an address such as http://localhost:8088")
         if parts.username or parts.password:
-            raise ConfigError("KSQLDB_URL: no user or password in it please; set KSQLDB_USER and KSQLDB_PASSWORD_FILE")
+            raise ConfigError("KSQLDB_URL: must not hold a login; set KSQLDB_USER and KSQLDB_PASSWORD_FILE")
         self.server = server
         self.url = server.url.rstrip("/")
         self._date: str | None = None

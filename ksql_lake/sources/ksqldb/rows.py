@@ -87,7 +87,7 @@ class Decoder:
         """Decode whole lines.
 
         Raises:
-            KsqlError: a line is no element of this answer.
+            KsqlError: a line is not an element of this answer.
             SchemaError: a value does not fit the type of its column, and the decoder is not lenient.
         """
         if self._reader is None:
