@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError
@@ -37,7 +38,27 @@ _HEAD = {
 }
 
 
-def script(dialect: str, states: Mapping[str, FeedState], lake: Path, location: str | None = None) -> str:
+@dataclass(frozen=True)
+class _Place:
+    """Where a feed lies for those who query; `remote`: where its days lie that are not on the lake's disk."""
+
+    directory: str
+    remote: str | None
+    away: frozenset[str]
+
+    @classmethod
+    def of(cls, feed: str, state: FeedState, root: str, remote: str | None) -> _Place:
+        below = f"{state.type}s/{feed}"
+        away = frozenset(file.partition for file in state.files if not file.local)
+        return cls(f"{root}/{below}", f"{remote}/{below}" if remote else None, away if remote else frozenset())
+
+    def partition(self, path: str) -> str:
+        return f"{self.remote if path in self.away else self.directory}/{path}"
+
+
+def script(
+    dialect: str, states: Mapping[str, FeedState], lake: Path, location: str | None = None, remote: str | None = None
+) -> str:
     """The SQL that makes every feed readable by its name; a statement ends with a semicolon at the end of a line.
 
     Args:
@@ -45,6 +66,7 @@ def script(dialect: str, states: Mapping[str, FeedState], lake: Path, location: 
         states: the feeds' metadata, by name.
         lake: the lake's directory, absolute.
         location: where else the lake lies, such as s3://bucket/lake.
+        remote: where days lie that are not on the lake's disk, in the dialect's own words.
 
     Raises:
         ConfigError: the dialect cannot read from there, or two feeds would have one name.
@@ -60,7 +82,7 @@ def script(dialect: str, states: Mapping[str, FeedState], lake: Path, location: 
         if not _readable(state):
             parts.append(f"-- {feed}: no file yet")
             continue
-        parts.append(_WRITERS[dialect](names[feed], state, f"{root}/{state.type}s/{feed}"))
+        parts.append(_WRITERS[dialect](names[feed], state, _Place.of(feed, state, root, remote)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -84,12 +106,15 @@ def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
     return names
 
 
-def _duckdb(name: str, state: FeedState, directory: str) -> str:
-    """A view of the columns that some file has: one that no file has yet would not bind."""
+def _duckdb(name: str, state: FeedState, place: _Place) -> str:
+    """A view of the columns that some file has: one that no file has yet would not bind.
+
+    Files that lie only in the remote are named one by one: a pattern would find those that are here as well again.
+    """
     newest = max(_version_order(file.schema_version) for file in state.files)
     late = {c.disk_name for c in state.columns if _version_order(c.since) > newest}
     columns = [_duck_name(column) for column in columns_of(state) if column not in late]
-    glob = re.sub(r"([*?[])", r"[\1]", directory)
+    glob = re.sub(r"([*?[])", r"[\1]", place.directory)
     if state.is_table:
         columns.append("CAST(substr(version, 2) AS INTEGER) AS version")
         types, pattern = "version: VARCHAR", f"{glob}/version=*/*.parquet"
@@ -99,9 +124,14 @@ def _duckdb(name: str, state: FeedState, directory: str) -> str:
         columns += [key for key, _ in KEYS["stream"]]
         types, pattern = "year: INTEGER, month: INTEGER, day: INTEGER", f"{glob}/year=*/month=*/day=*/*.parquet"
         where = ""
+    files = [file for file in state.files if not state.is_table or not state.current or
+             file.partition == state.current.path]
+    paths = [pattern] if any(file.local for file in files) or not place.remote else []
+    paths += [f"{place.remote}/{file.path}" for file in files if not file.local and place.remote]
+    listed = _duck_text(paths[0]) if len(paths) == 1 else f"[{', '.join(map(_duck_text, paths))}]"
     return (
         f"CREATE OR REPLACE VIEW {_duck_name(name)} AS\nSELECT {', '.join(columns)}\nFROM read_parquet(\n"
-        f"    {_duck_text(pattern)},\n    union_by_name = true, hive_partitioning = true, hive_types = {{{types}}}\n"
+        f"    {listed},\n    union_by_name = true, hive_partitioning = true, hive_types = {{{types}}}\n"
         f"){where};"
     )
 
@@ -118,27 +148,27 @@ def _duck_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _hive(name: str, state: FeedState, directory: str) -> str:
-    return _external(name, state, directory, _stored_as_parquet, tick, TEXT_KEYS)
+def _hive(name: str, state: FeedState, place: _Place) -> str:
+    return _external(name, state, place, _stored_as_parquet, tick, TEXT_KEYS)
 
 
-def _athena(name: str, state: FeedState, directory: str) -> str:
+def _athena(name: str, state: FeedState, place: _Place) -> str:
     """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does. Without columns of type TIME."""
     left_out = [column for column, kind in columns_of(state).items() if holds_time(kind)]
     said = f"-- left out, since Athena cannot read a TIME: {', '.join(map(_one_line, left_out))}\n" if left_out else ""
-    return said + _external(name, state, directory, _stored_as_parquet, _duck_name, KEYS, left_out)
+    return said + _external(name, state, place, _stored_as_parquet, _duck_name, KEYS, left_out)
 
 
 def _one_line(name: str) -> str:
     return " ".join(name.split())
 
 
-def _spark(name: str, state: FeedState, directory: str) -> str:
-    return _external(name, state, directory, _using_parquet, tick, TEXT_KEYS)
+def _spark(name: str, state: FeedState, place: _Place) -> str:
+    return _external(name, state, place, _using_parquet, tick, TEXT_KEYS)
 
 
 def _external(
-    name: str, state: FeedState, directory: str, create: Callable[[str, Sequence[str], Sequence[str]], str],
+    name: str, state: FeedState, place: _Place, create: Callable[[str, Sequence[str], Sequence[str]], str],
     quote: Callable[[str], str], typed_keys: Mapping[str, Sequence[tuple[str, str]]], left_out: Sequence[str] = (),
 ) -> str:
     """The table with its partitions; of a table of ksqlDB all versions, and a view of the current one."""
@@ -147,8 +177,8 @@ def _external(
         f"{tick(column)} {hive_type(kind)}" for column, kind in columns_of(state).items() if column not in left_out
     ]
     keys = [f"{tick(key)} {type_}" for key, type_ in typed_keys[state.type]]
-    made = [f"{create(table, columns, keys)}\nLOCATION {_text(directory + '/')};"]
-    made += _partitions(table, state, directory)
+    made = [f"{create(table, columns, keys)}\nLOCATION {_text(place.directory + '/')};"]
+    made += _partitions(table, state, place)
     if state.current:
         _, current = partition_values(state.current.path)[0]
         made.append(
@@ -174,13 +204,18 @@ def _using_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> s
     )
 
 
-def _partitions(table: str, state: FeedState, directory: str) -> list[str]:
+def _partitions(table: str, state: FeedState, place: _Place) -> list[str]:
+    """Each partition where it lies; one that is there by its old place is moved."""
     paths = [partition.path for partition in state.partitions]
     made = []
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
-        lines = [f"  PARTITION ({_values(path)}) LOCATION {_text(f'{directory}/{path}/')}" for path in some]
+        lines = [f"  PARTITION ({_values(path)}) LOCATION {_text(f'{place.partition(path)}/')}" for path in some]
         made.append("\n".join([f"ALTER TABLE {tick(table)} ADD IF NOT EXISTS", *lines]) + ";")
+    made += [
+        f"ALTER TABLE {tick(table)} PARTITION ({_values(path)}) SET LOCATION {_text(f'{place.partition(path)}/')};"
+        for path in paths if path in place.away
+    ]
     return made
 
 
@@ -188,24 +223,26 @@ def _values(path: str) -> str:
     return ", ".join(f"{key} = {_text(value)}" for key, value in partition_values(path))
 
 
-def _bigquery(name: str, state: FeedState, directory: str) -> str:
+def _bigquery(name: str, state: FeedState, place: _Place) -> str:
     """Columns are what BigQuery finds in the last file by name, of a stream the newest day's."""
     table, options = state.is_table, ["format = 'PARQUET'"]
-    path = f"{directory}/{state.current.path}" if state.current else directory
+    path = f"{place.directory}/{state.current.path}" if state.current else place.directory
     options.append(f"uris = [{_text(path + '/*.parquet')}]")
     if not table:
-        options.append(f"hive_partition_uri_prefix = {_text(directory)}")
+        options.append(f"hive_partition_uri_prefix = {_text(place.directory)}")
         options.append("require_hive_partition_filter = false")
     options.append("enable_list_inference = true")
     keys = "" if table else "\nWITH PARTITION COLUMNS (year INT64, month INT64, day INT64)"
     inside = ",\n  ".join(options)
-    return f"CREATE OR REPLACE EXTERNAL TABLE {tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
+    missed = sum(partition.path in place.away for partition in state.partitions)
+    said = f"-- {missed} partitions lie only in {place.remote}, where BigQuery does not see them\n" if missed else ""
+    return f"{said}CREATE OR REPLACE EXTERNAL TABLE {tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
 
 
 def _text(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_WRITERS: dict[str, Callable[[str, FeedState, str], str]] = {
+_WRITERS: dict[str, Callable[[str, FeedState, _Place], str]] = {
     "duckdb": _duckdb, "hive": _hive, "athena": _athena, "spark": _spark, "bigquery": _bigquery,
 }

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ksql_lake.base.errors import CatalogError, SchemaError
 from ksql_lake.catalogs.hive import (
@@ -57,9 +57,12 @@ class Table:
     parameters: Mapping[str, str]
     sequence: int
     partitions: Mapping[Values, str]  # values -> fingerprint
+    away: Mapping[Values, str] = field(default_factory=dict)  # values -> directory in the lake's remote
 
     def where(self, values: Values) -> str:
         """The directory of a partition."""
+        if values in self.away:
+            return self.away[values]
         path = "/".join(f"{key}={value}" for (key, _), value in zip(self.keys, values, strict=True))
         return f"{self.location}{path}/"
 
@@ -111,11 +114,12 @@ class Plan:
         return said
 
 
-def wanted(feed: str, state: FeedState, root: str, style: Style) -> list[Table]:
+def wanted(feed: str, state: FeedState, root: str, style: Style, remote: str | None = None) -> list[Table]:
     """The tables of one feed.
 
     Args:
         root: where the lake lies for those who query it, such as s3://bucket/lake.
+        remote: where days lie that are not on the lake's disk, as the catalog's engines name it.
 
     Raises:
         SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
@@ -131,12 +135,19 @@ def wanted(feed: str, state: FeedState, root: str, style: Style) -> list[Table]:
     location = place(f"{root.rstrip('/')}/{state.type}s/{feed}")
     name = table_name(feed).lower()
     every = versions_name(name) if style.current and state.is_table else name
+    away = _away(state, f"{remote}/{state.type}s/{feed}") if remote else {}
     keys = (TEXT_KEYS if style.text_keys else KEYS)[state.type]
-    table = Table(every, keys, columns, location, parameters, state.sequence, {})
+    table = Table(every, keys, columns, location, parameters, state.sequence, {}, away)
     made = [replace(table, partitions=_partitions(table, state))]
     if every != name and state.current:
         made.append(replace(table, name=name, keys=(), location=place(f"{location}{state.current.path}")))
     return made
+
+
+def _away(state: FeedState, root: str) -> dict[Values, str]:
+    """The partitions of which a file lies only in the remote; all of their files are there, or will be."""
+    paths = {file.partition for file in state.files if not file.local}
+    return {tuple(value for _, value in partition_values(path)): place(f"{root}/{path}") for path in paths}
 
 
 def _partitions(table: Table, state: FeedState) -> dict[Values, str]:

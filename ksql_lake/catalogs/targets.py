@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
 from ksql_lake.base.files import atomic_write, exclusive_lock, make_dirs
 from ksql_lake.model.state import Change, FeedState
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote.places import sql_root
 
 SEEN = ".state/registered.json"  # target -> feed -> sequence number that it was registered at
 SEEN_LOCK = ".state/.registered.lock"
@@ -152,7 +154,8 @@ def register_with(
         feeds, failures = [], []
         for name, state in states.items():
             try:
-                feeds.append(wanted(name, state, target.location or lake.as_uri(), catalog.style))
+                root = target.location or lake.as_uri()
+                feeds.append(wanted(name, state, root, catalog.style, sql_root(lake, target.kind, os.environ)))
             except LakeError as error:
                 failures.append(f"{target.database}.{name}: {error}")
         done = register(catalog, feeds, say, dry_run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from data_lake_config import Config
@@ -20,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.catalogs.ddl import script
+    from ksql_lake.store.remote.places import sql_root
 
     found = look(config.lake_dir, args.feed)
-    sys.stdout.write(script(args.sql, found.states, config.lake_dir, args.location))
+    remote = sql_root(config.lake_dir, args.sql, os.environ)
+    sys.stdout.write(script(args.sql, found.states, config.lake_dir, args.location, remote))
     return found.code

@@ -29,7 +29,8 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
         raise StateError(f"{dataset.feed}: the lake holds {which}, so there is nothing to reset")
     away = [file.path for file in files if not file.local]
     if away:
-        raise StateError(f"{dataset.feed}: {away[0]} lies in the remote only; fetch it first")
+        raise StateError(f"{dataset.feed}: {away[0]} lies in the remote only; bring it back with: "
+                         f"python manage_feeds.py remote pull {dataset.feed}")
     there = [file for file in files if (dataset.directory / file.path).is_file()]
     kept = [file for file in bad if (dataset.lake / file.path).is_file()]
     before = _position(state, generation)

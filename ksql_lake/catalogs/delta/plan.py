@@ -30,8 +30,11 @@ class Wanted:
     files: Mapping[str, FileEntry]
 
 
-def wanted(feed: str, state: FeedState) -> Wanted:
+def wanted(feed: str, state: FeedState, remote: str | None = None) -> Wanted:
     """The table of a feed: all files of a stream, those of a table's current version.
+
+    Args:
+        remote: where files lie that are not on the lake's disk, as Spark names it.
 
     Raises:
         SchemaError: a column has a type that no file can hold.
@@ -39,7 +42,8 @@ def wanted(feed: str, state: FeedState) -> Wanted:
     columns = tuple(columns_of(state).items())
     absent = left_out(columns)
     description = f"Left out, since Delta has no TIME: {', '.join(absent)}" if absent else ""
-    files = {file_path(file): file for file in state.files if is_active(state, file)}
+    away = f"{remote}/{state.type}s/{feed}/" if remote else ""
+    files = {file_path(file, away): file for file in state.files if is_active(state, file)}
     return Wanted(
         feed, state.sequence, state.run or "", state.type, schema_text(state.type, columns), description, files
     )
@@ -49,8 +53,10 @@ def is_active(state: FeedState, file: FileEntry) -> bool:
     return not state.is_table or state.current is not None and file.partition == state.current.path
 
 
-def file_path(file: FileEntry) -> str:
-    return quote(file.path, safe="/=")
+def file_path(file: FileEntry, away: str = "") -> str:
+    """Relative to the table; whole for a file that lies only in the lake's remote, below `away`."""
+    path = quote(file.path, safe="/=")
+    return path if file.local else away + path
 
 
 def next_version(table: Wanted, now: Snapshot, commit: Commit) -> Version | None:
@@ -61,11 +67,12 @@ def next_version(table: Wanted, now: Snapshot, commit: Commit) -> Version | None
     if now.version >= 0 and now.sequence == table.sequence:
         return None
     gone = [added for path, added in now.active.items() if path not in table.files]
-    new = [file for path, file in table.files.items() if path not in now.active]
-    change = not is_compaction(gone, new)
+    come = {path: file for path, file in table.files.items() if path not in now.active}
+    new = list(come.values())
+    change = not (is_compaction(gone, new) or is_move(gone, come))
     return Version(
         commit,
-        adds=tuple(add(file, change) for file in new),
+        adds=tuple(add(file, change, path) for path, file in come.items()),
         removes=tuple(Remove.of(added, commit.at, change) for added in gone),
         metadata=_metadata(table, now.metadata, commit.at),
         protocol=None if now.protocol else Protocol(),
@@ -81,6 +88,12 @@ def is_compaction(gone: Iterable[Add], new: Iterable[FileEntry]) -> bool:
     )
 
 
+def is_move(gone: Iterable[Add], come: Iterable[str]) -> bool:
+    """Whether the same files only lie elsewhere now: in the lake's remote, or here again."""
+    names = sorted(path.rpartition("/")[2] for path in come)
+    return bool(names) and names == sorted(added.path.rpartition("/")[2] for added in gone)
+
+
 def _rows(added: Add) -> int:
     return int(json.loads(added.stats or "{}").get("numRecords", -1))
 
@@ -93,11 +106,11 @@ def _metadata(table: Wanted, before: MetaData | None, at: int) -> MetaData | Non
     return MetaData(id_, table.feed, table.description, table.schema, tuple(k for k, _ in KEYS[table.kind]), created)
 
 
-def add(file: FileEntry, data_change: bool) -> Add:
+def add(file: FileEntry, data_change: bool, path: str | None = None) -> Add:
     """A file in the words of the log."""
     return Add(
-        file_path(file), partition_values(file.partition), file.bytes, _milliseconds(file.exported_at), data_change,
-        json.dumps(_stats(file), separators=(",", ":")),
+        path or file_path(file), partition_values(file.partition), file.bytes, _milliseconds(file.exported_at),
+        data_change, json.dumps(_stats(file), separators=(",", ":")),
     )
 
 

@@ -14,6 +14,7 @@ from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log
 from ksql_lake.catalogs.delta.plan import Wanted, next_version, wanted
 from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote.places import sql_root
 
 KEPT = ".state/delta"  # where a log goes that was replaced
 
@@ -52,7 +53,7 @@ def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Syn
     for temporary in log.left_over():
         temporary.unlink(missing_ok=True)
     now = trusted(dataset, log.replay())
-    table = wanted(dataset.feed, state)
+    table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     version = next_version(table, now, commit(table, at, kind))
     if version is None:
         return Synced(now.version, False)
@@ -100,7 +101,7 @@ def verify(dataset: Dataset, state: FeedState) -> list[str]:
     except ForeignVersion as error:
         return [str(error)]
     where = dataset.directory / DIRECTORY
-    table = wanted(dataset.feed, state)
+    table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     if now.sequence != table.sequence:
         return [
             f"{where}: is at change {now.sequence} of the feed, the metadata at {table.sequence}; bring it up to date "
@@ -126,7 +127,7 @@ def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> Path | N
     log, kept = log_of(dataset), dataset.lake / KEPT
     old = kept / f"{dataset.feed}.{stamp}"
     fresh = Log(kept / f"{dataset.feed}.new", dataset.dir_mode, dataset.file_mode)
-    table = wanted(dataset.feed, state)
+    table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     version = next_version(table, Snapshot(), commit(table, at, "rebuild"))
     assert version is not None, "an empty log is never up to date"
     make_dirs(kept)

@@ -92,7 +92,8 @@ class _Turn:
         self.old = [e for e in state.files if e.partition in paths and e.generation == state.generation]
         away = [entry.path for entry in self.old if not entry.local]
         if away:
-            raise StateError(f"{job.dataset.feed}: {away[0]} lies in the remote only; fetch it first")
+            raise StateError(f"{job.dataset.feed}: {away[0]} lies in the remote only; bring it back with: "
+                             f"python manage_feeds.py remote pull {job.dataset.feed}")
         if not self.old and not any(entry.partition in paths for entry in state.quarantined):
             raise StateError(
                 f"{job.dataset.feed}: holds nothing of {', '.join(map(str, job.days))}; export it with: "

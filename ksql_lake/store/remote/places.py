@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksql_lake.base.errors import RemoteError, StateError
+from ksql_lake.base.errors import ConfigError, RemoteError, StateError
 from ksql_lake.model.state import FileEntry
 from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.remote import binding, connect
@@ -16,6 +17,36 @@ from ksql_lake.store.remote.address import ARCHIVES, parse
 if TYPE_CHECKING:
     import pyarrow.fs
     import pyarrow.parquet as pq
+
+
+HADOOP = ("hive", "spark", "delta")  # engines that read a bucket through Hadoop's file systems
+
+
+def sql_root(lake: Path, engine: str, env: Mapping[str, str]) -> str | None:
+    """The lake's remote as an SQL engine names it, without a slash at the end; None for a lake without one.
+
+    Args:
+        env: where the name of an Azure account is read from.
+
+    Raises:
+        ConfigError: it does not say the account.
+    """
+    bound = binding.load(lake)
+    if bound is None:
+        return None
+    address = parse(bound.url, "the remote of this lake")
+    if address.scheme == "s3":
+        return f"s3a{address.url[2:]}" if engine in HADOOP else address.url
+    if engine == "duckdb":
+        return address.url
+    text = env.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    account = env.get("AZURE_STORAGE_ACCOUNT") or dict(
+        part.split("=", 1) for part in text.split(";") if "=" in part
+    ).get("AccountName")
+    if not account:
+        raise ConfigError(f"{bound.url}: to name it for {engine}, set AZURE_STORAGE_ACCOUNT")
+    root = f"abfss://{address.bucket}@{account}.dfs.core.windows.net"
+    return f"{root}/{address.prefix}" if address.prefix else root
 
 
 class Places:
