@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -21,11 +19,9 @@ class BuildWithReader(build_py):
         base = Path(self.build_lib) / "ksql_lake" / "base"
         if self.editable_mode or not base.is_dir():
             base = Path("ksql_lake") / "base"
-        compiler = os.environ.get("CC") or "cc"
-        try:
-            _native(base / "native.py").build(compiler)
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"the native reader is not built ({compiler}: {error}); exports work, only slower", file=sys.stderr)
+        why = _native(base / "native.py").ensure(again=True)
+        if why:
+            print(f"the native reader is not built: {why}", file=sys.stderr)
 
 
 def _native(file: Path) -> ModuleType:

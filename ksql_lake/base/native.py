@@ -4,8 +4,8 @@
     python -m ksql_lake.base.native --try       the same, and fine when it cannot be built
 
 `python data_lake_config.py`, `make demo` and `pip install .` build it by themselves, with $CC or else with cc or the
-compiler of the `ziglang` package (pip install ziglang). What it does is in native.c; `native_rows` and `body` use it.
-The file's name carries a hash of the source, so that a library of another version is never loaded; without one,
+compiler of the `ziglang` package (requirements-native.txt). What it does is in native.c; `native_rows` and `body` use
+it. The file's name carries a hash of the source, so that a library of another version is never loaded; without one,
 everything works as it does in Python.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("native.c")
 WITHOUT = (
     "exports work without, only slower: reading rows takes some 50 times the CPU; install a C compiler (or: pip "
-    "install ziglang) and run: python -m ksql_lake.base.native"
+    "install -r requirements-native.txt) and run: python -m ksql_lake.base.native"
 )
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 
@@ -146,6 +146,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--try", action="store_true", dest="optional", help="no error when it cannot be built")
     optional = parser.parse_args().optional
+    if optional and library() is not None:
+        return 0
     why = ensure(again=not optional)
     if why is None:
         print(f"built {path()}")

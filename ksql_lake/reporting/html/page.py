@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ksql_lake.base.figures import count, duration, short_time, since, size
 from ksql_lake.base.text import markup
@@ -39,20 +39,24 @@ SPARK = 30  # days in a feed's line of the table
 SPARKS = 120  # pixels of them
 
 
-def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
+def page(
+    title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSummary], now: dt.datetime,
+    complete: Callable[[str], str] = str,
+) -> str:
     """The whole page.
 
     Args:
         title: what to call the lake.
         records, summaries: the same feeds in the same order.
         now: the present time, with a time zone.
+        complete: makes the commands of a text work as they are shown.
     """
     known = {record.name: record for record in records}
     ordered = worst_first(summaries)
     days = by_day([part for record in records if record.type == "stream" for part in partitions_of(record)])
     runs = sorted((run for record in records for run in record.runs), key=lambda run: run.ended)
     body = [
-        _head(title, summaries, now), _findings(summaries), _feeds(ordered, known, now),
+        _head(title, summaries, now), _findings(summaries, complete), _feeds(ordered, known, now),
         _growth(days, now) if days else "", _sizes(summaries), _runs(runs), _details(ordered, known, now),
         f"<footer>Made by metadata_utils.py --html from the lake's metadata, {now:%Y-%m-%d %H:%M} UTC. "
         "1 kB is 1,000 bytes.</footer>",
@@ -87,13 +91,13 @@ def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str
     )
 
 
-def _findings(summaries: Sequence[FeedSummary]) -> str:
+def _findings(summaries: Sequence[FeedSummary], complete: Callable[[str], str]) -> str:
     found = findings_by_rank(summaries)
     if not found:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
         f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_link(finding.feed)} '
-        f'<span class="said">{markup(finding.said)}</span></span></li>'
+        f'<span class="said">{markup(complete(finding.said))}</span></span></li>'
         for finding in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
