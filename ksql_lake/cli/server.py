@@ -16,6 +16,7 @@ from ksql_lake.cli import context
 from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
+from ksql_lake.model.findings import Finding
 
 if TYPE_CHECKING:
     from ksql_lake.sources.ksqldb.client import Client
@@ -62,7 +63,8 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
             try:
                 print(_fit(config, client, feed))
             except LakeError as error:
-                print(f"error: {feed.path.stem}: {here(str(error))}", file=sys.stderr)
+                found = Finding("feed file", str(error), feed=feed.name)
+                print(f"error: {here(found.line)}", file=sys.stderr)
                 wrong += 1
     print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
