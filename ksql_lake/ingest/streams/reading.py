@@ -57,6 +57,7 @@ class StreamExport:
         self.exported_days = ExportedDays.of(state.covered)
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
+        self.first_day = (job.since - EPOCH).days if job.since and not self.base else None
         salt = salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
@@ -307,6 +308,8 @@ class StreamExport:
         days = days_of(times, job.timezone)
         if job.days:
             keep &= np.isin(days, [(day - EPOCH).days for day in job.days])
+        if self.first_day is not None:
+            keep &= days >= self.first_day
         self.exported_days.take_out(keep, partitions, offsets, days)
         if not keep.any():
             return
