@@ -377,10 +377,19 @@ def test_hints_are_commands_for_the_lake_at_hand(tmp_path: Path, capsys: Any, mo
     monkeypatch.chdir(tmp_path)
     done = run(str(ROOT / "manage_feeds.py"), "--lake", "my lake", "show", "nobody", cwd=tmp_path)
     advised = done.stderr.strip().partition("see: ")[2]
-    assert shlex.split(advised)[1:] == [str(ROOT / "manage_feeds.py"), "--lake", "my lake", "list"]
+    assert shlex.split(advised)[1:] == [str(ROOT / "manage_feeds.py"), "list", "--lake", "my lake"]
     again = subprocess.run(["bash", "-c", advised], cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    done = run("metadata_utils.py", "--report", "--feed", "nobody")
+    hints.called(lake)
+    for text, shown in (
+        ("see: python manage_feeds.py list", "manage_feeds.py list --lake 'my lake'"),
+        ("python manage_feeds.py reload s --date 2025-01-01. Then", "--date 2025-01-01 --lake 'my lake'. Then"),
+        ("run python manage_feeds.py sync, or python manage_feeds.py list and", "sync --lake 'my lake', or"),
+        ("run python manage_feeds.py remote push (slow)", "manage_feeds.py --lake 'my lake' remote push (slow)"),
+        ("python manage_feeds.py remote restore --lake EMPTY", "manage_feeds.py remote restore --lake EMPTY"),
+        ("python metadata_utils.py --rebuild or so", "metadata_utils.py --rebuild --lake 'my lake' or so"),
+    ):
+        assert shown in hints.here(text), hints.here(text)
     hints.called(None)
     monkeypatch.chdir(ROOT)
     assert hints.here("see: python manage_feeds.py list").endswith(" manage_feeds.py list")

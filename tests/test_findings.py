@@ -59,7 +59,7 @@ def test_every_error_names_its_feed_however_common_its_name_is(
         add(name, name.upper())
     capsys.readouterr()
     assert export_to_data_lake.main(["--all"]) == 1
-    said = capsys.readouterr().err.splitlines()
+    said = sorted(capsys.readouterr().err.splitlines())
     assert [line.split(":")[1].strip() for line in said] == sorted(NAMES), said
     assert {run["feed"]: [f["kind"] for f in run["findings"]] for run in runs(lake)} == {n: ["failed"] for n in NAMES}
     assert metadata_utils.main(["--report"]) == 0

@@ -173,6 +173,23 @@ def test_a_kill_is_seen_by_the_report_at_once_and_written_down_by_the_next_run(
     assert "b: the run that began at" in log_of(lake)
 
 
+def test_rows_of_a_run_that_died_between_its_commit_and_its_line_are_counted(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        os._exit(9)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(history, "append", killed)
+        export_to_data_lake.main(["--stream", "a", "--quiet"])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    (run,) = running.close_dead(lake, dt.datetime.now(dt.UTC))
+    assert (run.feed, run.result, run.rows, run.files) == ("a", "stopped", 1, 1)
+    assert "after it had committed 1 rows" in run.findings[0].line and lines(lake)[0]["rows"] == 1
+
+
 def test_a_run_under_way_is_left_alone_and_a_strange_file_too(lake: Path) -> None:
     now = dt.datetime(2025, 1, 18, tzinfo=dt.UTC)
     with running.underway(lake, Started("r1", "2025-01-17T02:00:00Z", (("a", "stream"),))):

@@ -214,7 +214,8 @@ def test_the_demo_shows_a_live_lake(tmp_path: Path, source: str) -> None:
 
 
 def test_the_demo_runs_on_the_broker_of_the_wheel(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "export_to_data_lake.py"), "--demo", "--events", "400", "--lake"]
+    demo = ["--demo", "--start", "2025-01-15", "--events", "400", "--lake"]
+    command = [sys.executable, str(ROOT / "export_to_data_lake.py"), *demo]
     for source in ("kafka", "rest"):
         done = subprocess.run([*command, str(tmp_path / source), "--source", source], capture_output=True, text=True,
                               check=False, timeout=120)

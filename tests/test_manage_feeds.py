@@ -73,7 +73,7 @@ def test_check_online_says_what_does_not_fit(ksqldb: EmbeddedKsqlDB, tmp_path: P
     capsys.readouterr()
     assert manage_feeds.main(["check", "--online"]) == 1
     shown = capsys.readouterr()
-    assert "gone.json: gone: no such stream" in shown.err and "2 of 3 feeds fit" in shown.out
+    assert "gone: no such stream" in shown.err and "2 of 3 feeds fit" in shown.out
     assert "s: 3 columns; stored day as day_" in shown.out and "plain: 2 columns; read as a changelog" in shown.out
     assert manage_feeds.main(["update", "s", 'forbidden_columns=["ip"]']) == 0
     assert manage_feeds.main(["check", "--online", "s"]) == 1

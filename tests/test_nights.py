@@ -88,7 +88,14 @@ class History:
         self.partitions = 2
         self.lock = threading.Lock()
         database.create_stream("S", "`W` STRING, `N` BIGINT", self.partitions)
+        self.same_first_rows(JAN15)
         database.create_table("T", "`K` STRING KEY, `N` BIGINT")
+
+    def same_first_rows(self, rowtime: int) -> None:
+        """Rows of equal values, which topics may begin with one after the other; they are in no list of events."""
+        for partition in range(self.partitions):
+            for _ in range(2):
+                self.database.append("S", partition, rowtime, ["same", -1])
 
     def produce(self, rng: random.Random, night: int) -> None:
         hours = 24 * night + rng.randrange(24) - rng.choice((0, 0, 0, 0, 50)) + rng.choice((0, 0, 0, 0, 0, 1))
@@ -132,7 +139,10 @@ class History:
                 event.gone = True
             self.topic, self.partitions = [], self.rng.randrange(1, 5)
             self.database.recreate("S", self.partitions)
-        return f"recreated with {self.partitions} partitions"
+        same = self.rng.random() < 0.4
+        if same:
+            self.same_first_rows(JAN15 + self.rng.randrange(1, HOUR))
+        return f"recreated with {self.partitions} partitions{', the same first rows' if same else ''}"
 
     def mute(self) -> str:
         """A partition without a leader, for this night."""
@@ -164,6 +174,8 @@ class History:
             times = rows["ROWTIME"].cast(pa.int64()).to_pylist()
             for time, *rest in zip(times, *(rows[c].to_pylist() for c in rows.schema.names[1:]), strict=True):
                 partition, offset, word, number = rest
+                if number == -1:
+                    continue
                 event = self.events.get(number)
                 assert event == Event(partition, offset, time, word, number, event is not None and event.gone), (
                     f"changed or never produced: {rest}"
@@ -200,6 +212,7 @@ class Nights:
         self.rng = random.Random(seed)
         self.zone = self.rng.choice(("UTC", "Europe/Paris", "America/St_Johns"))
         self.history = History(database, self.rng, self.zone)
+        self.metadata, self.old = lake / "streams" / "s" / "_metadata.json", b""
         self.told: list[Any] = []
         self.happened: list[str] = []
 
@@ -255,7 +268,18 @@ class Nights:
         with self.patch.context() as patch, contextlib.suppress(Killed):
             patch.setattr(os, "rename", dying)
             export_to_data_lake.main(argv)
-        self.recover()
+        if self.rng.random() < 0.4:
+            self.happened.append("and lost .staging")
+            shutil.rmtree(self.lake / ".staging", ignore_errors=True)
+            self.rebuild()
+        else:
+            self.recover()
+
+    def rebuild(self) -> None:
+        """What an export advises that finds metadata it cannot build on."""
+        for kind in ("stream", "table"):
+            if (self.lake / f"{kind}s" / kind[0]).exists() or (self.lake / ".state" / f"{kind[0]}.jsonl").exists():
+                assert metadata_utils.main(["--rebuild", "--feed", kind[0], "--lake", str(self.lake)]) == 0
 
     def before(self, night: int) -> None:
         """What happens to the source and to the lake between two runs."""
@@ -282,17 +306,56 @@ class Nights:
             self.happened.append("lost .state")
             shutil.rmtree(self.lake / ".state", ignore_errors=True)
         elif lost < 0.15:
-            metadata_file = self.lake / "streams" / "s" / "_metadata.json"
-            if metadata_file.exists():
+            if self.metadata.exists():
                 self.happened.append("lost metadata")
-                metadata_file.unlink()
-                assert metadata_utils.main(["--rebuild", "--feed", "s", "--lake", str(self.lake)]) == 0
+                self.metadata.unlink()
+                self.rebuild()
         elif lost < 0.2:
+            if self.old:
+                self.happened.append("old metadata" + (", lost .state" if rng.random() < 0.5 else ""))
+                if "lost .state" in self.happened[-1]:
+                    shutil.rmtree(self.lake / ".state", ignore_errors=True)
+                self.metadata.write_bytes(self.old)
+                self.rebuild()
+        elif lost < 0.23:
+            self.another_cluster()
+        elif lost < 0.28:
             self.happened.append("a restart")
             self.database.stop()
             self.database.start()
         if rng.random() < 0.05:
             (self.lake / ".staging" / "s" / "junk").mkdir(parents=True, exist_ok=True)
+
+    def another_cluster(self) -> None:
+        """KSQLDB_URL leads somewhere else for once: nothing of it comes in."""
+        if not list(self.lake.rglob("*.parquet")) or not (self.lake / ".state" / "kafka_cluster.json").exists():
+            return
+        self.happened.append("another cluster")
+        right, self.database.cluster_id = self.database.cluster_id, "another one"
+        before = self.rows_in_files()
+        assert export_to_data_lake.main(["--all"]) == 2
+        assert self.rows_in_files() == before
+        self.database.cluster_id = right
+
+    def lose_a_file(self) -> None:
+        """A file is lost, and its day read again: every row of it that the source still has is there again."""
+        files = sorted((self.lake / "streams" / "s").rglob("*.parquet"))
+        if not files:
+            return
+        path = self.rng.choice(files)
+        numbers, content = pq.read_table(path, columns=["N"])["N"].to_pylist(), path.read_bytes()
+        path.unlink()
+        self.happened.append(f"lost {path.name}")
+        if manage_feeds.main(["reload", "s", "--all-missing", "--allow-loss"]):
+            self.happened[-1] += ", and it cannot be read again"  # of an earlier topic
+        if metadata_utils.main(["--verify", "--lake", str(self.lake)]):
+            path.write_bytes(content)
+            path.chmod(0o640)
+            return
+        there = {n for one in sorted((self.lake / "streams" / "s").rglob("*.parquet"))
+                 for n in pq.read_table(one, columns=["N"])["N"].to_pylist()}
+        missing = [n for n in numbers if n >= 0 and n not in there and not self.history.events[n].gone]
+        assert not missing, f"not read again: {missing}"
 
     def nights(self, count: int) -> None:
         for kind, more in (("stream", ["--timezone", self.zone]), ("table", [])):
@@ -306,6 +369,10 @@ class Nights:
                 self.database.faults.clear()
                 self.database.mute("S")
                 self.history.check(self.lake, complete=False)
+                if self.rng.random() < 0.12:
+                    self.lose_a_file()
+                    self.history.check(self.lake, complete=False)
+                self.old = self.metadata.read_bytes() if self.metadata.exists() else b""
                 assert metadata_utils.main(["--verify", "--deep", "--lake", str(self.lake)]) == 0
             self.finish()
         except BaseException:

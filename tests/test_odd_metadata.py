@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,10 +14,13 @@ import pytest
 import export_to_data_lake
 import metadata_utils
 from ksql_lake.model.shapes import problem
+from ksql_lake.reporting import summary
+from ksql_lake.reporting.html.page import page
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset
 
 ODD: tuple[Any, ...] = (None, 7, -1, "x", "", [], {}, [None], {"x": None}, True, 10**300, float("nan"), "../../x")
+NOW = dt.datetime(2025, 1, 18, 2, tzinfo=dt.UTC)
 COMMANDS = (["--report"], ["--json"], ["--stats"], ["--csv", "{}/x.csv"], ["--html", "{}/x.html"])
 
 
@@ -66,7 +70,7 @@ def test_every_key_with_every_odd_value(lake: Path, tmp_path: Path, capsys: Any,
     assert refused > 20
 
 
-def test_every_odd_value_of_what_reports_go_by(lake: Path, tmp_path: Path, capsys: Any) -> None:
+def test_every_odd_value_of_what_reports_go_by(lake: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(lake, tmp_path / "lake"))
     path = copy / "streams" / "transaction_stream" / "_metadata.json"
     good = json.loads(path.read_text())
@@ -76,9 +80,8 @@ def test_every_odd_value_of_what_reports_go_by(lake: Path, tmp_path: Path, capsy
     ):
         for odd in ODD:
             path.write_text(json.dumps(changed(good, place, odd)))
-            assert metadata_utils.main(["--html", str(tmp_path / "x.html"), "--lake", str(copy)]) in (0, 1)
-            assert metadata_utils.main(["--report", "--lake", str(copy)]) in (0, 1)
-            assert "Traceback" not in capsys.readouterr().err
+            records = summary.read(copy, "transaction_stream", NOW)
+            assert page("lake", records, [summary.summary_of(one, NOW) for one in records], NOW)
 
 
 def test_what_is_good_stays_good(lake: Path) -> None:

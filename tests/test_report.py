@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import html
 import json
 import os
 import pty
@@ -267,6 +268,24 @@ def test_deep_numbers_of_a_lake(demo: Path, capsys: Any) -> None:
     deep = json.loads(shown(demo, capsys, "--stats", "--deep", "--json", "--feed", "transaction_stream"))
     offset = next(column for column in deep["columns"] if column["name"] == "ROWPARTITION")
     assert (offset["rows"], offset["nulls"], offset["least"], offset["distinct"]) == (300, 0, 0, 4)
+
+
+def test_hints_of_the_report_and_the_page_name_the_lake_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lake = Path("another lake")
+    lake.mkdir()
+    write_lake(lake, many_feeds(20), 1)
+    for directory in (lake / "streams").iterdir():
+        path = directory / "_metadata.json"
+        file = {"path": "quarantine/x.parquet", "partition": "year=2025/month=01/day=15", "rows": 3, "bytes": 9}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "quarantine": [file]}))
+    text = " ".join(shown(lake, capsys, "--report").split())
+    option = f"--lake '{lake}'"
+    assert f"manage_feeds.py {option} quarantine feed_0000" in text and f"metadata_utils.py {option} --json" in text
+    shown(lake, capsys, "--html", str(tmp_path / "x.html"))
+    assert f"{option} quarantine feed_0000" in html.unescape((tmp_path / "x.html").read_text())
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 132, 300])

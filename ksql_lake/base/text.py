@@ -8,8 +8,6 @@ stderr, so that no message can forget it.
 from __future__ import annotations
 
 import contextlib
-import html
-import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -51,18 +49,9 @@ def cell(value: Any) -> Any:
 
 def markup(text: str) -> str:
     """A text for HTML, also inside an attribute."""
-    return html.escape(shown(text))
+    from html import escape  # what a command does not need at its start is loaded later
 
-
-class LogFormatter(logging.Formatter):
-    """Log lines in which nothing of others is obeyed; each message is one line, a traceback several."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = shown(record.message)
-        return super().formatMessage(record)
-
-    def formatException(self, ei: Any) -> str:
-        return shown_lines(super().formatException(ei))
+    return escape(shown(text))
 
 
 class Guarded:

@@ -18,7 +18,8 @@ SCRIPTS = {  # -> the same as a subcommand of the console command
     "export_to_data_lake.py": "export", "manage_feeds.py": "feeds", "metadata_utils.py": "",
     "data_lake_config.py": "config",
 }
-COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b")
+STOPS = r"(?!(?:or|and|then|to|for)\b)"  # words with which the sentence around a command goes on
+COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b((?:(?<!\w\.) +{STOPS}[^\s;,()`]+)*)")
 CLONE = Path(__file__).resolve().parents[2]
 
 
@@ -42,16 +43,22 @@ def called(lake: Path | None, console: bool | None = None) -> None:
 
 def here(text: str) -> str:
     """A message whose commands work as they are shown."""
-    return COMMAND.sub(lambda match: command(match[1]), text)
+    return COMMAND.sub(lambda match: command(match[1], match[2]), text)
 
 
-def command(script: str) -> str:
-    """The beginning of a command line that runs one of the scripts on the lake at hand."""
-    lake = f" --lake {shlex.quote(str(near(caller.lake)))}" if caller.lake else ""
+def command(script: str, words: str = "") -> str:
+    """A command line that runs one of the scripts on the lake at hand.
+
+    Args:
+        words: what follows the script's name, a space in front of each word.
+    """
+    words, dot = (words[:-1], ".") if words.endswith(".") else (words, "")
+    lake = f" --lake {shlex.quote(str(near(caller.lake)))}" if caller.lake and " --lake " not in words else ""
+    before, behind = (lake, "") if words.startswith(" remote") else ("", lake)
     if caller.console:
-        return f"ksql-lake {SCRIPTS[script]}".rstrip() + lake
+        return f"{f'ksql-lake {SCRIPTS[script]}'.rstrip()}{before}{words}{behind}{dot}"
     path = script if Path.cwd() == CLONE else shlex.quote(str(near(CLONE / script)))
-    return f"{python()} {path}{lake}"
+    return f"{python()} {path}{before}{words}{behind}{dot}"
 
 
 def python() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.base.outputs import write_out
+from ksql_lake.cli.hints import here
 from ksql_lake.cli.looking import look, now, only_feed
 from ksql_lake.reporting.summary import summary_of
 
@@ -25,7 +26,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     found = look(config.lake_dir, args.feed, reports=True)
     moment = now()
     summaries = [summary_of(record, moment, config.max_delete_percent / 100) for record in found.records]
-    made = page(config.lake_dir.name, found.records, summaries, moment)
+    made = page(config.lake_dir.name, found.records, summaries, moment, here)
     is_file = write_out(args.html, made.encode(errors="replace"))
     if is_file:
         print(f"wrote {args.html}")

@@ -24,5 +24,6 @@ def run(config: Config, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([as_json(summary) for summary in summaries], indent=2))
     else:
-        print(here(terminal.report(config.lake_dir, summaries, moment, colour(), width() or terminal.WIDTH)), end="")
+        columns = width() or terminal.WIDTH
+        print(terminal.report(config.lake_dir, summaries, moment, colour(), columns, here), end="")
     return found.code

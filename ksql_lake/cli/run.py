@@ -14,8 +14,8 @@ import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.files import make_closed, make_dirs, refuse_links
+from ksql_lake.base.logs import LogFormatter
 from ksql_lake.base.retry import until_answered
-from ksql_lake.base.text import LogFormatter
 from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
+from ksql_lake.base.text import shown
 from ksql_lake.cli import context
 from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
+from ksql_lake.model.findings import Finding
 
 if TYPE_CHECKING:
     from ksql_lake.sources.ksqldb.client import Client
@@ -61,7 +63,8 @@ def check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
             try:
                 print(_fit(config, client, feed))
             except LakeError as error:
-                print(f"error: {feed.path.stem}: {here(str(error))}", file=sys.stderr)
+                found = Finding("feed file", str(error), feed=feed.name)
+                print(f"error: {here(found.line)}", file=sys.stderr)
                 wrong += 1
     print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
@@ -133,7 +136,7 @@ def discover(config: Config, args: argparse.Namespace) -> int:
     code = ExitCode.OK
     for name, kind in free:
         if wanted is None:
-            print(f"{kind:<7} {name}")
+            print(f"{kind:<7} {shown(name)}")
         elif name.upper() in wanted:
             feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ class Ink:
 
 
 def report(
-    lake: Path, summaries: Sequence[FeedSummary], now: dt.datetime, colour: bool = False, width: int = WIDTH
+    lake: Path, summaries: Sequence[FeedSummary], now: dt.datetime, colour: bool = False, width: int = WIDTH,
+    complete: Callable[[str], str] = str,
 ) -> str:
     """One screen: findings, the worst first; feeds, those with the worst findings first; totals.
 
@@ -54,13 +55,14 @@ def report(
         now: the present time, with a time zone.
         colour: whether to use the colours of a terminal.
         width: columns of the terminal.
+        complete: makes the commands of a text work as they are shown.
     """
     ink, wide = Ink(colour), min(max(width, NARROWEST), WIDEST)
     name = _name_width([summary.feed for summary in summaries], wide)
     if not any(summary.last_export or summary.last_run or summary.findings for summary in summaries):
-        return f"{lake}: nothing was exported yet; python export_to_data_lake.py --all\n"
+        return complete(f"{lake}: nothing has been exported yet; start with: python export_to_data_lake.py --all\n")
     lines = [
-        *_findings(summaries, ink, wide), *_table(worst_first(summaries), now, ink, name),
+        *_findings(summaries, ink, wide, complete), *_table(worst_first(summaries), now, ink, name),
         *_totals(summaries, now, ink, name),
     ]
     return "\n".join(lines) + "\n"
@@ -71,20 +73,22 @@ def _name_width(names: Sequence[str], width: int) -> int:
     return min(max(NAME, *map(len, names)), width - 50) if width > WIDTH and names else NAME + min(width, WIDTH) - WIDTH
 
 
-def _findings(summaries: Sequence[FeedSummary], ink: Ink, width: int) -> list[str]:
+def _findings(
+    summaries: Sequence[FeedSummary], ink: Ink, width: int, complete: Callable[[str], str]
+) -> list[str]:
     found = findings_by_rank(summaries)
     if not found:
         return [ink("good", "nothing needs attention"), ""]
     lines = []
     for finding in found[:SHOWN]:
-        lines += _finding(finding, ink, width)
+        lines += _finding(finding, complete(finding.line), ink, width)
     if len(found) > SHOWN:
-        lines.append(ink("quiet", f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json"))
+        lines.append(ink("quiet", complete(f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json")))
     return [*lines, ""]
 
 
-def _finding(finding: Finding, ink: Ink, width: int) -> list[str]:
-    wrapped = textwrap.wrap(finding.line, width - 14, break_on_hyphens=False) or [""]
+def _finding(finding: Finding, line: str, ink: Ink, width: int) -> list[str]:
+    wrapped = textwrap.wrap(line, width - 14, break_on_hyphens=False) or [""]
     head = ink(finding.level, f"{MARKS[finding.level]} {finding.kind:<12}")
     return [f"{head}{wrapped[0]}", *(" " * 14 + line for line in wrapped[1:])]
 

@@ -17,14 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ksql_lake.base.errors import LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.model.findings import Finding
-from ksql_lake.store import history
+from ksql_lake.store import history, metadata
 from ksql_lake.store.history import Run
 
 RUNNING = ".state/running"
 KILLED = (
-    "the run that began at {} was killed, or the machine stopped; nothing is lost, the next run goes on from there"
+    "the run that began at {} was killed, or the machine stopped{}; nothing is lost, the next run goes on from there"
 )
 LARGEST = 1 << 20  # bytes of a file that says which feeds a run chose
 
@@ -92,10 +93,24 @@ def _runs(lake: Path, found: Sequence[Started], now: dt.datetime) -> list[Run]:
     names = {started.run for started in found}
     known = {(run.run, run.feed) for run in history.runs(lake) if run.run in names} if names else set()
     return [
-        Run(feed, history.iso(now), "stopped", started.run, kind, started.started,
-            findings=(Finding("stopped", KILLED.format(started.started), "error", feed),))
+        _run(lake, started, feed, kind, now)
         for started in found for feed, kind in started.feeds if (started.run, feed) not in known
     ]
+
+
+def _run(lake: Path, started: Started, feed: str, kind: str, now: dt.datetime) -> Run:
+    """How a dead run left a feed: a commit that it came to counts, though nobody was told of it."""
+    try:
+        state = metadata.load(metadata.Dataset(lake, feed, kind)) if kind in ("stream", "table") else None
+    except LakeError:
+        state = None
+    files = [file for file in state.files.recent if file.run == started.run] if state else []
+    rows = sum(file.rows for file in files)
+    message = KILLED.format(started.started, f" after it had committed {rows:,} rows" if files else "")
+    return Run(
+        feed, history.iso(now), "stopped", started.run, kind, started.started, rows=rows, files=len(files),
+        bytes=sum(file.bytes for file in files), findings=(Finding("stopped", message, "error", feed),),
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ksql_lake.base.figures import count, duration, short_time, since, size
 from ksql_lake.base.text import markup
@@ -39,20 +39,24 @@ SPARK = 30  # days in a feed's line of the table
 SPARKS = 120  # pixels of them
 
 
-def page(title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
+def page(
+    title: str, records: Sequence[FeedRecord], summaries: Sequence[FeedSummary], now: dt.datetime,
+    complete: Callable[[str], str] = str,
+) -> str:
     """The whole page.
 
     Args:
         title: what to call the lake.
         records, summaries: the same feeds in the same order.
         now: the present time, with a time zone.
+        complete: makes the commands of a text work as they are shown.
     """
     known = {record.name: record for record in records}
     ordered = worst_first(summaries)
     days = by_day([part for record in records if record.type == "stream" for part in partitions_of(record)])
     runs = sorted((run for record in records for run in record.runs), key=lambda run: run.ended)
     body = [
-        _head(title, summaries, now), _findings(summaries), _feeds(ordered, known, now),
+        _head(title, summaries, now), _findings(summaries, complete), _feeds(ordered, known, now),
         _growth(days, now) if days else "", _sizes(summaries), _runs(runs), _details(ordered, known, now),
         f"<footer>Made by metadata_utils.py --html from the lake's metadata, {now:%Y-%m-%d %H:%M} UTC. "
         "1 kB is 1,000 bytes.</footer>",
@@ -87,13 +91,13 @@ def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str
     )
 
 
-def _findings(summaries: Sequence[FeedSummary]) -> str:
+def _findings(summaries: Sequence[FeedSummary], complete: Callable[[str], str]) -> str:
     found = findings_by_rank(summaries)
     if not found:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
         f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_link(finding.feed)} '
-        f'<span class="said">{markup(finding.said)}</span></span></li>'
+        f'<span class="said">{markup(complete(finding.said))}</span></span></li>'
         for finding in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
@@ -153,7 +157,7 @@ def _growth(days: DayCounts, now: dt.datetime) -> str:
         return ""
     ends, calendar = (bars[0].title[:10], bars[-1].title[:10]), heat_map(days, now, "rows per day, all streams")
     return (
-        '<section><h2>Growth</h2><p class="lead">Rows of all streams, by the day they happened.</p>'
+        '<section><h2>Growth</h2><p class="lead">Rows of all streams, by the day of the event.</p>'
         f"{figure(bars, 'rows per day, all streams', *ends, 'rows', 120)}"
         f"{f'<h3>Calendar</h3>{calendar}' if calendar else ''}</section>"
     )
@@ -198,7 +202,7 @@ def _runs(runs: Sequence[Run]) -> str:
     head = "".join(f'<th class="{style}" scope="col"><button type="button">{word}</button></th>'
                    for word, style in heads)
     return (
-        '<section><h2>Runs</h2><p class="lead">Seconds that each run took over all its feeds; '
+        '<section><h2>Runs</h2><p class="lead">Seconds that each run took for all its feeds; '
         '<span class="error">red</span> where a feed failed, <span class="warning">amber</span> where one left '
         f"findings.</p>{figure(bars, 'seconds per run', *ends, 's')}<h3>The last {min(len(runs), RUN_LINES)}, by feed"
         f'</h3><div class="scroll"><table class="sortable" id="runs"><thead><tr>{head}</tr></thead><tbody>{rows}'
@@ -235,7 +239,7 @@ def _details(ordered: Sequence[FeedSummary], known: dict[str, FeedRecord], now: 
     shown = ordered[:DETAILED]
     more = len(ordered) - len(shown)
     text = f"The {DETAILED} that need attention most; {more:,} more are in the table above." if more else (
-        "Days or versions, columns, and since when they are there."
+        "Days or versions, columns, and when each column was added."
     )
     sections = "".join(
         feed_details(known[summary.feed], summary, now, opened=number == 0) for number, summary in enumerate(shown)

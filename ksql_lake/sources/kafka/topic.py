@@ -177,7 +177,7 @@ class Broker:
                     reading.stopped = self._silence(topic, reading, now - progress)
                     return
         finally:
-            with contextlib.suppress(self._kafka.KafkaException):
+            with contextlib.suppress(self._kafka.KafkaException, RuntimeError):  # it may be closed already
                 self._consumer.unassign()
 
     def _take(self, topic: str, reading: Reading, waiting: set[int]) -> list[Any] | None:
