@@ -24,6 +24,7 @@ from ksql_lake.cli.remote import Progress
 from ksql_lake.reporting import metrics
 from ksql_lake.reporting.summary import summarise
 from ksql_lake.store.remote.seam import Away
+from tests.conftest import ROOT
 from tests.memory_store import MemoryStore
 from tests.remote_lakes import SETTINGS, database, files_of, fill, lake_in, metadata, remote, rows, use
 from tests.stores import REAL, Server
@@ -593,3 +594,31 @@ def test_parts_of_interrupted_uploads_go_with_the_next_push(lake: Path, memory: 
     now = dt.datetime.now(dt.UTC)
     memory.uploads = {"old": now - dt.timedelta(days=2), "at work": now - dt.timedelta(minutes=5)}
     assert remote("push") == 0 and list(memory.uploads) == ["at work"]
+
+
+def test_two_copies_of_one_lake_are_told_from_each_other(
+    lake: Path, memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A lake was restored elsewhere, and the old one goes on: it must not overwrite what the new one recorded."""
+    assert remote("push") == 0
+    shutil.copytree(lake, tmp_path / "copy", symlinks=True)
+    assert remote("drop", "s", "--days", "2025-01-15") == 0
+    monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "copy"))
+    before = memory.objects["streams/s/_metadata.json"]
+    assert remote("drop", "s", "--days", "2025-01-16") == 1
+    assert "another copy is at work" in capsys.readouterr().err
+    assert manage_feeds.main(["compact", "s"]) == 0 and remote("push", "s") == 1
+    assert memory.objects["streams/s/_metadata.json"] == before
+
+
+def test_the_commands_of_the_page_run(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    page = (ROOT / "docs" / "object_stores.md").read_text()
+    lines = [line.split("#")[0].strip() for line in page.splitlines() if line.startswith("    python ")]
+    commands = [line.replace("clicks", "s").replace("user_totals", "t") for line in lines]
+    assert len(commands) >= 15
+    assert remote("push") == 0
+    for command in commands:
+        script, *argv = command.removeprefix("python ").split()
+        main = manage_feeds.main if script == "manage_feeds.py" else metadata_utils.main
+        assert main(argv) == 0, (command, capsys.readouterr().err)
+    assert len(rows(lake)) == 24

@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples" / "systemd"
 SERVICE, TIMER = "ksql-lake-export.service", "ksql-lake-export.timer"
+FOLLOW = "ksql-lake-follow.service"
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
@@ -29,10 +30,10 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", [SERVICE, TIMER])
+@pytest.mark.parametrize("name", [SERVICE, TIMER, FOLLOW])
 def test_systemd_finds_nothing_wrong(name: str, tmp_path: Path) -> None:
     """Unknown keys are only told on stderr; the program has to exist, so this one's Python stands in for it."""
-    for file in (SERVICE, TIMER):
+    for file in (SERVICE, TIMER, FOLLOW):
         text = (EXAMPLES / file).read_text().replace("/opt/ksql-lake/.venv/bin/python", sys.executable)
         (tmp_path / file).write_text(text)
     run = subprocess.run(
@@ -60,6 +61,14 @@ def test_the_service_says_what_the_readme_says() -> None:
 
 
 def test_its_command_is_one_of_ours() -> None:
-    _, script, *argv = shlex.split(unit(SERVICE)["Service"]["ExecStart"])
-    assert (ROOT / script).samefile(export_to_data_lake.__file__)
-    assert export_options.parser(None).parse_args(argv).all
+    for name in (SERVICE, FOLLOW):
+        _, script, *argv = shlex.split(unit(name)["Service"]["ExecStart"])
+        assert (ROOT / script).samefile(export_to_data_lake.__file__)
+        args = export_options.parser(None).parse_args(argv)
+        assert args.all and args.follow == (name == FOLLOW)
+
+
+def test_a_follower_tells_systemd_that_it_is_ready() -> None:
+    service = unit(FOLLOW)["Service"]
+    assert (service["Type"], service["KillSignal"], service["Restart"]) == ("notify", "SIGTERM", "on-failure")
+    assert int(service["WatchdogSec"]) > 0

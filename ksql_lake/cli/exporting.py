@@ -171,7 +171,7 @@ def _to_remote(
 
     lines = remote.after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        print(hints.here(line), file=sys.stderr, flush=True)
         log.warning("%s", line)
     return lines
 

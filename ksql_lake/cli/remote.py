@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError
 from ksql_lake.cli import context, data
+from ksql_lake.cli.hints import here
 
 if TYPE_CHECKING:
     from ksql_lake.remote.plans import Plan, Policy, Selection
@@ -120,11 +121,11 @@ def drop(config: Config, args: argparse.Namespace) -> int:
             continue
         for part in plan.parts:
             if not part.goes and not selection.everything:
-                print(f"{plan.feed}: {part.partition} stays: {part.reason}", file=sys.stderr)
+                _warn(f"{plan.feed}: {part.partition} stays: {part.reason}")
                 code = ExitCode.FINDINGS
         stay = turn.drop(one, plan)
         for line in stay:
-            print(f"{plan.feed}: {line}", file=sys.stderr)
+            _warn(f"{plan.feed}: {line}")
         code = max(code, ExitCode.FINDINGS if stay else ExitCode.OK, _finish(one))
         _did(plan, "dropped from this disk")
     return code
@@ -143,7 +144,7 @@ def pull(config: Config, args: argparse.Namespace) -> int:
         with remote.progress(one, plan):
             waiting = turn.pull(one, plan)
         for line in waiting:
-            print(f"{plan.feed}: {line}", file=sys.stderr)
+            _warn(f"{plan.feed}: {line}")
         code = max(code, ExitCode.FINDINGS if waiting else ExitCode.OK, _finish(one))
         _did(plan, "pulled" if not waiting else f"asked for, {len(waiting)} of them archived")
     return code
@@ -213,7 +214,7 @@ def verify(config: Config, args: argparse.Namespace) -> int:
     remote = _Remote(config, args, look=True)
     for one in remote.turns():
         for line in audit.verify(one, deep=args.deep):
-            print(line)
+            print(here(line))
             found += 1
     print(f"{found} findings" if found else f"every object of {remote.address.url} is as recorded")
     return ExitCode.FINDINGS if found else ExitCode.OK
@@ -248,7 +249,7 @@ def restore(config: Config, args: argparse.Namespace) -> int:
     for line in restoring.begin(config.lake_dir, store):
         print(line)
     if args.metadata_only:
-        print("the files stay in the remote; bring them here with: python manage_feeds.py remote pull")
+        print(here("the files stay in the remote; bring them here with: python manage_feeds.py remote pull"))
         return ExitCode.OK
     args.name, args.days, args.versions, args.dry_run = [], None, [], False
     return pull(config, args)
@@ -449,8 +450,12 @@ def _finish(one: Turn) -> int:
 
     kept = turn.finish(one)
     for line in kept:
-        print(f"{one.dataset.feed}: {line}", file=sys.stderr)
+        _warn(f"{one.dataset.feed}: {line}")
     return ExitCode.FINDINGS if kept else ExitCode.OK
+
+
+def _warn(line: str) -> None:
+    print(here(line), file=sys.stderr)
 
 
 def _show(plan: Plan, every: bool = False) -> None:

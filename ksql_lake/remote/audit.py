@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+import tempfile
 from collections.abc import Iterator
 
 from ksql_lake.base.errors import RemoteError
@@ -68,12 +69,13 @@ def _what_now(file: FileEntry) -> str:
 
 
 def _read(turn: Turn, file: FileEntry) -> str | None:
-    content = io.BytesIO()
-    try:
-        turn.store.get(turn.key(file), content)
-    except Archived:
-        return f"is archived in {file.remote.tier if file.remote else '?'}, so it was not read"
-    if checksum(content) != (file.bytes, file.crc32):
+    with tempfile.TemporaryFile() as content:  # a file may be larger than the memory
+        try:
+            turn.store.get(turn.key(file), content)
+        except Archived:
+            return f"is archived in {file.remote.tier if file.remote else '?'}, so it was not read"
+        found = checksum(content)
+    if found != (file.bytes, file.crc32):
         return f"altered, its content has another checksum than the recorded one; {_what_now(file)}"
     return None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.state import FeedState, FileSet
+from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.metadata import as_text
 from ksql_lake.store.remote.binding import Binding
@@ -61,14 +63,33 @@ def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Bi
     if there is not None and there["sequence"] > state.sequence:
         raise StateError(
             f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the remote knows "
-            f"{there['sequence']}; bring the newer one back into an empty directory with: python manage_feeds.py "
-            "remote restore --lake EMPTY_DIR"
+            f"{there['sequence']}; bring the newer one back into an empty directory with the command `remote restore`"
         )
     if there is not None and there["sequence"] == state.sequence and there.get("run") == state.run:
         return False
+    if there is not None:
+        _refuse_another_copy(dataset, state, there, store.url)
     _keep_feed(dataset, store)
     store.swap(key, as_text(_for_remote(state, binding)).encode(), etag)
     return True
+
+
+def _refuse_another_copy(dataset: Dataset, state: FeedState, there: Mapping[str, Any], url: str) -> None:
+    """Two copies of one lake may be at work, such as one that was restored and the one it was restored from.
+
+    Raises:
+        StateError: the change that the remote knows last is none of this copy's.
+    """
+    mine: str | None = state.run if there["sequence"] == state.sequence else None
+    for logged in state_log.states(dataset.log) if mine is None else ():
+        if logged.sequence == there["sequence"]:
+            mine = logged.state.get("run")
+    if mine is not None and mine != there.get("run"):
+        raise StateError(
+            f"{dataset.feed}: change {there['sequence']} in {url} was not made by this copy of the lake, so another "
+            "copy is at work. Stop one of the two; the other goes on in an empty directory, after the command "
+            "`remote restore`"
+        )
 
 
 def _for_remote(state: FeedState, binding: Binding) -> FeedState:

@@ -77,7 +77,7 @@ def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
         if there is not None:
             raise Refused(
                 f"{store.url} belongs to another lake ({there.lake}, since {there.at} by {there.by}); choose another "
-                "prefix. To bring that lake to this machine: python manage_feeds.py remote restore --lake EMPTY_DIR"
+                "prefix. To bring that lake to this machine, restore it into an empty directory: `remote restore`"
             )
         mine = Binding(secrets.token_hex(8), store.url)
         save(lake, mine)

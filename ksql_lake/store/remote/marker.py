@@ -57,6 +57,6 @@ def bind(store: ObjectStore, mine: Marker) -> Marker:
         owner = f"{there.lake}, since {there.at} by {there.by}" if there else "another one"
         raise Refused(
             f"{store.url} belongs to another lake ({owner}); this lake is {mine.lake}. Choose another prefix; to bring "
-            "that lake to this machine, restore it into an empty directory with: python manage_feeds.py remote restore"
+            "that lake to this machine, restore it into an empty directory with the command `remote restore`"
         )
     return there
