@@ -155,3 +155,20 @@ def test_on_a_terminal_our_colours_pass_and_nothing_else(tmp_path: Path) -> None
     assert "\x1b[31m! failed" in text and "broke \\u001b[8m" in text.replace("\r\n", " ").replace("               ", "")
     without = re.sub("\x1b\\[[0-9]+m", "", text).replace("\r\n", "")
     assert not [c for c in without if unicodedata.category(c) in ("Cc", "Cf")]
+
+
+def test_names_of_sources_stay_in_their_line(
+    ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A line break in a name must not look like a line of ours."""
+    monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "lake"))
+    (tmp_path / "lake" / "feeds" / "active").mkdir(parents=True)
+    name = "S\nerror: all rows were lost\x1b[1A"
+    ksqldb.create_stream(name, "ID STRING", 1)
+    feed = {"feed_name": "a", "feed_type": "stream", "ksqldb_source": name}
+    (tmp_path / "lake" / "feeds" / "active" / "a.json").write_text(json.dumps(feed))
+    for argv in (["list"], ["discover"]):
+        manage_feeds.main(argv)
+        told = capsys.readouterr()
+        harmless(told.out)
+        assert not [line for line in told.out.splitlines() if line.startswith("error:")], told.out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,7 @@ def test_a_file_that_was_lost_or_damaged_is_read_again(
     before = state(lake)
     produce(ksqldb, 72, 80)
     assert not well(lake)
-    assert "manage_feeds.py reload s --date 2025-01-16" in capsys.readouterr().out
+    assert "reload s --date 2025-01-16" in capsys.readouterr().out
     chosen = {
         "date": ["--date", "2025-01-16"], "range": ["--from", "2025-01-16", "--to", "2025-01-17"],
         "all-missing": ["--all-missing"],
@@ -163,6 +165,39 @@ def test_a_reading_that_was_cut_is_made_again(ksqldb: EmbeddedKsqlDB, lake: Path
     ksqldb.faults.add(fault)
     assert reload("--date", "2025-01-16") == 0
     assert ids(lake) == names((0, 72)) and well(lake)
+
+
+class Killed(BaseException):
+    """Stands for the power cut: no handler catches it."""
+
+
+@pytest.mark.parametrize("command", [
+    ["reload", "s", "--date", "2025-01-16", "--date", "2025-01-17"], ["reset", "s", "--yes"],
+])
+def test_killed_at_every_rename(
+    ksqldb: EmbeddedKsqlDB, lake: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """The old rows or the new ones, never both; the next run of anything finishes what was begun."""
+    real = os.rename
+    for number in range(1, 40):
+        left = [number]
+
+        def dying(source: Any, target: Any, left: list[int] = left, **more: Any) -> None:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed
+            real(source, target, **more)
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(os, "rename", dying)
+            manage_feeds.main(command)
+        before = ids(lake)
+        assert len(before) == len(set(before)), "a row stands twice while the change is half done"
+        assert export() == 0 and ids(lake) == names((0, 72)) and well(lake)
+        assert not list((lake / ".staging").glob("s/*"))
+        if left[0] > 0:
+            return
+    raise AssertionError("a command that makes 40 renames?")
 
 
 def test_another_topic_cannot_stand_in(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:

@@ -15,6 +15,7 @@ import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.files import fsync_dir, make_dirs
+from ksql_lake.base.text import shown
 from ksql_lake.cli import context, server
 from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
@@ -108,7 +109,7 @@ def list_command(config: Config, args: argparse.Namespace) -> int:
         print(here("no feeds yet; add those of your server with: python manage_feeds.py discover --add, or write those "
                    "of data_lake_config.py with: python manage_feeds.py sync"))
     for row in rows if not args.json else ():
-        print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<11} {row['source']}")
+        print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<11} {shown(row['source'])}")
     return ExitCode.FINDINGS if problems else ExitCode.OK
 
 

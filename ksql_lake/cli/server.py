@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError
 from ksql_lake.base.files import make_dirs
+from ksql_lake.base.text import shown
 from ksql_lake.cli import context
 from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
@@ -135,7 +136,7 @@ def discover(config: Config, args: argparse.Namespace) -> int:
     code = ExitCode.OK
     for name, kind in free:
         if wanted is None:
-            print(f"{kind:<7} {name}")
+            print(f"{kind:<7} {shown(name)}")
         elif name.upper() in wanted:
             feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
             try:

@@ -59,7 +59,7 @@ def compare(
             raise SourceError(f"{dataset.feed}: has no version {name}; there are {', '.join(there) or 'none'}")
     keys = [column.disk_name for column in state.columns if column.key]
     if not keys:
-        raise SourceError(f"{dataset.feed}: its source names no key column, so rows cannot be matched")
+        raise SourceError(f"{dataset.feed}: the source has no key column, so rows cannot be matched")
     old, new = (_Version(dataset, state, name) for name in names)
     slices = max(old.rows, new.rows) // slice_rows + 1
     return _compare(old, new, keys, [*schema_of(state.columns)], slices)

@@ -127,7 +127,7 @@ _PER_FEED: tuple[tuple[str, str, Value], ...] = (
     ("ksql_lake_remote_bytes", "Size of the files in the lake's remote.", _of_remote("remote_bytes")),
     ("ksql_lake_unpushed_files", "Files that are not in the remote yet.", _of_remote("unpushed_files")),
     ("ksql_lake_oldest_unpushed_timestamp_seconds", "When the oldest of them was exported.", _oldest_unpushed),
-    ("ksql_lake_quarantined_rows", "Rows that the feed's last run set aside.", _of_run("quarantined")),
+    ("ksql_lake_quarantined_rows", "Rows that the feed's last run put into quarantine.", _of_run("quarantined")),
 )
 
 

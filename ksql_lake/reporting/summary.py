@@ -63,7 +63,7 @@ class FeedSummary:
     last_success: str | None  # end of the last run that was ok or left findings
     last_run: Run | None
     findings: tuple[Finding, ...] = ()  # the worst first
-    quarantined: int = 0  # rows that checks set aside and that are still there
+    quarantined: int = 0  # rows in quarantine
     checks: tuple[dict[str, Any], ...] = ()  # what the checks of the last export found
     remote: Standing | None = None  # of a lake that has a remote home
 
@@ -236,10 +236,10 @@ def _age(
     if limit is not None and age is None:
         yield Finding("stale", f"has no data yet; at most {limit / 3600:g} hours are allowed", feed=name)
     elif limit is not None and age is not None and age > limit:
-        message = f"its newest data are {age / 3600:,.1f} hours old; {limit / 3600:g} are allowed"
+        message = f"the newest data is {age / 3600:,.1f} hours old; {limit / 3600:g} are allowed"
         yield Finding("stale", message, feed=name)
     if newest_event is not None and newest_event > now + dt.timedelta(days=1):
-        message = f"its newest event is of {_iso(newest_event)}, in the future; its age says nothing"
+        message = f"the newest event is dated {_iso(newest_event)}, in the future, so its age means nothing"
         yield Finding("clock", message, feed=name)
 
 

@@ -60,7 +60,7 @@ def report(
     ink, wide = Ink(colour), min(max(width, NARROWEST), WIDEST)
     name = _name_width([summary.feed for summary in summaries], wide)
     if not any(summary.last_export or summary.last_run or summary.findings for summary in summaries):
-        return complete(f"{lake}: nothing was exported yet; python export_to_data_lake.py --all\n")
+        return complete(f"{lake}: nothing has been exported yet; start with: python export_to_data_lake.py --all\n")
     lines = [
         *_findings(summaries, ink, wide, complete), *_table(worst_first(summaries), now, ink, name),
         *_totals(summaries, now, ink, name),

@@ -78,7 +78,8 @@ def reload_days(
         turn.commit(done, now, by)
         return done
     except BaseException:
-        remove_tree(job.dataset.staging / job.run)
+        if not (job.dataset.staging / job.run / metadata.JOURNAL).exists():  # else the next run finishes the change
+            remove_tree(job.dataset.staging / job.run)
         raise
 
 

@@ -1,4 +1,4 @@
-"""One feed on the page: growth, calendar of its days, columns and since when they are there."""
+"""One feed on the page: growth, calendar of its days, columns and when each was added."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _about(record: FeedRecord, summary: FeedSummary) -> str:
     if feed and feed.retention_versions:
         said.append(f"{feed.retention_versions} versions are kept")
     if summary.freshness_limit is not None:
-        said.append(f"may be {duration(summary.freshness_limit)} old")
-    said.append(f"{summary.files:,} files")
+        said.append(f"may be up to {duration(summary.freshness_limit)} old")
+    said.append(f"{summary.files:,} file{'' if summary.files == 1 else 's'}")
     return " · ".join(said)
 
 

@@ -157,7 +157,7 @@ def _growth(days: DayCounts, now: dt.datetime) -> str:
         return ""
     ends, calendar = (bars[0].title[:10], bars[-1].title[:10]), heat_map(days, now, "rows per day, all streams")
     return (
-        '<section><h2>Growth</h2><p class="lead">Rows of all streams, by the day they happened.</p>'
+        '<section><h2>Growth</h2><p class="lead">Rows of all streams, by the day of the event.</p>'
         f"{figure(bars, 'rows per day, all streams', *ends, 'rows', 120)}"
         f"{f'<h3>Calendar</h3>{calendar}' if calendar else ''}</section>"
     )
@@ -202,7 +202,7 @@ def _runs(runs: Sequence[Run]) -> str:
     head = "".join(f'<th class="{style}" scope="col"><button type="button">{word}</button></th>'
                    for word, style in heads)
     return (
-        '<section><h2>Runs</h2><p class="lead">Seconds that each run took over all its feeds; '
+        '<section><h2>Runs</h2><p class="lead">Seconds that each run took for all its feeds; '
         '<span class="error">red</span> where a feed failed, <span class="warning">amber</span> where one left '
         f"findings.</p>{figure(bars, 'seconds per run', *ends, 's')}<h3>The last {min(len(runs), RUN_LINES)}, by feed"
         f'</h3><div class="scroll"><table class="sortable" id="runs"><thead><tr>{head}</tr></thead><tbody>{rows}'
@@ -239,7 +239,7 @@ def _details(ordered: Sequence[FeedSummary], known: dict[str, FeedRecord], now: 
     shown = ordered[:DETAILED]
     more = len(ordered) - len(shown)
     text = f"The {DETAILED} that need attention most; {more:,} more are in the table above." if more else (
-        "Days or versions, columns, and since when they are there."
+        "Days or versions, columns, and when each column was added."
     )
     sections = "".join(
         feed_details(known[summary.feed], summary, now, opened=number == 0) for number, summary in enumerate(shown)
