@@ -26,10 +26,11 @@ from ksql_lake.ingest.streams.missing import EXPIRED, fates, memory, why
 from ksql_lake.ingest.streams.not_sent import MOST, NotSent
 from ksql_lake.ingest.streams.patience import Patience
 from ksql_lake.maintain.erased import lasting, later
+from ksql_lake.model.anchor import Anchor
 from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
-from ksql_lake.model.state import Anchor, FeedState
+from ksql_lake.model.state import FeedState
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, Replaced, RowSource, Wanted
 
 
