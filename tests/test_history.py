@@ -164,6 +164,8 @@ def test_a_kill_is_seen_by_the_report_at_once_and_written_down_by_the_next_run(
     assert [told[name]["result"] for name in "abc"] == ["ok", "stopped", "stopped"]
     (finding,) = told["b"]["findings"]
     assert (finding["kind"], finding["level"]) == ("stopped", "error") and "was killed" in finding["message"]
+    assert metadata_utils.main(["--history", "--json"]) == 0
+    assert [one["result"] for one in json.loads(capsys.readouterr().out)] == ["ok", "stopped", "stopped"]
     assert results(lake) == {"a": "ok"}, "looking changes nothing"
     assert export_to_data_lake.main(["--all", "--quiet", "--jobs", "1"]) == 0
     assert [(line["feed"], line["result"]) for line in lines(lake)] == [

@@ -51,7 +51,7 @@ def test_what_came_after_the_export_is_explained(ksqldb: EmbeddedKsqlDB, capsys:
     assert "2025-01-18  source          8  lake          0  8 newer than the last export" in capsys.readouterr().out
     assert metadata_utils.main(["--reconcile", "s", "--date", "2025-01-16"]) == 0
     out = capsys.readouterr().out
-    assert "2025-01-16" in out and "2025-01-18" not in out and "s: 1 days, 0 differ" in out
+    assert "2025-01-16" in out and "2025-01-18" not in out and "s: 1 day, 0 differ" in out
 
 
 def test_a_late_event_is_named_until_the_next_export(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:

@@ -25,8 +25,9 @@ import pytest
 import export_to_data_lake
 import metadata_utils
 from ksql_lake.base import figures
+from ksql_lake.model.entries import FileEntry, FileSet
 from ksql_lake.model.findings import KINDS, Finding
-from ksql_lake.model.state import FeedState, FileEntry, FileSet
+from ksql_lake.model.state import FeedState
 from ksql_lake.query.column_stats import column_stats
 from ksql_lake.reporting.summary import FeedSummary
 from ksql_lake.reporting.terminal import history, report
@@ -283,9 +284,9 @@ def test_hints_of_the_report_and_the_page_name_the_lake_at_hand(
         path.write_text(json.dumps({**json.loads(path.read_text()), "quarantine": [file]}))
     text = " ".join(shown(lake, capsys, "--report").split())
     option = f"--lake '{lake}'"
-    assert f"manage_feeds.py {option} quarantine feed_0000" in text and f"metadata_utils.py {option} --json" in text
+    assert f"manage_feeds.py quarantine feed_0000 {option}" in text and f"metadata_utils.py --json {option}" in text
     shown(lake, capsys, "--html", str(tmp_path / "x.html"))
-    assert f"{option} quarantine feed_0000" in html.unescape((tmp_path / "x.html").read_text())
+    assert f"quarantine feed_0000 {option}" in html.unescape((tmp_path / "x.html").read_text())
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 100, 132, 300])

@@ -40,3 +40,8 @@ def since(moment: str | None, now: dt.datetime) -> float | None:
 def short_time(moment: str) -> str:
     """An ISO 8601 time in UTC to the minute: 2025-01-18 01:00Z."""
     return f"{moment[:16].replace('T', ' ')}Z"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what is counted: 1 feed, 2 feeds, 1,000 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

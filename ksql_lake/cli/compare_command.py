@@ -15,19 +15,23 @@ from ksql_lake.store import metadata
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("compare", nargs=3, metavar=("NAME", "V1", "V2"), help="a table and two of its versions")
+    parser.add_argument("name", metavar="NAME", help="a table")
+    parser.add_argument("before", metavar="V1", help="a version, such as v3 or 3")
+    parser.add_argument("after", metavar="V2", help="a later one")
+    parser.set_defaults(compare=None)
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="default: text")
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.query.compare import compare
 
-    name, before, after = args.compare[0], *map(version_name, args.compare[1:])
+    name, *versions = args.compare or (args.name, args.before, args.after)
+    before, after = versions
     dataset = metadata.Dataset(config.lake_dir, name, "table")
     state = metadata.load(dataset)
     if state is None:
         raise StateError(f"{dataset.metadata}: missing; {name} is not a table that was exported")
-    found = compare(dataset, state, before, after)
+    found = compare(dataset, state, version_name(before), version_name(after))
     if args.format == "json":
         sys.stdout.writelines(json_list({"kind": d.kind, "key": d.key, "changed": d.changed} for d in found))
         return ExitCode.OK

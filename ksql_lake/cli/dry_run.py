@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.retry import until_answered
 from ksql_lake.cli.hints import here
 from ksql_lake.cli.run import Order, server_of
@@ -33,7 +34,7 @@ def dry_run(config: Config, order: Order) -> int:
                 except LakeError as error:
                     print(f"error: {feed.name}: {here(str(error))}", file=sys.stderr)
                     wrong += 1
-    print(f"{len(order.feeds)} {'feed' if len(order.feeds) == 1 else 'feeds'}; nothing was written")
+    print(f"{counted(len(order.feeds), 'feed')}; nothing was written")
     return ExitCode.FINDINGS if wrong else ExitCode.OK
 
 
@@ -44,6 +45,8 @@ def _plan(client: Client, lake: Path, feed: Feed, order: Order) -> str:
         number = state.last_version + 1 if state else 1
         return f"{feed.name}: table {source.name}, whole, as version v{number}"
     where = "from its first row" if state is None or not state.resume else f"after {_offsets(state)}"
+    if order.since and (state is None or not state.resume):
+        where += f", events since {order.since} only"
     if order.days:
         where = "only " + (str(order.days[0]) if len(order.days) == 1 else f"{order.days[0]} to {order.days[-1]}")
     partitions = f"{source.partitions} partition{'' if source.partitions == 1 else 's'}"

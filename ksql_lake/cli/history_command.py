@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
 from ksql_lake.cli.export_options import day
-from ksql_lake.cli.looking import colour, only_feed, width
+from ksql_lake.cli.looking import colour, now, only_feed, width
 from ksql_lake.reporting import terminal
-from ksql_lake.store import history
+from ksql_lake.store import history, running
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +26,10 @@ def run(config: Config, args: argparse.Namespace) -> int:
     start = history.since(lake, args.since) if args.since else 0
     unreadable = history.Unreadable()
     runs = (
-        one for one in history.read(lake, start, unreadable)
+        one for one in chain(history.read(lake, start, unreadable), running.dead_runs(lake, now()))
         if args.feed in (None, one.feed) and one.ended[:10] >= str(args.since or "")
     )
-    shown = terminal.json_list(one.line for one in runs) if args.json else terminal.history(runs, colour(), width())
+    shown = terminal.json_list(one.told() for one in runs) if args.json else terminal.history(runs, colour(), width())
     sys.stdout.writelines(shown)
     if unreadable.lines:
         print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)

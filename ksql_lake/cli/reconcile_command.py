@@ -6,6 +6,7 @@ import argparse
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
+from ksql_lake.base.figures import counted
 from ksql_lake.cli.export_options import day
 from ksql_lake.store import metadata
 
@@ -29,5 +30,6 @@ def run(config: Config, args: argparse.Namespace) -> int:
     for count in counts:
         print(count)
     unexplained = sum(not count.explained for count in counts)
-    print(f"{name}: {len(counts)} days, {unexplained} differ without an explanation")
+    differ = "differs" if unexplained == 1 else "differ"
+    print(f"{name}: {counted(len(counts), 'day')}, {unexplained} {differ} without an explanation")
     return ExitCode.FINDINGS if unexplained else ExitCode.OK

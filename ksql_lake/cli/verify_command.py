@@ -6,6 +6,7 @@ import argparse
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, StateError
+from ksql_lake.base.figures import counted
 from ksql_lake.cli.hints import here
 from ksql_lake.cli.looking import look, only_feed
 from ksql_lake.model.findings import Finding
@@ -43,7 +44,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
     for finding in findings:
         print(here(finding.line))
     files = sum(len(state.files) for state in found.states.values())
-    print(f"{len(found.states)} feeds, {files} files, {len(findings)} findings")
+    counts = (counted(len(found.states), "feed"), counted(files, "file"), counted(len(findings), "finding"))
+    print(", ".join(counts))
     return max(ExitCode.FINDINGS if findings else ExitCode.OK, found.code)
 
 

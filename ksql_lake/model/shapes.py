@@ -33,8 +33,18 @@ def problem(value: Any, kind: Any, where: str = "") -> str | None:
     if origin is not None and issubclass(origin, Mapping):
         return _first(problem(key, args[0], where) or problem(item, args[1], where) for key, item in value.items())
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        named = _fields(kind).items()
-        return _first(problem(getattr(value, name), of, f"{where}.{name}".lstrip(".")) for name, of in named)
+        return _fields_problem(value, kind, where)
+    return None
+
+
+def _fields_problem(value: Any, kind: type, where: str) -> str | None:
+    for name, of, plain in _fields(kind):
+        item = getattr(value, name)
+        if type(item) in plain and (type(item) is not int or -(1 << 63) <= item < 1 << 63):
+            continue  # most are: a large lake has thousands of entries
+        wrong = problem(item, of, f"{where}.{name}".lstrip("."))
+        if wrong:
+            return wrong
     return None
 
 
@@ -47,6 +57,12 @@ def _wrong(value: Any, kind: Any, where: str) -> str:
 
 
 @cache
-def _fields(kind: type) -> dict[str, Any]:
+def _fields(kind: Any) -> list[tuple[str, Any, frozenset[type]]]:
+    """Of each field of a dataclass its name, its type, and the types of its values that need no closer look."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return [(field.name, hints[field.name], _plain(hints[field.name])) for field in dataclasses.fields(kind)]
+
+
+def _plain(kind: Any) -> frozenset[type]:
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return frozenset(one for one in kinds if one in (str, int, bool, float, type(None)))

@@ -221,7 +221,8 @@ class Client:
         try:
             connection, response = self._exchange(method, path, b"" if body is None else json.dumps(body).encode())
         except Malformed as error:
-            raise KsqlError(f"{self.url}: {error}{self._tls_advice()}") from None
+            advice = self._tls_advice() if "speak HTTP" in str(error) else ""
+            raise KsqlError(f"{self.url}: {error}{advice}") from None
         except ssl.SSLError as error:
             reason = getattr(error, "verify_message", "") or error.reason or error
             raise KsqlError(f"{self.url}: TLS failed ({reason}); check KSQLDB_CA_CERT and https://") from None
