@@ -193,6 +193,15 @@ def test_what_happens_to_a_stream(lake: Path, monkeypatch: pytest.MonkeyPatch) -
         rows(lake, "s", 2)  # a stream's past ends where files went
 
 
+def test_days_read_again_and_a_feed_begun_anew(lake: Path, ksqldb: EmbeddedKsqlDB) -> None:
+    before = rows(lake, "s")
+    assert manage_feeds.main(["reload", "s", "--date", "2025-01-16"]) == 0
+    assert right(lake, "s") == 3 and rows(lake, "s") == before
+    assert manage_feeds.main(["reset", "s", "--yes"]) == 0
+    assert delta("verify", "s") == 0 and rows(lake, "s") == []
+    assert export("--stream", "s") == 0 and right(lake, "s") and len(rows(lake, "s")) == 30
+
+
 def actions(lake: Path, name: str, version: int) -> list[dict[str, Any]]:
     kind = "streams" if (lake / "streams" / name).is_dir() else "tables"
     text = (lake / kind / name / "_delta_log" / f"{version:020d}.json").read_text()

@@ -230,6 +230,9 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
     day = str(parse_day(file.entry.partition))
     for partition, spans in file.ranges.items():
         one = covered.get(partition, Covered())
+        if partition in file.footer.days and partition not in stuck:
+            one = one.with_days({day: file.footer.days[partition]})
+            spans = [span for span in spans if span[1] > file.footer.days[partition]]
         if origin.startswith("date:") and partition not in stuck:
             covered[partition] = one.with_days({day: spans[-1][1]})
         elif origin != "export" or partition in stuck:

@@ -178,7 +178,7 @@ def _refusal(
     if not doubt or left <= 0:
         return None, False
     days = f"{left} more {'day' if left == 1 else 'days'}"
-    return f"{doubt}; if nobody does anything, it is carried out after {days}", True
+    return f"{doubt}; unless the rule changes, it is carried out after {days}", True
 
 
 def refused_days(state: FeedState, rule: Rule) -> list[str]:

@@ -751,6 +751,7 @@ class Footer:
         taken: Kafka partition (None for a table) -> rows that the reading put into files, quarantine included; None
             when not said. As `resume`, it is in the files that were closed last.
         merged: of a merged file: reading -> Kafka partition -> rows, of the files it was made of.
+        days: of a merged file: Kafka partition -> how far its day was covered beyond the resume point.
     """
 
     tool: str
@@ -770,6 +771,7 @@ class Footer:
     reading: str | None = None
     taken: Mapping[int | None, int] | None = None
     merged: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    days: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -801,6 +803,8 @@ class Footer:
             made["reading"] = self.reading
         if self.merged:
             made["merged"] = {reading: _counts_json(counts) for reading, counts in self.merged.items()}
+        if self.days:
+            made["days"] = _counts_json(self.days)
         return {FOOTER: json.dumps(made, ensure_ascii=False), **(resume_pair(self.resume) if self.resume else {})}
 
     @classmethod
@@ -823,6 +827,7 @@ class Footer:
             None if resume is None else anchors_from(json.loads(resume)), value.get("reading"),
             None if taken is None else {int(p) if p else None: rows for p, rows in json.loads(taken).items()},
             {reading: {int(p): n for p, n in counts.items()} for reading, counts in value.get("merged", {}).items()},
+            {int(p): offset for p, offset in value.get("days", {}).items()},
         )
 
 

@@ -182,7 +182,7 @@ def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
     if trouble.name == "_BAD_MSG":
         return BrokerError(f"{start}: something answers there that is not Kafka; check host and port")
     what = _CONNECT.sub("", what)
-    if found and found["broker"] != "bootstrap":
+    if found and found["broker"] != "bootstrap" and address not in connection.servers.replace(" ", "").split(","):
         return BrokerUnavailable(
             f"{connection.origin}: {connection.servers} answers, but a broker there calls itself {address}, which "
             f"cannot be reached from here ({what}); use a listener whose advertised.listeners name can be reached"

@@ -259,12 +259,24 @@ class Broker:
         return {p: Bounds(first[p] or 0, last[p] or 0) for p in partitions if p not in without}, without
 
     def _offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
-        if not partitions:
-            return {}
-        make, timeout = self._kafka.TopicPartition, self.connection.timeout
+        """An offset of each partition, None for those without a leader; waits for brokers that are just coming up."""
+        started = time.monotonic()
+        while True:
+            try:
+                return self._ask_offsets(topic, partitions, spec) if partitions else {}
+            except BrokerUnavailable:
+                waited = time.monotonic() - started
+                if waited > self.connection.timeout or (waited > GRACE and self._troubles.refused):
+                    raise
+                self._troubles.clear()
+                self._admin = None  # its knowledge of partitions and leaders may be old, and it does not ask again
+                time.sleep(POLL)
+
+    def _ask_offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
+        make = self._kafka.TopicPartition
         futures = self._administrator().list_offsets(
             {make(topic, p): spec for p in partitions},
-            isolation_level=self._kafka.IsolationLevel.READ_COMMITTED, request_timeout=timeout,
+            isolation_level=self._kafka.IsolationLevel.READ_COMMITTED, request_timeout=self.connection.timeout,
         )
         offsets: dict[int, int | None] = {}
         for partition, future in futures.items():
