@@ -12,7 +12,8 @@ from ksql_lake.base.files import fsync_dir, make_dirs, remove_tree
 from ksql_lake.catalogs.delta.actions import APP, Commit, Protocol, Snapshot, Version
 from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log
 from ksql_lake.catalogs.delta.plan import Wanted, add, next_version, wanted
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.change import Change
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
 

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers, python
 from ksql_lake.base.errors import SourceError
+from ksql_lake.model.anchor import Anchor
 from ksql_lake.model.canonical import canonical
 from ksql_lake.model.coverage import inside
-from ksql_lake.model.state import Anchor
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK
 
 

@@ -15,10 +15,12 @@ from ksql_lake.ingest.streams.anchors import Sieve
 from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.not_sent import NotSent
+from ksql_lake.model.anchor import Anchor
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.findings import Finding
+from ksql_lake.model.footer import Footer, resume_pair, taken_pair
 from ksql_lake.model.partitions import day_path
-from ksql_lake.model.state import Anchor, FeedState, Footer, resume_pair, taken_pair
+from ksql_lake.model.state import FeedState
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import BadRows, Checker
 from ksql_lake.quality.quarantine import Aside

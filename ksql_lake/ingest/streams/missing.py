@@ -8,7 +8,7 @@ from typing import Literal
 from ksql_lake.base.errors import KsqlError
 from ksql_lake.ingest.streams.anchors import is_row
 from ksql_lake.ingest.streams.job import StreamJob
-from ksql_lake.model.state import Anchor
+from ksql_lake.model.anchor import Anchor
 from ksql_lake.sources.row_source import RowSource
 
 Fate = Literal["there", "gone", "cut off", "unknown"]  # cut off: gone, though rows before it are there

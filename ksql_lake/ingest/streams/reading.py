@@ -26,10 +26,11 @@ from ksql_lake.ingest.streams.missing import EXPIRED, fates, memory, why
 from ksql_lake.ingest.streams.not_sent import MOST, NotSent
 from ksql_lake.ingest.streams.patience import Patience
 from ksql_lake.maintain.erased import lasting, later
+from ksql_lake.model.anchor import Anchor
 from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
-from ksql_lake.model.state import Anchor, FeedState
+from ksql_lake.model.state import FeedState
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, Replaced, RowSource, Wanted
 
 
@@ -57,6 +58,7 @@ class StreamExport:
         self.exported_days = ExportedDays.of(state.covered)
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
+        self.first_day = (job.since - EPOCH).days if job.since and not self.base else None
         salt = salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
@@ -307,6 +309,8 @@ class StreamExport:
         days = days_of(times, job.timezone)
         if job.days:
             keep &= np.isin(days, [(day - EPOCH).days for day in job.days])
+        if self.first_day is not None:
+            keep &= days >= self.first_day
         self.exported_days.take_out(keep, partitions, offsets, days)
         if not keep.any():
             return
