@@ -167,9 +167,9 @@ def _to_remote(
     """Bring the remote home of the lake up to date; what went wrong there, told as findings."""
     if not order.everything or args.demo or order.days or not config.remote_after_export:
         return []
-    from ksql_lake.cli import remote
+    from ksql_lake.cli.remote_export import after_export
 
-    lines = remote.after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
+    lines = after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
     for line in lines:
         print(hints.here(line), file=sys.stderr, flush=True)
         log.warning("%s", line)
