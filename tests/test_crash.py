@@ -73,7 +73,7 @@ def content(lake: Path, kind: str) -> list[tuple[Any, ...]]:
 def comparable(value: Any) -> Any:
     """Metadata without times, run ids and what follows from them; lists of files in the order of what they hold."""
     if isinstance(value, dict):
-        named_by_run = ("path",) if "crc32" in value else ()
+        named_by_run = ("path",) if "crc32" in value else ("salt", "hash") if "rowtime" in value else ()
         return {key: comparable(item) for key, item in value.items() if key not in (*TIMES, *named_by_run)}
     if isinstance(value, list):
         return sorted((comparable(item) for item in value), key=repr)

@@ -29,7 +29,8 @@ from ksql_lake.catalogs.delta import plan
 from ksql_lake.catalogs.delta.actions import Commit, Version
 from ksql_lake.catalogs.delta.log import Log
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from tests.conftest import ROOT
 from tests.test_crash import drive
@@ -191,6 +192,15 @@ def test_what_happens_to_a_stream(lake: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {a["dataChange"] for a in actions(lake, "s", version + 2)} == {True}
     with pytest.raises(FileNotFoundError):
         rows(lake, "s", 2)  # a stream's past ends where files went
+
+
+def test_days_read_again_and_a_feed_begun_anew(lake: Path, ksqldb: EmbeddedKsqlDB) -> None:
+    before = rows(lake, "s")
+    assert manage_feeds.main(["reload", "s", "--date", "2025-01-16"]) == 0
+    assert right(lake, "s") == 3 and rows(lake, "s") == before
+    assert manage_feeds.main(["reset", "s", "--yes"]) == 0
+    assert delta("verify", "s") == 0 and rows(lake, "s") == []
+    assert export("--stream", "s") == 0 and right(lake, "s") and len(rows(lake, "s")) == 30
 
 
 def actions(lake: Path, name: str, version: int) -> list[dict[str, Any]]:

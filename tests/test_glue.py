@@ -21,7 +21,7 @@ from werkzeug.serving import make_server
 import manage_feeds
 import metadata_utils
 from ksql_lake.base.errors import SchemaError
-from ksql_lake.catalogs import glue, hive, record, tables
+from ksql_lake.catalogs import glue, hive, record, tables, targets
 from ksql_lake.catalogs.registration import register as register_all
 from ksql_lake.embedded import EmbeddedKsqlDB
 from tests.states import made_state
@@ -365,13 +365,63 @@ def test_parameters_of_others_stay(ksqldb: EmbeddedKsqlDB, catalog: Glue) -> Non
     assert table("totals")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/"
 
 
+def test_the_catalog_follows_by_itself(
+    ksqldb: EmbeddedKsqlDB, catalog: Glue, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """REGISTER: after an export and after a rollback; a catalog that was away gets what it missed with the next run."""
+    monkeypatch.setenv("REGISTER", "glue:lake?location=s3://bucket/lake")
+    assert export("--all") == 0
+    assert set(partitions("totals")) == {"v1", "v2"} and table("totals")["Parameters"]["current_version"] == "v2"
+    monkeypatch.delenv("REGISTER")
+    changes(catalog)
+    register()
+    assert changes(catalog) == {}, "all that --register would send was sent"
+    monkeypatch.setenv("REGISTER", "glue:lake?location=s3://bucket/lake")
+    assert manage_feeds.main(["rollback", "totals", "v1"]) == 0
+    assert table("totals")["Parameters"]["current_version"] == "v1"
+    ksqldb.append("PAYMENTS", 0, JAN15 + 5 * DAY, ["late", Decimal(1)])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    capsys.readouterr()
+    assert export("--stream", "payments") == 1
+    assert "glue:lake: Glue: Could not connect" in capsys.readouterr().err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", catalog.url)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    assert export("--stream", "payments") == 0 and "2025/01/20" in partitions("payments")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("athena:lake", "expected hive:thrift://HOST:PORT/DATABASE or glue:DATABASE"),
+    ("hive:localhost/lake", "expected hive:thrift://HOST:PORT/DATABASE"),
+    ("glue:lake?place=s3://b", "has place; known are location and without-time"),
+    ("glue:lake?location=bucket", "expected a URI such as s3://bucket/lake"),
+])
+def test_a_wrong_setting_stops_before_anything_is_exported(
+    ksqldb: EmbeddedKsqlDB, text: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("REGISTER", text)
+    assert export("--all") == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "target"), [
+    ("hive:thrift://h:9083/Lake", targets.Target("hive", "lake", "thrift://h:9083")),
+    ("hive:thrift://h/lake?without-time&location=s3a://b/l",
+     targets.Target("hive", "lake", "thrift://h", "s3a://b/l", False)),
+    ("glue:lake", targets.Target("glue", "lake", times=False)),
+])
+def test_catalogs_by_name(text: str, target: targets.Target) -> None:
+    assert targets.parse(f" {text} ,") == (target,) and targets.parse(f"{text},{text}") == (target, target)
+
+
 @pytest.mark.parametrize(("argv", "words"), [
-    ([], "--register needs --database NAME"),
-    (["--database", "lake", "--location", "bucket/lake"], "expected a URI such as s3://bucket/lake"),
+    (["glue"], "--register needs --database NAME"),
+    (["glue", "--database", "lake", "--location", "bucket/lake"], "expected a URI such as s3://bucket/lake"),
+    (["glue", "--database", "lake", "--without-time"], "go with --register hive"),
+    (["hive", "--database", "lake"], "--register hive needs --uri thrift://HOST:PORT"),
 ])
 def test_bad_arguments(argv: list[str], words: str, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "lake").mkdir()
-    assert metadata_utils.main(["--register", "glue", *argv]) == 2
+    assert metadata_utils.main(["--register", *argv]) == 2
     assert words in capsys.readouterr().err
 
 
@@ -380,6 +430,15 @@ def test_without_boto3_it_says_what_to_install(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "boto3", None)
     assert metadata_utils.main(["--register", "glue", "--database", "lake"]) == 2
     assert capsys.readouterr().err == "error: --register glue needs boto3: pip install -r requirements-glue.txt\n"
+
+
+def test_without_pymetastore_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "lake").mkdir()
+    monkeypatch.setitem(sys.modules, "pymetastore", None)
+    assert metadata_utils.main(["--register", "hive", "--uri", "thrift://127.0.0.1:1", "--database", "lake"]) == 2
+    assert "error: --register hive needs pymetastore: pip install -r requirements-hive.txt" in capsys.readouterr().err
 
 
 def test_what_boto3_says_is_one_line(

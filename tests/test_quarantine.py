@@ -250,7 +250,8 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     assert manage_feeds.main(["quarantine", "s", "--run", "x"]) == 1
     assert f"no rows of run x are in quarantine; there are {run}" in capsys.readouterr().err
     assert metadata_utils.main(["--report"]) == 0
-    assert "- quarantine  s: 3 rows in quarantine; python manage_feeds.py quarantine s" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "- quarantine s: 3 rows in quarantine; " in told and "manage_feeds.py quarantine s" in told
     assert metadata_utils.main(["--json", "--feed", "s"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert told["quarantined"] == 3 and [(c["column"], c["failed"]) for c in told["checks"]] == [
@@ -469,7 +470,7 @@ def test_a_column_the_source_does_not_have(lake: Path, capsys: Any) -> None:
     assert "s: checks: not_null: the source has no column usr_id; did you mean USER_ID" in capsys.readouterr().err
     assert not list(lake.rglob("*.parquet")) and not list((lake / ".staging").glob("*/*"))
     assert manage_feeds.main(["check", "--online"]) == 1
-    assert "s.json: s: checks: not_null: the source has no column usr_id" in capsys.readouterr().err
+    assert "error: s: checks: not_null: the source has no column usr_id" in capsys.readouterr().err
     declare(lake, {"check": "not_null", "column": "rowtime"}, {"check": "range", "column": "amount", "min": "x"})
     assert manage_feeds.main(["check"]) == 1 and 's.json:' in capsys.readouterr().err
     declare(lake, {"check": "not_null", "column": "rowtime"})
@@ -588,7 +589,7 @@ def test_a_link_in_the_place_of_quarantine_is_not_followed(old_days: Path, tmp_p
     elsewhere = Path(shutil.move(old_days / "quarantine" / "s", tmp_path / "elsewhere"))
     (old_days / "quarantine" / "s").symlink_to(elsewhere)
     assert manage_feeds.main(RETENTION) == 1
-    assert capsys.readouterr().err.count("a symbolic link stands in the way") == 3
+    assert "quarantine/s: is a link, and the lake is not written through links" in capsys.readouterr().err
     assert len(list(elsewhere.iterdir())) == 4 and len(ids(old_days)) == 18
 
 

@@ -26,10 +26,12 @@ def run(config: Config, args: argparse.Namespace) -> int:
     found = look(config.lake_dir, args.feed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    split = any(record.has_remote for record in found.exported)
+    writer.writerow((*CSV_COLUMNS, "place") if split else CSV_COLUMNS)
     for part in (part for record in found.exported for part in partitions_of(record, args.since)):
         row = (part.feed, part.type, part.source, part.path, part.rows, round(part.bytes / 1e6, 6), part.exported_at)
-        writer.writerow(cell(value) for value in (*row, "yes" if part.current else ""))
+        more = (part.place,) if split else ()
+        writer.writerow(cell(value) for value in (*row, "yes" if part.current else "", *more))
     if write_out(args.csv, text.getvalue().encode(errors="replace")):
         print(f"wrote {args.csv}")
     return found.code

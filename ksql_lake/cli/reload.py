@@ -11,6 +11,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.cli import context
 from ksql_lake.cli.data import changing
+from ksql_lake.cli.observing import observed
 from ksql_lake.model.feeds import Feed
 
 
@@ -55,7 +56,7 @@ def reload_command(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.sources.ksqldb.push_rows import PushSource
     from ksql_lake.store.lake import find
 
-    dataset = find(config.lake_dir, feed.name)
+    dataset = observed(config, find(config.lake_dir, feed.name))
     with changing(dataset) as (state, run):
         if state is None:
             raise FeedError(f"{feed.name}: was never exported: python export_to_data_lake.py --stream {feed.name}")
@@ -132,7 +133,7 @@ def reset_command(config: Config, args: argparse.Namespace) -> int:
     if not args.yes and not _agreed(f"Move all of {which} to the trash, and begin anew? "):
         print("nothing was changed")
         return ExitCode.OK
-    dataset = find(config.lake_dir, feed.name)
+    dataset = observed(config, find(config.lake_dir, feed.name))
     with changing(dataset) as (state, run):
         if state is None:
             raise FeedError(f"{feed.name}: was never exported, so there is nothing to reset")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.cli.export_options import day
@@ -34,7 +34,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
         print(terminal.stats(partitions), end="")
         print("".join(f"{name}: columns\n{terminal.columns(of)}" for name, of in columns.items()), end="")
         return found.code
-    shown = [asdict(part) for part in partitions]
+    shown = [_told(part) for part in partitions]
     deep = [{"feed": name, **asdict(column)} for name, of in columns.items() for column in of]
     print(json.dumps({"partitions": shown, "columns": deep} if args.deep else shown, indent=2, default=str))
     return found.code
@@ -56,3 +56,8 @@ def _columns(
         dataset = Dataset(lake, record.name, record.type)
         found[record.name] = column_stats(dataset.directory, record.state, chosen, Places(dataset))
     return found
+
+
+def _told(part: PartitionSummary) -> dict[str, Any]:
+    """Its place only where the lake has a remote."""
+    return {key: value for key, value in asdict(part).items() if key != "place" or value}

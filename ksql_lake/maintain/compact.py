@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from ksql_lake.base.errors import StateError
 from ksql_lake.maintain.merges import Merge
 from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import FeedState, FileEntry, Footer
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset, Move
@@ -64,11 +66,13 @@ def _write(
     )
     if merge.generation == state.generation:
         footer = replace(footer, resume=state.resume)
-    footer = replace(footer, merged=_merged(dataset, merge))
+    day = parse_day(merge.partition)
+    known = {partition: dict(one.days) for partition, one in state.coverage.get(merge.generation, {}).items()}
+    days = {partition: covered[str(day)] for partition, covered in known.items() if str(day) in covered}
+    footer = replace(footer, merged=_merged(dataset, merge), days=days)
     pairs = footer.pairs()
     with pq.ParquetFile(dataset.directory / merge.files[-1].path) as newest:
         options = options_like(newest, merge.files[-1], dataset.file_mode)
-    day = parse_day(merge.partition)
     with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
         for batch in table.to_batches():
             writer.write(batch, merge.partition, f"{day:%Y%m%d}")

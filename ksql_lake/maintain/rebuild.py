@@ -20,9 +20,12 @@ from ksql_lake.maintain.found_away import add_away, as_logged, remote_state
 from ksql_lake.maintain.found_files import Found, files_below, in_order
 from ksql_lake.maintain.overlaps import repeated
 from ksql_lake.maintain.promises import Missing, missing_of_streams, whole_versions
+from ksql_lake.model.anchor import Covered
 from ksql_lake.model.coverage import merge
+from ksql_lake.model.entries import FileEntry, FileSet
+from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, FileSet, Footer, new_stream, new_table
+from ksql_lake.model.state import Current, FeedState, new_stream, new_table
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, state_log, trash
 from ksql_lake.store.metadata import Dataset
@@ -230,6 +233,9 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
     day = str(parse_day(file.entry.partition))
     for partition, spans in file.ranges.items():
         one = covered.get(partition, Covered())
+        if partition in file.footer.days and partition not in stuck:
+            one = one.with_days({day: file.footer.days[partition]})
+            spans = [span for span in spans if span[1] > file.footer.days[partition]]
         if origin.startswith("date:") and partition not in stuck:
             covered[partition] = one.with_days({day: spans[-1][1]})
         elif origin != "export" or partition in stuck:

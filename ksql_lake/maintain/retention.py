@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import QUARANTINE, Dataset
 
@@ -178,7 +179,7 @@ def _refusal(
     if not doubt or left <= 0:
         return None, False
     days = f"{left} more {'day' if left == 1 else 'days'}"
-    return f"{doubt}; if nobody does anything, it is carried out after {days}", True
+    return f"{doubt}; unless the rule changes, it is carried out after {days}", True
 
 
 def refused_days(state: FeedState, rule: Rule) -> list[str]:

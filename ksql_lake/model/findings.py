@@ -128,4 +128,4 @@ def _number(value: Any) -> int | None:
 def _without(feed: str, message: str) -> str:
     """The message without the feed's or the source's name in front, which differ in case only."""
     head, colon, rest = message.partition(": ")
-    return rest if feed and colon and head.casefold() == feed.casefold() else message
+    return _without(feed, rest) if feed and colon and head.casefold() == feed.casefold() else message

@@ -66,3 +66,13 @@ def findings(feed: str, stands: Standing, now: dt.datetime) -> list[Finding]:
             feed=feed,
         ))
     return found
+
+
+def places_of(state: FeedState) -> dict[str, str]:
+    """Partition -> remote where a file of it lies only there, both where every file lies in both places, else here."""
+    found: dict[str, str] = {}
+    for file in state.files:
+        place = "remote" if not file.local else "here" if file.remote is None else "both"
+        before = found.get(file.partition, place)
+        found[file.partition] = min(before, place, key=("remote", "here", "both").index)
+    return found

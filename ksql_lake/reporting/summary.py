@@ -19,7 +19,7 @@ from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote.plans import Policy
-from ksql_lake.remote.standing import Standing, standing
+from ksql_lake.remote.standing import Standing, places_of, standing
 from ksql_lake.remote.standing import findings as findings_of_remote
 from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
 from ksql_lake.store import history, metadata, running
@@ -245,7 +245,10 @@ def _age(
 
 @dataclass(frozen=True)
 class PartitionSummary:
-    """One day of a stream or one version of a table; `label` is the day or the version in short."""
+    """One day of a stream or one version of a table; `label` is the day or the version in short.
+
+    `place`, of a lake with a remote: here, both, or remote where a file lies only there; else empty.
+    """
 
     feed: str
     type: str
@@ -257,6 +260,7 @@ class PartitionSummary:
     files: int
     exported_at: str
     current: bool
+    place: str = ""
 
 
 def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[PartitionSummary]:
@@ -267,6 +271,7 @@ def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[Part
     """
     state = record.state
     partitions = list[PartitionSummary]()
+    places = places_of(state) if state and record.has_remote else {}
     for one in state.partitions if state else ():
         day = parse_day(one.path)
         if first is None or (str(day) if day else one.exported_at[:10]) >= str(first):
@@ -275,6 +280,7 @@ def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[Part
             partitions.append(PartitionSummary(
                 record.name, state.type, state.source, one.path, label, one.records, one.bytes, one.files,
                 one.exported_at, state.current is not None and one.path == state.current.path,
+                places.get(one.path, ""),
             ))
     return partitions
 

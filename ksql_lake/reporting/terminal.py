@@ -170,7 +170,9 @@ def _sum(partitions: Sequence[PartitionSummary]) -> str:
 def _partition(part: PartitionSummary) -> str:
     """The version that is current has a star."""
     mark = "*" if part.current else " "
-    return f"{mark} {part.path:<25} {part.rows:>11,} {part.bytes / 1e6:>10,.3f} MB {part.files:>3}f {part.exported_at}"
+    place = f" {part.place}" if part.place else ""
+    figures = f"{part.rows:>11,} {part.bytes / 1e6:>10,.3f} MB {part.files:>3}f"
+    return f"{mark} {part.path:<25} {figures} {part.exported_at}{place}"
 
 
 def columns(found: Sequence[ColumnStats]) -> str:
