@@ -16,8 +16,10 @@ from pathlib import Path
 from ksql_lake.catalogs.delta.table import sync, verify
 from ksql_lake.catalogs.glue import STYLE
 from ksql_lake.catalogs.tables import Found, plan, wanted
+from ksql_lake.model.entries import FileEntry, FileSet
 from ksql_lake.model.partitions import day_path
-from ksql_lake.model.state import FeedState, FileEntry, FileSet, RecordedColumn
+from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
 
 DAYS = 3650

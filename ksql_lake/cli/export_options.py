@@ -47,6 +47,10 @@ def _what(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--to", dest="last", type=day, metavar="YYYY-MM-DD", help="last day of a range, included (default: today)"
     )
+    what.add_argument(
+        "--since", type=day, metavar="YYYY-MM-DD",
+        help="the first export of a stream passes over events of earlier days, for good; later ones go on as usual",
+    )
     what.add_argument("--demo", action="store_true", help="export an embedded ksqlDB's sources into demo_lake/")
 
 

@@ -179,6 +179,8 @@ def _to_remote(
 def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     limited = days(args, dt.datetime.now(dt.UTC).date())
     chosen, problems = choose(args, config.lake_dir / "feeds" / "active", config.switched_off)
+    if limited and args.since:
+        raise ConfigError("--since is for a whole export; give --from alone")
     if limited:
         if args.table:
             raise ConfigError("--date is for streams; a table is always exported whole")
@@ -186,6 +188,7 @@ def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     return Order(
         tuple(chosen), tuple(problems), limited, args.all, args.wait, args.allow_shrink, args.reconcile,
         args.accept_cluster, args.jobs if args.cluster else args.jobs or config.jobs, args.cluster, args.source,
+        args.since,
     )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ksql_lake.base.errors import FeedError
 from ksql_lake.catalogs.delta.log import is_kept
 from ksql_lake.model import feeds
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.change import Change
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
 
 
