@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
@@ -15,7 +16,7 @@ from ksql_lake.cli.hints import here
 from ksql_lake.cli.remote_turn import STALE, Remote, address_of, now, open_store, policy_of, size_text
 
 if TYPE_CHECKING:
-    from ksql_lake.model.state import FileEntry
+    from ksql_lake.model.entries import FileEntry
     from ksql_lake.remote.plans import Plan, Selection
     from ksql_lake.remote.turn import Turn
 
