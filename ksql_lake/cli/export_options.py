@@ -95,6 +95,10 @@ def _sources(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--tables-every", type=seconds, default=3600.0, metavar="TIME", help="tables of --follow (default: 1h)"
     )
+    how.add_argument(
+        "--tidy-every", type=seconds, default=3600.0, metavar="TIME",
+        help="merge the small files of --follow and apply retention (default: 1h)",
+    )
     how.add_argument("--batch-rows", type=int, default=200_000, metavar="N", help="or earlier, when so many rows wait")
     how.add_argument("--batch-mb", type=float, default=64.0, metavar="MB", help="or about so many MB of files")
     how.add_argument("--listen", type=address, metavar="HOST:PORT", help="serve /healthz and /metrics of --follow")

@@ -150,7 +150,8 @@ def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Or
         raise ConfigError("--follow goes with neither --date, --from, --cluster nor --reconcile")
     if not order.feeds:
         raise ConfigError("nothing to follow: every feed is disabled or broken")
-    rhythm = follow.Rhythm(args.every, args.batch_rows, int(args.batch_mb * (1 << 20)), args.tables_every)
+    size = int(args.batch_mb * (1 << 20))
+    rhythm = follow.Rhythm(args.every, args.batch_rows, size, args.tables_every, args.tidy_every)
     tasks: list[FeedTask] = []
     carry_out(config, order, listener, [], lambda _order, made, _record, _listener: tasks.extend(made))
 
