@@ -386,6 +386,7 @@ def test_nothing_of_delta_is_loaded_where_no_log_is_kept(lake: Path, tmp_path: P
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, env=dict(os.environ)).returncode == 0
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("fault", "step"), [
     ("kill", 9), pytest.param("kill", 1, marks=pytest.mark.slow), pytest.param("ENOSPC", 5, marks=pytest.mark.slow),
 ])
