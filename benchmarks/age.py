@@ -22,8 +22,10 @@ import export_to_data_lake
 import manage_feeds
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.maintain import retention
+from ksql_lake.model.change import Change
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import day_path, version_path
-from ksql_lake.model.state import Change, Current, FeedState, FileEntry, LastRun, new_table
+from ksql_lake.model.state import Current, FeedState, LastRun, new_table
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset, Move
 

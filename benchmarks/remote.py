@@ -24,7 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksql_lake.model.state import FileEntry, new_stream
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import new_stream
 from ksql_lake.store import metadata
 from ksql_lake.store.dataset import Dataset
 from tests.stores import KEY, SECRET, VERSITYGW, Server, free_port, s3_environment

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ksql_lake.model.state import FeedState, FileEntry, FileSet, RecordedColumn
+from ksql_lake.model.entries import FileEntry, FileSet
+from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.state import FeedState
 
 
 def made_state(kind: str, columns: Mapping[str, str] = {}, paths: Sequence[str] = ()) -> FeedState:  # noqa: B006

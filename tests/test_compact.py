@@ -20,7 +20,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.maintain.merges import plan
-from ksql_lake.model.state import FileSet
+from ksql_lake.model.entries import FileSet
 from tests.test_crash import content, drive, state, strays
 from tests.test_retention import calendar
 

@@ -29,7 +29,8 @@ from ksql_lake.catalogs.delta import plan
 from ksql_lake.catalogs.delta.actions import Commit, Version
 from ksql_lake.catalogs.delta.log import Log
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from tests.conftest import ROOT
 from tests.test_crash import drive

@@ -17,7 +17,7 @@ import ksql_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.model.state import FileEntry, FileSet, summarised
+from ksql_lake.model.entries import FileEntry, FileSet, summarised
 from ksql_lake.store import metadata, state_log
 from ksql_lake.store.metadata import Dataset
 

@@ -10,7 +10,8 @@ import pytest
 
 from ksql_lake.base import files
 from ksql_lake.base.errors import LakeBusyError, StateError
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.change import Change
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset, Move
 from tests.conftest import ROOT, YouForgotToChooseALake

@@ -278,7 +278,8 @@ class Nights:
     def rebuild(self) -> None:
         """What an export advises that finds metadata it cannot build on."""
         for kind in ("stream", "table"):
-            if (self.lake / f"{kind}s" / kind[0]).exists() or (self.lake / ".state" / f"{kind[0]}.jsonl").exists():
+            files = list((self.lake / f"{kind}s" / kind[0]).rglob("*.parquet"))
+            if files or (self.lake / ".state" / f"{kind[0]}.jsonl").exists():
                 assert metadata_utils.main(["--rebuild", "--feed", kind[0], "--lake", str(self.lake)]) == 0
 
     def before(self, night: int) -> None:

@@ -21,7 +21,7 @@ import ksql_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.base.errors import LakeError
-from ksql_lake.cli.remote import Progress
+from ksql_lake.cli.remote_turn import Progress
 from ksql_lake.reporting import metrics
 from ksql_lake.reporting.summary import summarise
 from ksql_lake.store.remote.seam import Away

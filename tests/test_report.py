@@ -25,8 +25,9 @@ import pytest
 import export_to_data_lake
 import metadata_utils
 from ksql_lake.base import figures
+from ksql_lake.model.entries import FileEntry, FileSet
 from ksql_lake.model.findings import KINDS, Finding
-from ksql_lake.model.state import FeedState, FileEntry, FileSet
+from ksql_lake.model.state import FeedState
 from ksql_lake.query.column_stats import column_stats
 from ksql_lake.reporting.summary import FeedSummary
 from ksql_lake.reporting.terminal import history, report

@@ -18,8 +18,9 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.maintain.retention import Rule, plan
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import day_path, version_path
-from ksql_lake.model.state import Current, FeedState, FileEntry, new_stream, new_table
+from ksql_lake.model.state import Current, FeedState, new_stream, new_table
 from tests.test_crash import comparable, drive, state, strays
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 
 from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
 from ksql_lake.base.files import atomic_write, exclusive_lock, make_dirs
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.change import Change
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
 

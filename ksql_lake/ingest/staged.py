@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ksql_lake.base.files import make_dirs, remove_tree
+from ksql_lake.model.change import Change
 from ksql_lake.model.checks import Result
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset, Move
 

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 from ksql_lake.base.errors import StateError
 from ksql_lake.maintain.merges import Merge
 from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import FeedState, FileEntry, Footer
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset, Move

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.maintain.erased import Rules, hashed
 from ksql_lake.model.columns import schema_of
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import Erasure, FeedState, FileEntry
+from ksql_lake.model.state import Erasure, FeedState
 from ksql_lake.model.target import Mask, Meant, Target, as_mask
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash

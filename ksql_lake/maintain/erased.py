@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ksql_lake.base.files import append_line, make_dirs
-from ksql_lake.model.state import FeedState, RecordedColumn
+from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.target import Mask, Target, as_mask
 from ksql_lake.model.values import canonical, spellings
 from ksql_lake.store.metadata import Dataset

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from ksql_lake.base.errors import RemoteError
 from ksql_lake.maintain.found_files import Found
-from ksql_lake.model.state import FeedState, FileEntry, Footer
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.footer import Footer
+from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror
 from ksql_lake.store import state_log
 from ksql_lake.store.metadata import Dataset

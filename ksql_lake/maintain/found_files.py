@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.coverage import ranges
-from ksql_lake.model.state import FileEntry, Footer
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.footer import Footer
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset

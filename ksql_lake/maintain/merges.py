@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.state import FeedState
 
 TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
 

@@ -20,9 +20,12 @@ from ksql_lake.maintain.found_away import add_away, as_logged, remote_state
 from ksql_lake.maintain.found_files import Found, files_below, in_order
 from ksql_lake.maintain.overlaps import repeated
 from ksql_lake.maintain.promises import Missing, missing_of_streams, whole_versions
+from ksql_lake.model.anchor import Covered
 from ksql_lake.model.coverage import merge
+from ksql_lake.model.entries import FileEntry, FileSet
+from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, FileSet, Footer, new_stream, new_table
+from ksql_lake.model.state import Current, FeedState, new_stream, new_table
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, state_log, trash
 from ksql_lake.store.metadata import Dataset

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.model.state import FeedState, anchors_json
+from ksql_lake.model.anchor import anchors_json
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import QUARANTINE, Dataset
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake.model.columns import schema_of
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import QUARANTINE, parquet_files
 
 Offsets = dict[tuple[int, int], list[np.ndarray]]  # (generation, Kafka partition) -> offsets of one file each

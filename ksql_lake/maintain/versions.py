@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ksql_lake.base.errors import SourceError
+from ksql_lake.model.entries import megabytes
 from ksql_lake.model.partitions import parse_version, version_path
-from ksql_lake.model.state import Current, FeedState, megabytes
+from ksql_lake.model.state import Current, FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.model.partitions import disk_names
-from ksql_lake.model.state import FeedState, RecordedColumn, SchemaVersion
+from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.state import FeedState, SchemaVersion
 from ksql_lake.model.types import Column, SqlType, arrow_schema, parse_type
 
 

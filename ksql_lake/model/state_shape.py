@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from zoneinfo import ZoneInfo
 
+from ksql_lake.model.entries import FileEntry, Partition
 from ksql_lake.model.shapes import problem
-from ksql_lake.model.state import FeedState, FileEntry, Partition
+from ksql_lake.model.state import FeedState
 
 
 def refuse_other_shapes(state: FeedState, kind: str) -> None:

@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from ksql_lake.base.arrays import texts
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
+from ksql_lake.model.entries import AHEAD
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.state import AHEAD
 from ksql_lake.model.types import Column, arrow_schema
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind

@@ -22,8 +22,10 @@ from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import day_path, disk_names, parse_day
-from ksql_lake.model.state import FeedState, FileEntry, Footer
+from ksql_lake.model.state import FeedState
 from ksql_lake.quality.checker import BadRows, Checker, count_reasons
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import QUARANTINE, Dataset, Move

@@ -10,8 +10,9 @@ import numpy as np
 
 from ksql_lake.base.arrays import Array
 from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.model.anchor import Covered
 from ksql_lake.model.coverage import merge
-from ksql_lake.model.state import Covered, FeedState
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.values import utc
 from ksql_lake.store import state_log
 from ksql_lake.store.metadata import Dataset

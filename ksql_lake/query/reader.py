@@ -20,10 +20,12 @@ import pyarrow.fs
 
 from ksql_lake.base.arrays import beyond_datetime, mask, numbers, pylist
 from ksql_lake.base.errors import ConfigError, StateError
+from ksql_lake.model.anchor import Coverage, Covered
 from ksql_lake.model.columns import schema_of
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version, version_path
 from ksql_lake.model.predicates import Filters, Names, expression
-from ksql_lake.model.state import Coverage, Covered, FeedState, FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 
 from ksql_lake.base.errors import RemoteError
-from ksql_lake.model.state import FileEntry
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.remote import mirror
 from ksql_lake.remote.turn import Turn, checksum
 from ksql_lake.store import trash

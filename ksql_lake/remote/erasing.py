@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import RemoteError
 from ksql_lake.base.files import atomic_write
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror, plans, turn
 from ksql_lake.remote.plans import Part, Plan
 from ksql_lake.remote.turn import Turn

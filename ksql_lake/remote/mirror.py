@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.model.state import FeedState, FileSet
+from ksql_lake.model.entries import FileSet
+from ksql_lake.model.state import FeedState
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.metadata import as_text

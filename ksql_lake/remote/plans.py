@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
 
+from ksql_lake.model.entries import FileEntry, Leaving
 from ksql_lake.model.partitions import parse_day, parse_version
-from ksql_lake.model.state import FeedState, FileEntry, Leaving
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.remote.address import LEAST_BYTES, LEAST_DAYS
 
 PART = 64 << 20  # bytes of one request of an upload

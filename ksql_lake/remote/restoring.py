@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError, RemoteError
 from ksql_lake.base.files import atomic_write, make_dirs
-from ksql_lake.model.state import FeedState, FileSet
+from ksql_lake.model.entries import FileSet
+from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror
 from ksql_lake.store import metadata, state_log
 from ksql_lake.store.dataset import METADATA, Dataset

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from ksql_lake.base.errors import RemoteError
 from ksql_lake.base.files import make_dirs
-from ksql_lake.model.state import FeedState, FileEntry, Leaving, Remote
+from ksql_lake.model.entries import FileEntry, Leaving, Remote
+from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror, notice, plans
 from ksql_lake.remote.plans import Part, Plan
 from ksql_lake.store import metadata, trash

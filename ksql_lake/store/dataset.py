@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.change import Change
+from ksql_lake.model.state import FeedState
 
 METADATA = "_metadata.json"
 MANIFESTS = "_manifests"

@@ -20,18 +20,11 @@ from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, refuse_links, remove_tree
+from ksql_lake.model.change import Change, with_files
+from ksql_lake.model.entries import FileEntry, Manifest, Partition
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.state import (
-    QUARANTINE,
-    Amendment,
-    Change,
-    FeedState,
-    FileEntry,
-    Footer,
-    Manifest,
-    Partition,
-    with_files,
-)
+from ksql_lake.model.footer import Footer
+from ksql_lake.model.state import QUARANTINE, Amendment, FeedState
 from ksql_lake.model.state_shape import refuse_other_entries, refuse_other_shapes
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move

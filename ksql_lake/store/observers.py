@@ -9,8 +9,9 @@ import logging
 from collections.abc import Sequence
 
 from ksql_lake.base.errors import LakeError
+from ksql_lake.model.change import Change
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.dataset import Dataset, Observer
 
 log = logging.getLogger("ksql_lake")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.files import append_line, last_line, make_closed
-from ksql_lake.model.state import Change, FeedState
+from ksql_lake.model.change import Change
+from ksql_lake.model.state import FeedState
 
 AFTER = "after"
 LISTED = 200  # files of a change that a line names

@@ -17,7 +17,9 @@ from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
-from ksql_lake.model.state import Covered, Current, FeedState, FileEntry, anchors_from
+from ksql_lake.model.anchor import Covered, anchors_from
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import Current, FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
 

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from ksql_lake.base.arrays import indices, numbers
 from ksql_lake.base.errors import SchemaError, StateError
 from ksql_lake.base.files import fsync_dir, make_dirs
-from ksql_lake.model.state import FileEntry
+from ksql_lake.model.entries import FileEntry
 
 LEVEL = "ksql_lake.compression_level"  # in the footer: the file itself names the codec only
 _SAMPLE_ROWS = 65_536

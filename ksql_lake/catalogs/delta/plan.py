@@ -12,7 +12,8 @@ from urllib.parse import quote
 from ksql_lake.catalogs.delta.actions import Add, Commit, MetaData, Protocol, Remove, Snapshot, Version
 from ksql_lake.catalogs.delta.schema import KEYS, left_out, schema_text
 from ksql_lake.catalogs.hive import columns_of
-from ksql_lake.model.state import FeedState, FileEntry
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import FeedState
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksql_lake.ingest.streams.event_time import EPOCH
-from ksql_lake.model.state import Covered
+from ksql_lake.model.anchor import Covered
 
 
 @dataclass(frozen=True)

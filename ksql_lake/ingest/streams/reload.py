@@ -31,8 +31,10 @@ from ksql_lake.ingest.streams.retaking import Retaking
 from ksql_lake.maintain.erased import Rules, lasting, later
 from ksql_lake.model.columns import as_schema, evolve, refuse_forbidden, schema_of
 from ksql_lake.model.coverage import inside
+from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import day_path, days_of, parse_day
-from ksql_lake.model.state import FeedState, FileEntry, Footer
+from ksql_lake.model.state import FeedState
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flawed, Reading, RowSource, Wanted
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Move

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ksql_lake.base.errors import BrokerError, ConfigError, SourceError
 from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.model.anchor import TopicMark
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.state import TopicMark
 from ksql_lake.sources.kafka import proof
 from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of

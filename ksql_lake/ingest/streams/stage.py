@@ -16,10 +16,13 @@ from ksql_lake.ingest.streams.attempt import Attempt, run_name
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reading import StreamExport
 from ksql_lake.ingest.streams.road import choose, refuse_moved_values
+from ksql_lake.model.anchor import Covered, TopicMark
+from ksql_lake.model.change import Change
 from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
-from ksql_lake.model.state import AHEAD, Change, Covered, FeedState, FileEntry, LastRun, Told, TopicMark
+from ksql_lake.model.entries import AHEAD, FileEntry
+from ksql_lake.model.state import FeedState, LastRun, Told
 from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.ksqldb.client import Client

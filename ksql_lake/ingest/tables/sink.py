@@ -13,8 +13,9 @@ from ksql_lake.base.arrays import mask
 from ksql_lake.ingest.tables.job import RESERVED, TableJob
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, schema_of
+from ksql_lake.model.footer import Footer, taken_pair
 from ksql_lake.model.partitions import version_path
-from ksql_lake.model.state import FeedState, Footer, taken_pair
+from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import Column
 from ksql_lake.quality.bad_values import BadValues
 from ksql_lake.quality.checker import Checker

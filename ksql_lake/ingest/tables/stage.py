@@ -13,10 +13,12 @@ from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.tables.job import TableJob
 from ksql_lake.ingest.tables.reading import read_table
 from ksql_lake.ingest.tables.sink import Sink, Snapshot
+from ksql_lake.model.change import Change
 from ksql_lake.model.columns import record_schema
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
-from ksql_lake.model.state import Change, Current, FeedState, FileEntry, LastRun, Told
+from ksql_lake.model.state import Current, FeedState, LastRun, Told
 from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.quality.quarantine import Aside

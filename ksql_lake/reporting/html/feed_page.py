@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from ksql_lake.base.figures import count, duration, size
 from ksql_lake.base.text import markup
 from ksql_lake.model.partitions import parse_day
-from ksql_lake.model.state import RecordedColumn, SchemaVersion
+from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.state import SchemaVersion
 from ksql_lake.reporting.html import charts
 from ksql_lake.reporting.summary import FeedRecord, FeedSummary, PartitionSummary, partitions_of, result_of
 

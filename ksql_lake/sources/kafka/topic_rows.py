@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from ksql_lake.base.errors import BrokerUnavailable
+from ksql_lake.model.anchor import TopicMark
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.state import TopicMark
 from ksql_lake.model.types import Column
 from ksql_lake.sources.kafka.formats import Plan
 from ksql_lake.sources.kafka.messages import MessageDecoder

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.base.files import atomic_write, make_dirs
-from ksql_lake.model.state import Change, Leaving
+from ksql_lake.model.change import Change
+from ksql_lake.model.entries import Leaving
 from ksql_lake.store.remote import marker
 from ksql_lake.store.remote.marker import Marker
 from ksql_lake.store.remote.seam import ObjectStore, Refused

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksql_lake.base.errors import ConfigError, RemoteError, StateError
-from ksql_lake.model.state import FileEntry
+from ksql_lake.model.entries import FileEntry
 from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.remote import binding, connect
 from ksql_lake.store.remote.address import ARCHIVES, parse
