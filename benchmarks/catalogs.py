@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ksql_lake.catalogs.delta.table import sync, verify
+from ksql_lake.catalogs.delta.table import append, sync, verify
 from ksql_lake.catalogs.glue import STYLE
 from ksql_lake.catalogs.tables import Found, plan, wanted
+from ksql_lake.model.change import Change
 from ksql_lake.model.entries import FileEntry, FileSet
 from ksql_lake.model.partitions import day_path
 from ksql_lake.model.recorded import RecordedColumn
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench_") as lake:
         dataset, state = Dataset(Path(lake), "s", "stream"), _state(args.files)
         print(f"| the first version, all files | {_seconds(lambda: sync(dataset, state, 0)):.3f} |")
-        for title, one in (("a version of Delta", _commit), ("the plan for Glue or Hive", _plan)):
+        for title, one in (("a version of Delta, the whole log followed", _commit),
+                           ("a version of Delta, of an export that adds files", _append),
+                           ("the plan for Glue or Hive", _plan)):
             seconds = statistics.median(one(dataset, state, args.files + i) for i in range(args.rounds))
             worst = max(worst, seconds)
             print(f"| {title} | {seconds:.3f} |")
@@ -49,6 +52,14 @@ def _commit(dataset: Dataset, state: FeedState, number: int) -> float:
     state.files.add([_file(number)])
     state.sequence += 1
     return _seconds(lambda: sync(dataset, state, 0))
+
+
+def _append(dataset: Dataset, state: FeedState, number: int) -> float:
+    file = _file(number)
+    state.files.add([file])
+    state.sequence += 1
+    change = Change("export", state.sequence, "r", "2025-01-01T00:00:00Z", (file,))
+    return _seconds(lambda: append(dataset, state, change, 0))
 
 
 def _plan(dataset: Dataset, state: FeedState, number: int) -> float:

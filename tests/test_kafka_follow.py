@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -155,6 +156,53 @@ def test_a_broker_that_is_away_for_a_while(place: Place) -> None:
         wait_for(lambda: count(place) == 100, follower)
         assert follower.stop() == 0
     assert len(set(offsets(place))) == 100
+
+
+def files(place: Place) -> int:
+    return len(list((place.lake / "streams" / "events").rglob("year=*/**/*.parquet")))
+
+
+def test_small_files_are_merged_while_it_follows(place: Place) -> None:
+    with following(place, "--tidy-every", "1s") as follower:
+        for total in range(10, 90, 10):
+            place.append(10)
+            wait_for(lambda: count(place) == total, follower)  # noqa: B023
+        wait_for(lambda: place.append(1) or files(place) <= 4, follower)  # type: ignore[func-returns-value]
+        assert follower.stop() == 0
+    found = offsets(place)
+    assert len(found) == len(set(found)) == place.made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_day_in_a_minute_ends_as_one_nightly_run(place: Place, tmp_path: Path) -> None:
+    """Hundreds of batches, kills, a broker that goes away; then the same rows, and few files."""
+    arguments = ("--every", "0.1s", "--tidy-every", "5s")
+    for part in range(4):
+        with following(place, *arguments) as follower:
+            for number in range(75):
+                if part == 1 and number == 30:
+                    place.kafka.down()
+                    time.sleep(3)
+                    place.kafka.up()
+                place.append(3)
+                time.sleep(0.1)
+            if part < 3:
+                follower.kill()
+            else:
+                wait_for(lambda: count(place) == place.made, follower)
+                time.sleep(6)
+                place.append(1)
+                wait_for(lambda: count(place) == place.made, follower)
+                assert follower.stop() == 0
+    found = offsets(place)
+    assert len(found) == len(set(found)) == place.made
+    assert files(place) < 60 and len(json.dumps(place.state())) < 200_000
+    rows = place.rows()
+    place.lake = tmp_path / "nightly"
+    place.feed()
+    place.export("rest")
+    assert rows.equals(place.rows())
 
 
 def queries(place: Place) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -335,6 +336,27 @@ def test_a_new_topic_whose_own_start_has_expired(ksqldb: EmbeddedKsqlDB, tmp_pat
     assert second.rows == 40 and "its last exported row is gone, though rows before it are there" in second.err
     third = Run(capsys)
     assert (third.code, third.rows) == (0, 0) and len(rows(tmp_path / "lake")) == 140
+
+
+def test_nothing_is_taken_of_a_topic_that_no_row_proves(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any) -> None:
+    """The first rows are not known (a rebuild), the last exported one is missing, and the server says no more: rows of
+    a partition that was empty so far may be another topic's."""
+    lake = tmp_path / "lake"
+    produce(ksqldb, 0, 60, partition=0)
+    assert Run(capsys).rows == 60
+    shutil.rmtree(lake / ".state")
+    (lake / "streams" / "s" / "_metadata.json").unlink()
+    assert metadata_utils.main(["--rebuild", "--feed", "s", "--lake", str(lake)]) == 0
+    ksqldb.recreate("S")
+    produce(ksqldb, 0, 20, "n", partition=0)
+    produce(ksqldb, 0, 30, "m", partition=1)
+    ksqldb.faults.add(Fault(), *[Fault(reset=True)] * 4)  # the reading itself is whole, what is asked after it is not
+    run = Run(capsys)
+    assert (run.code, run.rows) == (1, 0) and "nothing is published" in run.err and len(rows(lake)) == 60
+    ksqldb.faults.clear()
+    run = Run(capsys)
+    assert run.rows == 50 and "the topic was recreated" in run.err
+    assert ids(lake) == names(("e", 0, 60), ("n", 0, 20), ("m", 0, 30)) and Run(capsys).rows == 0 and verified(lake)
 
 
 def test_a_topic_cut_off_is_told_and_not_taken_for_another(

@@ -60,6 +60,12 @@ def test_the_service_says_what_the_readme_says() -> None:
     assert service["Environment"] == f"KSQLDB_PASSWORD_FILE=%d/{name}"
 
 
+def test_it_goes_by_the_settings_file_beside_the_scripts() -> None:
+    service = unit(SERVICE)["Service"]
+    assert service["EnvironmentFile"].startswith("-"), "which may be absent"
+    assert f"{service['WorkingDirectory']}/settings.toml" in (EXAMPLES / SERVICE).read_text()
+
+
 def test_its_command_is_one_of_ours() -> None:
     for name in (SERVICE, FOLLOW):
         _, script, *argv = shlex.split(unit(name)["Service"]["ExecStart"])

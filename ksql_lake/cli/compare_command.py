@@ -26,12 +26,12 @@ def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.query.compare import compare
 
     name, *versions = args.compare or (args.name, args.before, args.after)
-    before, after = map(version_name, versions)
+    before, after = versions
     dataset = metadata.Dataset(config.lake_dir, name, "table")
     state = metadata.load(dataset)
     if state is None:
         raise StateError(f"{dataset.metadata}: missing; {name} is not a table that was exported")
-    found = compare(dataset, state, before, after)
+    found = compare(dataset, state, version_name(before), version_name(after))
     if args.format == "json":
         sys.stdout.writelines(json_list({"kind": d.kind, "key": d.key, "changed": d.changed} for d in found))
         return ExitCode.OK

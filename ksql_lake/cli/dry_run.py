@@ -45,6 +45,8 @@ def _plan(client: Client, lake: Path, feed: Feed, order: Order) -> str:
         number = state.last_version + 1 if state else 1
         return f"{feed.name}: table {source.name}, whole, as version v{number}"
     where = "from its first row" if state is None or not state.resume else f"after {_offsets(state)}"
+    if order.since and (state is None or not state.resume):
+        where += f", events since {order.since} only"
     if order.days:
         where = "only " + (str(order.days[0]) if len(order.days) == 1 else f"{order.days[0]} to {order.days[-1]}")
     partitions = f"{source.partitions} partition{'' if source.partitions == 1 else 's'}"

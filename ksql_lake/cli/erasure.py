@@ -17,7 +17,7 @@ from ksql_lake.cli import context, data
 from ksql_lake.cli.observing import observed
 
 if TYPE_CHECKING:
-    from ksql_lake.cli.remote import Erasing
+    from ksql_lake.cli.remote_erasing import Erasing
     from ksql_lake.model.state import FeedState
     from ksql_lake.model.target import Target
     from ksql_lake.store.metadata import Dataset
@@ -81,7 +81,7 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
 
 def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any]) -> int:
     """Feed by feed; one that is at work or damaged is told, and does not hold the others up."""
-    from ksql_lake.cli.remote import Erasing
+    from ksql_lake.cli.remote_erasing import Erasing
 
     closed: dict[str, str] = {}
     rows = 0

@@ -47,6 +47,10 @@ def _what(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--to", dest="last", type=day, metavar="YYYY-MM-DD", help="last day of a range, included (default: today)"
     )
+    what.add_argument(
+        "--since", type=day, metavar="YYYY-MM-DD",
+        help="the first export of a stream passes over events of earlier days, for good; later ones go on as usual",
+    )
     what.add_argument("--demo", action="store_true", help="export an embedded ksqlDB's sources into demo_lake/")
 
 
@@ -90,6 +94,10 @@ def _sources(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--every", type=seconds, default=60.0, metavar="TIME", help="a batch of --follow (default: 60s)")
     how.add_argument(
         "--tables-every", type=seconds, default=3600.0, metavar="TIME", help="tables of --follow (default: 1h)"
+    )
+    how.add_argument(
+        "--tidy-every", type=seconds, default=3600.0, metavar="TIME",
+        help="merge the small files of --follow and apply retention (default: 1h)",
     )
     how.add_argument("--batch-rows", type=int, default=200_000, metavar="N", help="or earlier, when so many rows wait")
     how.add_argument("--batch-mb", type=float, default=64.0, metavar="MB", help="or about so many MB of files")

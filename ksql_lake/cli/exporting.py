@@ -150,7 +150,8 @@ def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Or
         raise ConfigError("--follow goes with neither --date, --from, --cluster nor --reconcile")
     if not order.feeds:
         raise ConfigError("nothing to follow: every feed is disabled or broken")
-    rhythm = follow.Rhythm(args.every, args.batch_rows, int(args.batch_mb * (1 << 20)), args.tables_every)
+    size = int(args.batch_mb * (1 << 20))
+    rhythm = follow.Rhythm(args.every, args.batch_rows, size, args.tables_every, args.tidy_every)
     tasks: list[FeedTask] = []
     carry_out(config, order, listener, [], lambda _order, made, _record, _listener: tasks.extend(made))
 
@@ -167,9 +168,9 @@ def _to_remote(
     """Bring the remote home of the lake up to date; what went wrong there, told as findings."""
     if not order.everything or args.demo or order.days or not config.remote_after_export:
         return []
-    from ksql_lake.cli import remote
+    from ksql_lake.cli.remote_export import after_export
 
-    lines = remote.after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
+    lines = after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
     for line in lines:
         print(hints.here(line), file=sys.stderr, flush=True)
         log.warning("%s", line)
@@ -179,6 +180,8 @@ def _to_remote(
 def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     limited = days(args, dt.datetime.now(dt.UTC).date())
     chosen, problems = choose(args, config.lake_dir / "feeds" / "active", config.switched_off)
+    if limited and args.since:
+        raise ConfigError("--since is for a whole export; give --from alone")
     if limited:
         if args.table:
             raise ConfigError("--date is for streams; a table is always exported whole")
@@ -186,6 +189,7 @@ def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     return Order(
         tuple(chosen), tuple(problems), limited, args.all, args.wait, args.allow_shrink, args.reconcile,
         args.accept_cluster, args.jobs if args.cluster else args.jobs or config.jobs, args.cluster, args.source,
+        args.since,
     )
 
 

@@ -44,6 +44,7 @@ class Order:
         accept_cluster: the lake may be filled from another Kafka cluster than so far.
         cluster: the address of a Dask scheduler whose workers read.
         source: auto, rest or kafka, before what the feeds say.
+        since: events of earlier days are passed over by a stream's first export, for good.
     """
 
     feeds: tuple[Feed, ...]
@@ -57,6 +58,7 @@ class Order:
     jobs: int | None = None
     cluster: str | None = None
     source: str | None = None
+    since: dt.date | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def task_of(config: Config, order: Order, feed: Feed, run: str, known: Sequence[
         order.reconcile, config.batch_size, rule if retains else None, config.trash_days,
         data_lake_config.operator(), history.same_weekday(known, feed.name, dt.datetime.now(dt.UTC)),
         connection(config.kafka_servers, config.kafka_config_file, config.timeout), order.source,
-        observers=observers(config),
+        observers=observers(config), since=order.since,
     )
 
 

@@ -47,7 +47,7 @@ class FeedTask:
     """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs.
 
     `kafka` is how to reach Kafka, and `read_from` (auto, rest or kafka) goes before what the feed says. `push` is the
-    query that goes on between the commits of a follower.
+    query that goes on between the commits of a follower. `since`: see `StreamJob`.
     """
 
     feed: Feed
@@ -69,6 +69,7 @@ class FeedTask:
     read_from: str | None = None
     push: LongPush | None = None
     observers: tuple[Observer, ...] = ()
+    since: dt.date | None = None
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def stage(task: FeedTask, state: FeedState, progress: Progress = SILENT) -> Stag
             source_retention_days=feed.source_retention_days, batch_size=task.batch_size, progress=progress,
             forbidden_columns=feed.forbidden_columns, checks=feed.checks, usual_rows=task.usual_rows,
             on_bad_value=feed.on_bad_value, kafka=task.kafka, read_from=task.read_from or feed.read_from,
-            exact_values=feed.exact_values, push=task.push,
+            exact_values=feed.exact_values, push=task.push, since=task.since,
         )
         return stage_stream(client, stream, state, now)
 

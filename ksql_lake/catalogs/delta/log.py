@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +56,17 @@ class Log:
             self.follow(snapshot, number)
         return snapshot
 
+    def newest(self) -> Snapshot:
+        """What the last version alone says: its number, its sequence number, whether it is ours.
+
+        Raises:
+            DamagedLog: it is not what a version looks like.
+        """
+        snapshot, numbers = Snapshot(), self.versions()
+        if numbers:
+            self.follow(snapshot, numbers[-1])
+        return snapshot
+
     def follow(self, snapshot: Snapshot, number: int) -> None:
         """Apply one version's file.
 
@@ -69,12 +79,13 @@ class Log:
             raise DamagedLog(f"{self.path(number)}: is not a version of a Delta log ({error})") from None
 
     def put(self, number: int, version: Version) -> bool:
-        """Add a version, whole and durable, unless there is one of that number.
+        """Add a version, whole and durable, unless there is one of that number. Call with the feed's lock held.
 
         Returns:
             False when somebody was there first; nothing is written then.
         """
         make_dirs(self.directory, self.dir_mode)
+        self.clean()
         final = self.path(number)
         temporary = self.directory / f".{final.name}.{os.getpid()}.tmp"
         try:
@@ -88,9 +99,10 @@ class Log:
         fsync_dir(self.directory)
         return True
 
-    def left_over(self) -> Iterator[Path]:
-        """Temporary files of a run that was killed while it wrote."""
-        return self.directory.glob(".*.tmp")
+    def clean(self) -> None:
+        """Remove what a run left that was killed while it wrote. Call with the feed's lock held."""
+        for left in self.directory.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -34,17 +34,23 @@ class DeltaLog:
 
     def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
         """Write the version that the change makes; raises as `sync`."""
-        self._sync(dataset, state, change.kind)
+        if self._is_wanted(dataset):
+            from ksql_lake.catalogs.delta.table import append, sync  # Arrow's types are loaded only where a log is kept
+
+            at = self.clock()
+            if not append(dataset, state, change, at):
+                sync(dataset, state, at, change.kind)
 
     def catch_up(self, dataset: Dataset, state: FeedState) -> None:
         """Write what a run that was killed did not; raises as `sync`."""
-        self._sync(dataset, state, "sync")
+        if self._is_wanted(dataset):
+            from ksql_lake.catalogs.delta.table import is_current, sync
 
-    def _sync(self, dataset: Dataset, state: FeedState, kind: str) -> None:
-        if is_kept(dataset.directory) or wanted_by(dataset, self.everywhere):
-            from ksql_lake.catalogs.delta.table import sync  # Arrow's types are loaded only where a log is kept
+            if not is_current(dataset, state):
+                sync(dataset, state, self.clock())
 
-            sync(dataset, state, self.clock(), kind)
+    def _is_wanted(self, dataset: Dataset) -> bool:
+        return is_kept(dataset.directory) or wanted_by(dataset, self.everywhere)
 
 
 def wanted_by(dataset: Dataset, everywhere: bool) -> bool:

@@ -9,9 +9,10 @@ from pathlib import Path
 from ksql_lake import __version__
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import fsync_dir, make_dirs, remove_tree
-from ksql_lake.catalogs.delta.actions import APP, Commit, Protocol, Snapshot
+from ksql_lake.catalogs.delta.actions import APP, Commit, Protocol, Snapshot, Version
 from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log
-from ksql_lake.catalogs.delta.plan import Wanted, next_version, wanted
+from ksql_lake.catalogs.delta.plan import Wanted, add, next_version, wanted
+from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
@@ -50,8 +51,7 @@ def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Syn
         OSError: the version could not be written; the next sync does it.
     """
     log = log_of(dataset)
-    for temporary in log.left_over():
-        temporary.unlink(missing_ok=True)
+    log.clean()
     now = trusted(dataset, log.replay())
     table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     version = next_version(table, now, commit(table, at, kind))
@@ -62,8 +62,37 @@ def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Syn
     return Synced(now.version + 1, True, len(version.adds), len(version.removes))
 
 
+def append(dataset: Dataset, state: FeedState, change: Change, at: int) -> bool:
+    """Write the version of a change that only added files to a stream, without following the whole log.
+
+    Returns:
+        False where more has to be looked at: `sync` does.
+    """
+    plain = change.kind == "export" and not (state.is_table or change.schema or change.removed)
+    if not plain or change.sequence != state.sequence or not all(file.local for file in change.added):
+        return False
+    log = log_of(dataset)
+    last = log.newest()
+    if last.version < 0 or last.foreign or last.sequence != change.sequence - 1:
+        return False
+    adds = tuple(add(file, True) for file in change.added)
+    return log.put(last.version + 1, Version(_commit(change.run, change.sequence, at, change.kind), adds))
+
+
+def is_current(dataset: Dataset, state: FeedState) -> bool:
+    """Whether the log's last version is ours and at the metadata's sequence number."""
+    log = log_of(dataset)
+    log.clean()
+    last = log.newest()
+    return last.version >= 0 and not last.foreign and last.sequence == state.sequence
+
+
 def commit(table: Wanted, at: int, kind: str) -> Commit:
-    return Commit(f"{APP}/{__version__}", kind.upper(), table.run, table.sequence, at)
+    return _commit(table.run, table.sequence, at, kind)
+
+
+def _commit(run: str, sequence: int, at: int, kind: str) -> Commit:
+    return Commit(f"{APP}/{__version__}", kind.upper(), run, sequence, at)
 
 
 def trusted(dataset: Dataset, now: Snapshot) -> Snapshot:

@@ -103,7 +103,8 @@ class Sieve:
             very first where no tick came. No tick below it existed then.
         new_heads: the same of this query.
         before: partitions of which this query brought rows that come before an anchor not yet seen.
-        evidence: partitions of which this query brought a row that was known before, or new rows.
+        matched: partitions of which this query brought a row that was known before, unchanged.
+        evidence: those of `matched`, and those of which it brought new rows.
         doubts: partitions that look like those of another topic, and why; only a matching anchor clears them.
         salt: of the hashes of new anchors.
     """
@@ -116,6 +117,7 @@ class Sieve:
     heads: Mapping[int, Anchor] = field(default_factory=dict)
     new_heads: dict[int, Anchor] = field(default_factory=dict)
     before: set[int] = field(default_factory=set)
+    matched: set[int] = field(default_factory=set)
     evidence: set[int] = field(default_factory=set)
     doubts: dict[int, str] = field(default_factory=dict)
     samples: bool = True
@@ -131,10 +133,10 @@ class Sieve:
             proven: the source knows that the topic is the same, so no anchor is compared.
             samples: rows with ROWOFFSET % TICK < 2 come from the whole of each partition.
         """
+        self.heads = self.known_heads
         self.pending = set() if proven else set(self.anchors)
-        self.heads = {**self.heads, **self.new_heads}
         self.new_heads, self.doubts = {}, {}
-        self.before, self.evidence, self._settled = set(), set(), set()
+        self.before, self.matched, self.evidence, self._settled = set(), set(), set(), set()
         self.proven, self.samples, self._resumed = proven, samples, frozenset(self.anchors)
 
     def new_rows(self, batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
@@ -165,6 +167,16 @@ class Sieve:
                 self.pending.discard(partition)
             if start > wanted and (anchor is not None or partition in following):
                 self.gaps.append((partition, start - wanted))
+
+    @property
+    def known_heads(self) -> dict[int, Anchor]:
+        """The first rows known by now; none of a partition whose anchor did not come: it may be another topic's."""
+        fresh = {p: head for p, head in self.new_heads.items() if p not in self.pending}
+        return {**self.heads, **fresh}
+
+    def _match(self, partition: int) -> None:
+        self.matched.add(partition)
+        self.evidence.add(partition)
 
     def _new_in_partition(self, rows: Rows) -> np.ndarray:
         partition, offsets = rows.partition, rows.offsets
@@ -213,7 +225,7 @@ class Sieve:
             if not rows.same(index, known):
                 raise _replaced(partition, known.offset)
             if rows.rowtime(index) == known.rowtime:
-                self.evidence.add(partition)
+                self._match(partition)
             elif partition not in self.pending:
                 raise self._redefined(partition, known.offset)
             else:
@@ -249,5 +261,5 @@ class Sieve:
         if rows.rowtime(index) != anchor.rowtime:
             raise self._redefined(partition, offset)
         self.doubts.pop(partition, None)
-        self.evidence.add(partition)
+        self._match(partition)
         self.anchors[partition] = rows.anchor(index)  # not missing any more, and salted

@@ -40,6 +40,8 @@ class Attempt:
         anchors, heads: how far each partition is read, and its first row, once it is closed.
         days: of a run of some days: partition -> day as ISO text -> the last offset of it that was read.
         evidence: partitions whose rows belong to the same topic as what was known of them before.
+        matched: partitions of which a row came that was known before, unchanged.
+        unclear: partitions of which rows came, and not the last exported one that must follow them.
         doubtful: whether some partition looked like that of another topic.
         positions, passed, remarks: what the reading told of itself, once it is closed.
         not_sent: rows that the server cannot send, quarantined without their content.
@@ -67,6 +69,8 @@ class Attempt:
         self.heads: dict[int, Anchor] = {}
         self.days: dict[int, dict[str, int]] = {}
         self.evidence: frozenset[int] = frozenset()
+        self.matched: frozenset[int] = frozenset()
+        self.unclear: frozenset[int] = frozenset()
         self.doubtful = False
         self.positions: dict[int, int] = {}
         self.passed: Mapping[int, PassedOver] = {}
@@ -113,7 +117,8 @@ class Attempt:
         """Finish the files, and remember what the sieve and the source know now."""
         self.positions = {p: at for p, at in reading.positions().items() if p not in sieve.pending}
         self.passed, self.remarks = reading.passed_over(), tuple(reading.remarks())
-        self.anchors, self.heads = dict(sieve.anchors), {**sieve.heads, **sieve.new_heads}
+        self.anchors, self.heads = dict(sieve.anchors), sieve.known_heads
+        self.matched, self.unclear = frozenset(sieve.matched), frozenset(sieve.pending & sieve.before)
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
         resume = resume_pair(self.anchors) | taken_pair(self.taken)
         self.files = self._writer.close(resume)

@@ -20,7 +20,10 @@ RESERVED = (*PSEUDO, "year", "month", "day")
 
 @dataclass(frozen=True)
 class StreamJob:
-    """What to export and how; all values come from the feed file and the command line."""
+    """What to export and how; all values come from the feed file and the command line.
+
+    `since`: a stream's first export passes over events of earlier days, for good; it does not concern later ones.
+    """
 
     dataset: metadata.Dataset
     source: str
@@ -41,6 +44,7 @@ class StreamJob:
     read_from: str = "auto"
     exact_values: bool = False
     push: LongPush | None = None
+    since: dt.date | None = None
 
     @property
     def origin(self) -> str:

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Literal
 
-from ksql_lake.base.errors import KsqlError
+from ksql_lake.base.errors import KsqlError, KsqlUnavailable
+from ksql_lake.base.retry import delay
 from ksql_lake.ingest.streams.anchors import is_row
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.model.anchor import Anchor
 from ksql_lake.sources.row_source import RowSource
 
 Fate = Literal["there", "gone", "cut off", "unknown"]  # cut off: gone, though rows before it are there
+TRIES = 4  # an answer that was cut is asked for again
 SILENT, EXPIRED = "silent", "expired"  # how an anchor remembers it
 
 
-def fates(source: RowSource, anchors: Mapping[int, Anchor]) -> dict[int, Fate]:
-    """Whether the last exported rows of some partitions are still in the topic; one scan of it at most."""
+def fates(source: RowSource, anchors: Mapping[int, Anchor], patience: float) -> dict[int, Fate]:
+    """Whether the last exported rows of some partitions are still in the topic.
+
+    Args:
+        patience: seconds; a try that took longer and failed is not made again.
+    """
     found: dict[int, Fate] = dict.fromkeys(anchors, "unknown")
     if not anchors:
         return found
-    left = dict(anchors)
-    try:
-        for names, batch in source.at({anchor.rowtime for anchor in anchors.values()}):
-            for partition, anchor in list(left.items()):
-                if any(is_row(batch, row, 1, names, anchor) for row in range(batch.num_rows)):
-                    found[partition] = "there"
-                    del left[partition]
-    except KsqlError:
-        return found  # what was not found may be in the part that did not come
-    return found | dict.fromkeys(left, "gone")
+    for tries in range(TRIES):
+        started = time.monotonic()
+        try:
+            there = _there(source, anchors)
+        except KsqlUnavailable:
+            if time.monotonic() - started > patience:
+                break  # it waited for an answer that does not come
+            time.sleep(delay(tries))
+        except KsqlError:
+            break
+        else:
+            return {partition: "there" if partition in there else "gone" for partition in anchors}
+    return found
+
+
+def _there(source: RowSource, anchors: Mapping[int, Anchor]) -> set[int]:
+    """The partitions whose last exported row is still in the topic."""
+    found: set[int] = set()
+    for names, batch in source.at({anchor.rowtime for anchor in anchors.values()}):
+        for partition, anchor in anchors.items():
+            if partition not in found and any(is_row(batch, row, 1, names, anchor) for row in range(batch.num_rows)):
+                found.add(partition)
+    return found
 
 
 def memory(anchor: Anchor, fate: Fate) -> str:

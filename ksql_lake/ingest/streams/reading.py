@@ -58,9 +58,11 @@ class StreamExport:
         self.exported_days = ExportedDays.of(state.covered)
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
+        self.first_day = (job.since - EPOCH).days if job.since and not self.base else None
         salt = salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
+        self.seen: set[int] = set()  # partitions of which it is known why their last exported row did not come
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
         self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}
 
@@ -69,6 +71,7 @@ class StreamExport:
         try:
             self._refuse_gone_partitions()
             self._read_through_cuts()
+            self._hold_back()
         except (TopicRecreated, Replaced) as evidence:
             self._discard(evidence)
             next_one = f"generation {self.state.generation + 1} starts, older data stay"
@@ -155,9 +158,28 @@ class StreamExport:
         """The server cannot be read any more: what was read until then counts, but for what may be another topic's."""
         while self.attempts and self.attempts[-1].doubtful:
             self.attempts.pop()
+        self._hold_back()
         if not self._taken:
             raise error
         self._found("incomplete", f"{error}; what was read until then is published, the next run goes on from there")
+
+    def _hold_back(self) -> None:
+        """Publish nothing where nothing shows that the topic is still the same, and something suggests another one.
+
+        That is: no known row came unchanged, and of a partition rows came that lie before its last exported one, but
+        not that one itself. It may be still to come; or the topic was made anew, and all of it is to be read again.
+        """
+        last = self.attempts[-1] if self.attempts else None
+        if last is None or not last.unclear - self.seen or any(attempt.matched for attempt in self.attempts):
+            return
+        if self._taken:
+            partition = min(last.unclear)
+            message = (
+                "nothing is published: no row shows yet that the topic is the one exported so far; the last exported "
+                f"row of partition {partition} did not come, though rows before it did"
+            )
+            self._found("incomplete", message, partition)
+        self.attempts.clear()
 
     def _found(self, kind: str, message: str, partition: int | None = None, offset: int | None = None) -> None:
         self.findings.append(Finding(kind, message, feed=self.job.dataset.feed, partition=partition, offset=offset))
@@ -281,16 +303,20 @@ class StreamExport:
         """
         sieve, anchors = self.sieve, self.sieve.anchors
         new = {p: anchors[p] for p in partitions if not anchors[p].missing or p in sieve.before}
-        found = fates(self.source, new)
+        found = fates(self.source, new, self.job.limits.anchor / 2)
         for partition in partitions:
             anchor, fate = anchors[partition], found.get(partition, "unknown")
             if fate == "gone" and partition in sieve.before:
                 fate = "cut off"
-            if fate == "cut off" and partition not in sieve.evidence and not self.source.compacted:
+            if fate == "there":
+                self.seen.add(partition)
+            if fate == "cut off" and partition not in sieve.matched and not self.source.compacted:
                 raise TopicRecreated(
                     partition, f"partition {partition}: its last exported row is gone, though rows before it are there",
                     anchor.offset,
                 )
+            if fate == "cut off":
+                self.seen.add(partition)
             message = why(partition, anchor, fate, self.job)
             self.remembered[partition] = memory(anchor, fate)
             old = anchor.rowtime < self.started_ms - self.job.source_retention_days * 86_400_000
@@ -308,6 +334,8 @@ class StreamExport:
         days = days_of(times, job.timezone)
         if job.days:
             keep &= np.isin(days, [(day - EPOCH).days for day in job.days])
+        if self.first_day is not None:
+            keep &= days >= self.first_day
         self.exported_days.take_out(keep, partitions, offsets, days)
         if not keep.any():
             return

@@ -48,7 +48,7 @@ class MessageDecoder:
         if self._plan.key.columns and keys is None:
             return self._each.decode(map(record_of, messages))
         found, taken = self._reader.read(values)
-        times = np.fromiter((message.timestamp()[1] for message in messages), np.int64, len(messages))
+        times = np.array([message.timestamp()[1] for message in messages], np.int64)
         if found is not None and self._timed is not None:
             found, taken, times = self._own_times(found, taken, times)
         if found is not None and (early := times[taken] < 0).any():
@@ -93,8 +93,8 @@ class MessageDecoder:
     ) -> pa.RecordBatch | None:
         if found is None or not len(found):
             return None
-        partitions = np.fromiter((message.partition() for message in messages), np.int32, len(messages))
-        offsets = np.fromiter((message.offset() for message in messages), np.int64, len(messages))
+        partitions = np.array([message.partition() for message in messages], np.int32)
+        offsets = np.array([message.offset() for message in messages], np.int64)
         chosen = mask(taken)
         heads = [pa.array(times[taken]), pa.array(partitions[taken]), pa.array(offsets[taken])]
         if keys is not None:

@@ -189,19 +189,26 @@ class Broker:
             return None
         if not heard:
             return None
-        taken = []
-        goals, positions = reading.goals, reading.positions
-        for message in heard:
-            partition, offset = message.partition(), message.offset()
-            if message.error() is not None:
-                self._mark(topic, reading, waiting, message)
-            elif offset < goals[partition]:
-                taken.append(message)
-                positions[partition] = offset + 1
-            else:
-                positions[partition] = goals[partition]
+        taken = self._below_goals(reading, [message for message in heard if message.error() is None])
+        if len(taken) < len(heard):
+            for message in heard:
+                if message.error() is not None:
+                    self._mark(topic, reading, waiting, message)
         self._leave_finished(topic, reading, waiting)
         return taken
+
+    @staticmethod
+    def _below_goals(reading: Reading, messages: list[Any]) -> list[Any]:
+        """The messages that are wanted; whole lists at a time, for a loop over each costs as much as decoding it."""
+        goals = reading.goals
+        partitions, offsets = [one.partition() for one in messages], [one.offset() for one in messages]
+        last = dict(zip(partitions, offsets, strict=True))
+        if any(offset >= goals[partition] for partition, offset in last.items()):
+            places = zip(messages, partitions, offsets, strict=True)
+            messages = [message for message, partition, offset in places if offset < goals[partition]]
+        for partition, offset in last.items():
+            reading.positions[partition] = min(offset + 1, goals[partition])
+        return messages
 
     def _mark(self, topic: str, reading: Reading, waiting: set[int], message: Any) -> None:
         """An event that stands among the messages: the end of a partition, or why it cannot be read."""

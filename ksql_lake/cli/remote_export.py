@@ -1,0 +1,66 @@
+"""What an export does for the lake's remote afterwards: push, tiers, drop, deletions; findings, never a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from data_lake_config import Config
+from ksql_lake.base.errors import LakeBusyError, LakeError
+from ksql_lake.cli import context, data
+from ksql_lake.cli.remote_turn import STALE, now, open_store, policy_of, turn_of
+
+if TYPE_CHECKING:
+    from ksql_lake.store.remote.address import Address
+    from ksql_lake.store.remote.binding import Binding
+    from ksql_lake.store.remote.seam import ObjectStore
+
+
+def after_export(config: Config, failed: Collection[str]) -> list[str]:
+    """Push, change tiers, drop and delete what is due; a line for each thing that went wrong. Raises nothing.
+
+    Args:
+        failed: feeds whose export failed; they are left as they are.
+    """
+    from ksql_lake.remote import mirror
+    from ksql_lake.store.remote import binding
+
+    lines: list[str] = []
+    try:
+        if not config.remote and not binding.is_bound(config.lake_dir):
+            return []
+        address, store = open_store(config)
+        bound = binding.bind(config.lake_dir, store, **context.signed())
+        for dataset in data.datasets(config, []):
+            if dataset.feed not in failed:
+                lines += _nightly(config, dataset, address, store, bound)
+        mirror.keep_lake(config.lake_dir, store)
+        store.abort_stale(now() - STALE)
+    except (LakeError, OSError) as error:
+        lines.append(f"remote: {error}; what was exported is committed, the next run goes on")
+    return lines
+
+
+def _nightly(config: Config, dataset: Any, address: Address, store: ObjectStore, bound: Binding) -> list[str]:
+    from ksql_lake.remote import plans, turn
+    from ksql_lake.store.remote.seam import Away
+
+    try:
+        with turn_of(config, dataset, store, bound) as one:
+            if one is None:
+                return []
+            policy, today = policy_of(config, dataset.feed), plans.today_of(one.state, now())
+            turn.push(one, plans.push(dataset.feed, one.state))
+            stay = []
+            if policy.tier in address.tiers:
+                turn.retier(one, plans.retier(dataset.feed, one.state, policy, today, address.tiers[0]))
+            elif policy.tier is not None:
+                stay.append(f"remote_tier is {policy.tier}, which {address.url} does not have")
+            stay += turn.drop(one, plans.drop(dataset.feed, one.state, policy, today))
+            return [f"{dataset.feed}: {line}" for line in (*stay, *turn.finish(one))]
+    except (Away, LakeBusyError) as error:
+        if isinstance(error, Away):
+            raise  # the other feeds would wait as long for nothing
+        return [str(error)]
+    except LakeError as error:
+        return [f"{dataset.feed}: remote: {error}"]
