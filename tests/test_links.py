@@ -240,7 +240,7 @@ def test_an_erasure_whose_rule_cannot_be_kept_is_no_success(
     assert len(ksql_lake.read("s", lake=tmp_path / "lake")) == 10
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mask", [0o000, 0o077])
 def test_what_is_not_published_is_closed_whatever_the_umask(
     ksqldb: EmbeddedKsqlDB, tmp_path: Path, mask: int
 ) -> None:

@@ -639,3 +639,11 @@ def test_each_day_says_where_it_lies(lake: Path, memory: MemoryStore, tmp_path: 
     assert metadata_utils.main(["--stats"]) == 0
     told = [line.split()[-1] for line in capsys.readouterr().out.splitlines() if "year=" in line]
     assert told == ["remote", "both", "here"]
+
+
+def test_what_stayed_is_not_counted(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    assert remote("push", "s") == 0
+    del memory.objects[next(key for key in memory.objects if "day=15" in key)]
+    capsys.readouterr()
+    assert remote("drop", "s", "--days", "2025-01-15..2025-01-16") == 1
+    assert "s: 2 files," in capsys.readouterr().out, "of two days one stays"

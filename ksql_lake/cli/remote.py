@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
@@ -15,6 +16,7 @@ from ksql_lake.cli.hints import here
 from ksql_lake.cli.remote_turn import STALE, Remote, address_of, now, open_store, policy_of, size_text
 
 if TYPE_CHECKING:
+    from ksql_lake.model.entries import FileEntry
     from ksql_lake.remote.plans import Plan, Selection
     from ksql_lake.remote.turn import Turn
 
@@ -120,7 +122,8 @@ def drop(config: Config, args: argparse.Namespace) -> int:
         for line in stay:
             _warn(f"{plan.feed}: {line}")
         code = max(code, ExitCode.FINDINGS if stay else ExitCode.OK, _finish(one))
-        _did(plan, "dropped from this disk")
+        away = {file.path for file in one.state.files if not file.local}
+        _did(plan, "dropped from this disk", [file for file in plan.files if file.path in away])
     return code
 
 
@@ -139,7 +142,8 @@ def pull(config: Config, args: argparse.Namespace) -> int:
         for line in waiting:
             _warn(f"{plan.feed}: {line}")
         code = max(code, ExitCode.FINDINGS if waiting else ExitCode.OK, _finish(one))
-        _did(plan, "pulled" if not waiting else f"asked for, {len(waiting)} of them archived")
+        here_ = {file.path for file in one.state.files if file.local}
+        _did(plan, "pulled", [file for file in plan.files if file.path in here_])
     return code
 
 
@@ -195,7 +199,7 @@ def status(config: Config, args: argparse.Namespace) -> int:
             continue
         one = standing(dataset.feed, state, policy_of(config, dataset.feed), now())
         here_, there = size_text(one.local_bytes), size_text(one.remote_bytes)
-        print(f"{dataset.feed:<32} here {here_:>9}  remote {there:>9}  not pushed {one.unpushed_files} files  "
+        print(f"{dataset.feed:<32} here {here_:>9}  remote {there:>9}  not pushed {_files(one.unpushed_files)}  "
               f"to drop {size_text(one.due_bytes)}  to delete {one.to_delete}")
     return ExitCode.OK
 
@@ -265,11 +269,17 @@ def _warn(line: str) -> None:
 def _show(plan: Plan, every: bool = False) -> None:
     for part in plan.parts if every else plan.going:
         word = f"{plan.verb:<6}" if part.goes else "stays "
-        print(f"{plan.feed}  {word} {part.partition}  {len(part.files)} files  {part.bytes:,} bytes  {part.reason}")
+        print(f"{plan.feed}  {word} {part.partition}  {_files(len(part.files))}  {part.bytes:,} bytes  {part.reason}")
     asked = ", ".join(f"{number} {verb}" for verb, number in plan.requests.items() if number)
-    print(f"{plan.feed}: {len(plan.files)} files, {plan.bytes:,} bytes would be dealt with, in about "
+    print(f"{plan.feed}: {_files(len(plan.files))}, {plan.bytes:,} bytes would be dealt with, in about "
           f"{asked or 'no request'}; nothing was changed")
 
 
-def _did(plan: Plan, word: str) -> None:
-    print(f"{plan.feed}: {len(plan.files)} files, {plan.bytes:,} bytes {word}")
+def _did(plan: Plan, word: str, files: Sequence[FileEntry] | None = None) -> None:
+    """What was done: all of the plan, or these files of it."""
+    done = plan.files if files is None else files
+    print(f"{plan.feed}: {_files(len(done))}, {sum(file.bytes for file in done):,} bytes {word}")
+
+
+def _files(number: int) -> str:
+    return f"{number:,} file{'' if number == 1 else 's'}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from ksql_lake.base.errors import FeedError
 from ksql_lake.base.files import atomic_write, read_regular
+from ksql_lake.base.text import shown
 from ksql_lake.model import checks, names
 
 SCHEMA_FILE = "feed.schema.json"
@@ -228,7 +229,7 @@ def text_of(path: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    return names.printable(str(path))
+    return shown(str(path))
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
@@ -318,7 +319,7 @@ def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list
         if wrong := names.problem_of(name):
             problems.append(("feed_name", wrong))
         elif name != path.stem:
-            file = names.printable(path.name)
+            file = shown(path.name)
             problems.append(("feed_name", f'"feed_name" is "{name}" but the file is {file}; rename one'))
     return problems
 
@@ -332,7 +333,7 @@ def _problem(key: str, value: object) -> str | None:
     if key == "checks":
         return None  # a language of its own
     text = json.dumps(value, ensure_ascii=False)
-    found = f'"{key}" is {names.printable(text if len(text) <= SHOWN else text[:SHOWN] + " ...")}; expected '
+    found = f'"{key}" is {shown(text if len(text) <= SHOWN else text[:SHOWN] + " ...")}; expected '
     if not isinstance(value, known.types) or (isinstance(value, bool) and bool not in known.types):
         return found + WORDS[known.types[-1]]
     if isinstance(value, list) and not all(isinstance(item, str) and item for item in value):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ksql_lake.base.text import shown
+
 LONGEST = 200  # characters; with the endings of state files and temporary files a file name stays below 255
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -18,7 +20,7 @@ def problem_of(name: str) -> str | None:
     if len(name) > LONGEST:
         return f"a feed name of {len(name)} characters is too long; at most {LONGEST} are allowed"
     if not NAME.fullmatch(name):
-        return f"{printable(name)!r} cannot be a feed name; use letters, digits, _ . - and begin with a letter or digit"
+        return f"{shown(name)!r} cannot be a feed name; use letters, digits, _ . - and begin with a letter or digit"
     return None
 
 
@@ -30,8 +32,3 @@ def twin(name: str, others: Iterable[str]) -> str | None:
 def twins(name: str, other: str) -> str:
     """What to say of two such names."""
     return f"the names {name} and {other} differ only in case, which SQL and some file systems ignore; rename one"
-
-
-def printable(text: str) -> str:
-    """A name or a path for a terminal: control characters and bytes that are not UTF-8 are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
