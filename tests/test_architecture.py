@@ -115,3 +115,14 @@ def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
 def test_listing_feeds_loads_nothing_heavy(heavy: str) -> None:
     code = f"import sys, manage_feeds; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_only_the_store_knows_where_files_lie() -> None:
+    """Others ask a Dataset for a file's place and `open_parquet` for its rows, so that files can lie elsewhere."""
+    wrong = []
+    for name, path in MODULES.items():
+        if room_of(name) not in ("store", "embedded"):
+            text = path.read_text()
+            wrong += [name for pattern in ("ParquetFile(", ".directory / entry.path", ".directory / file.path")
+                      if pattern.replace(".directory", "dataset.directory") in text]
+    assert not wrong

@@ -199,7 +199,9 @@ def test_a_run_under_way_is_left_alone_and_a_strange_file_too(lake: Path) -> Non
             (lake / running.RUNNING / f"{number}.json").write_text(text)
         (lake / running.RUNNING / "link.json").symlink_to("/etc/hostname")
         os.mkfifo(lake / running.RUNNING / "pipe.json")
+        (lake / running.RUNNING / ".0123.inprogress").touch()
         assert running.close_dead(lake, now) == []
+        assert not (lake / running.RUNNING / ".0123.inprogress").exists()
         assert (lake / running.RUNNING / "r1.json").exists()
     assert not (lake / running.RUNNING / "r1.json").exists()
 

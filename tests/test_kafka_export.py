@@ -274,8 +274,11 @@ def test_a_broker_that_is_gone_costs_nothing(place: Place, monkeypatch: pytest.M
     place.kafka.down()
     result = place.export("kafka", code=1)
     assert result["rows"] == 0 and "cannot be reached" in result["messages"][0]
+    result = place.export("auto")
+    assert (result["road"], result["rows"]) == ("rest", 100) and "cannot be reached" in result["why"]
     place.kafka.up()
-    assert place.export("kafka")["rows"] == 100
+    place.append(10)
+    assert place.export("kafka")["rows"] == 10
 
 
 def test_check_online_says_the_road_beforehand(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
@@ -32,14 +33,14 @@ def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool:
     table = _read(dataset, state, merge)
     if table.num_rows != merge.rows:
         raise StateError(
-            f"{dataset.directory / merge.partition}: holds {table.num_rows} rows, the metadata says {merge.rows}; see: "
+            f"{dataset.file(merge.partition)}: holds {table.num_rows} rows, the metadata says {merge.rows}; see: "
             f"python metadata_utils.py --verify --deep --feed {dataset.feed}"
         )
     table = table.sort_by([("ROWPARTITION", "ascending"), ("ROWOFFSET", "ascending")])
     made = _write(dataset, state, merge, table, run, tool)
     moves = trash.stage(dataset, merge.files, run, now=now, by=by, why=trash.COMPACTED)
     for staged in made:
-        moves.append(Move.of(dataset, staged.staged, dataset.directory / staged.partition / staged.name))
+        moves.append(Move.of(dataset, staged.staged, dataset.file(f"{staged.partition}/{staged.name}")))
     state.files.replace({file.path for file in merge.files}, [_entry(state, merge, staged, run) for staged in made])
     what = f"compact: {len(merge.files)} files of {merge.partition} into {len(made)}"
     metadata.amend(dataset, run, state, moves, kind="compact", now=now, by=by, what=what)
@@ -48,12 +49,12 @@ def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool:
 
 def _read(dataset: Dataset, state: FeedState, merge: Merge) -> pa.Table:
     """All rows under the full current schema: a column that came later is null in older files."""
-    with pq.ParquetFile(dataset.directory / merge.files[0].path) as parquet:
+    with open_parquet(dataset.file(merge.files[0].path)) as parquet:
         pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in PSEUDO]
     schema = pa.schema([*pseudo, *schema_of(state.columns)])
     parts = []
     for file in merge.files:
-        with pq.ParquetFile(dataset.directory / file.path) as parquet:
+        with open_parquet(dataset.file(file.path)) as parquet:
             parts += [as_schema(batch, schema) for batch in parquet.read().to_batches()]
     return pa.Table.from_batches(parts, schema=schema)
 
@@ -71,7 +72,7 @@ def _write(
     days = {partition: covered[str(day)] for partition, covered in known.items() if str(day) in covered}
     footer = replace(footer, merged=_merged(dataset, merge), days=days)
     pairs = footer.pairs()
-    with pq.ParquetFile(dataset.directory / merge.files[-1].path) as newest:
+    with open_parquet(dataset.file(merge.files[-1].path)) as newest:
         options = options_like(newest, merge.files[-1], dataset.file_mode)
     with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
         for batch in table.to_batches():
@@ -83,7 +84,7 @@ def _merged(dataset: Dataset, merge: Merge) -> dict[str, Counter[int]]:
     """Reading -> Kafka partition -> rows that this merge holds of it, so that a rebuild does not miss them."""
     found: dict[str, Counter[int]] = defaultdict(Counter)
     for file in merge.files:
-        footer = Footer.read(pq.read_metadata(dataset.directory / file.path).metadata or {})
+        footer = Footer.read(pq.read_metadata(dataset.file(file.path)).metadata or {})
         if footer is not None and footer.reading is not None:
             found[footer.reading].update({partition: span[2] for partition, span in file.spans.items()})
         for reading, counts in (footer.merged if footer else {}).items():

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.maintain.erased import Rules, hashed
@@ -27,6 +26,7 @@ from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.lake import leads_out
 from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.remote.binding import purged_now
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
@@ -49,12 +49,12 @@ def find(dataset: Dataset, state: FeedState, meant: Meant) -> Iterator[Found]:
     """Every file of a feed, in the lake, in the trash and in quarantine, that holds a row of the person."""
     for entry in state.files:
         if rows := _count(dataset.directory, entry, meant):
-            yield Found(dataset.directory / entry.path, entry, rows)
+            yield Found(dataset.file(entry.path), entry, rows)
     for bundle in trash.bundles(dataset.lake, dataset.feed):
         yield from find_in_bundle(bundle, meant)
     for entry in state.quarantined:
         if rows := _count(dataset.lake, entry, meant):
-            yield Found(dataset.lake / entry.path, entry, rows, quarantined=True)
+            yield Found(dataset.in_lake(entry.path), entry, rows, quarantined=True)
 
 
 def find_in_bundle(bundle: trash.Bundle, meant: Meant) -> Iterator[Found]:
@@ -101,7 +101,7 @@ def _count(top: Path, entry: FileEntry, meant: Meant) -> int:
     path = top / entry.path
     if leads_out(top, entry.path) or not path.exists():
         return 0
-    with pq.ParquetFile(path) as parquet:
+    with open_parquet(path) as parquet:
         columns = meant.columns(parquet.schema_arrow)
         if not columns:
             return 0
@@ -237,7 +237,7 @@ def _rewrite(dataset: Dataset, file: Found, meant: Meant, unique: str) -> list[S
     day = parse_day(partition)
     stem, label = ("data", f"{day:%Y%m%d}") if day else ("snapshot", file.path.name.split("_")[1])
     stem = "data" if file.quarantined else stem  # of which nothing is left when no row is
-    with pq.ParquetFile(file.path) as parquet:
+    with open_parquet(file.path) as parquet:
         options = options_like(parquet, file.entry, dataset.file_mode)
         pairs = parquet.metadata.metadata or {}
         footer = {k.decode(): v.decode() for k, v in pairs.items() if k.startswith(b"ksql_lake")}

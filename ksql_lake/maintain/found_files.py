@@ -20,6 +20,7 @@ from ksql_lake.model.footer import Footer
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata
 from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.writer import LEVEL
 
 PIECE = 1 << 20
@@ -55,7 +56,7 @@ def files_below(dataset: Dataset, directory: Path, root: Path | None = None) -> 
     found, strange = [], []
     for path in sorted(metadata.parquet_files(directory)):
         try:
-            parquet = pq.ParquetFile(path)
+            parquet = open_parquet(path)
         except (pa.ArrowException, OSError) as error:
             raise StateError(f"{path}: torn, its footer cannot be read ({error}); move it away and rebuild") from None
         with parquet:

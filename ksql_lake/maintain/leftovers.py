@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ksql_lake.model.target import Target
 from ksql_lake.model.values import spellings
+from ksql_lake.store.parquet import open_parquet
 
 KEY = b"ksql_lake"
 TELLING = 6  # characters from which a text stands for itself; a shorter one counts next to the name of its column
@@ -155,7 +156,7 @@ def feed_of(parts: tuple[str, ...]) -> str | None:
 
 def _rows(path: Path, target: Target) -> int:
     """Rows of a Parquet file, by the names its own footer gives to its columns."""
-    with pq.ParquetFile(path) as parquet:
+    with open_parquet(path) as parquet:
         meant = Target(target.column, target.value, _names(parquet))
         columns = meant.columns(parquet.schema_arrow)
         if not columns:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksql_lake.store.metadata import QUARANTINE, Dataset
+from ksql_lake.store.metadata import Dataset
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Drift:
 
 def drift(dataset: Dataset) -> Iterator[Drift]:
     """Every directory and file of a feed with another mode, in quarantine too; links are passed over."""
-    for top in (dataset.directory, dataset.lake / QUARANTINE / dataset.feed):
+    for top in (dataset.directory, dataset.quarantine):
         if top.is_dir():
             yield from _drift(dataset, top)
 

@@ -32,8 +32,8 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
     if away:
         raise StateError(f"{dataset.feed}: {away[0]} lies in the remote only; bring it back with: "
                          f"python manage_feeds.py remote pull {dataset.feed}")
-    there = [file for file in files if (dataset.directory / file.path).is_file()]
-    kept = [file for file in bad if (dataset.lake / file.path).is_file()]
+    there = [file for file in files if dataset.file(file.path).is_file()]
+    kept = [file for file in bad if dataset.in_lake(file.path).is_file()]
     before = _position(state, generation)
     moves = trash.stage(dataset, there, run, now=now, by=by, why=trash.RESET, aside=kept, before=before)
     state.files.remove([file.path for file in files])

@@ -16,7 +16,7 @@ from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import QUARANTINE, Dataset
+from ksql_lake.store.metadata import Dataset
 
 GUARDS = ("clock", "stale", "amount")
 NIGHTS = 3  # days on which a plan is refused and told; after that it is what the rule would have taken by now
@@ -260,14 +260,14 @@ def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: s
     """
     wanted = {decision.partition for decision in decided.going}
     held = _set_aside(state) if dataset.kind == "stream" else {}
-    closed = _leads_out(dataset.lake / QUARANTINE, dataset.feed)
+    closed = _leads_out(dataset.quarantine.parent, dataset.feed)
     linked = {path for path in wanted if _leads_out(dataset.directory, path) or (closed and path in held)}
     wanted -= linked
     if wanted:
         _confirm(state, now)
         what = f"retention: {len(wanted)} partitions into the trash"
         trash.put(dataset, state, wanted, run, now=now, by=by, what=what, why="retention")
-    return [dataset.directory / partition for partition in sorted(linked)]
+    return [dataset.file(partition) for partition in sorted(linked)]
 
 
 def _confirm(state: FeedState, now: str) -> None:

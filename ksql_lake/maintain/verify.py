@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.entries import FileEntry
@@ -17,6 +16,7 @@ from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import QUARANTINE, parquet_files
+from ksql_lake.store.parquet import open_parquet
 
 Offsets = dict[tuple[int, int], list[np.ndarray]]  # (generation, Kafka partition) -> offsets of one file each
 
@@ -72,7 +72,7 @@ def _file(path: Path, file: FileEntry, state: FeedState) -> list[str]:
     if path.stat().st_size != file.bytes:
         return [f"{path}: altered, {path.stat().st_size} bytes, recorded {file.bytes}"]
     try:
-        with pq.ParquetFile(path) as parquet:
+        with open_parquet(path) as parquet:
             rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
     except (pa.ArrowException, OSError) as error:
         return [f"{path}: torn, its footer cannot be read ({error})"]
@@ -94,7 +94,7 @@ def _deep(path: Path, file: FileEntry, offsets: Offsets) -> list[str]:
     if checksum != file.crc32:
         return [f"{path}: altered, its checksum is not the recorded one"]
     findings = []
-    with pq.ParquetFile(path) as parquet:
+    with open_parquet(path) as parquet:
         for group in range(parquet.num_row_groups):
             try:
                 rows = parquet.read_row_group(group)

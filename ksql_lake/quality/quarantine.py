@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import make_dirs, remove_tree
@@ -28,7 +27,8 @@ from ksql_lake.model.partitions import day_path, disk_names, parse_day
 from ksql_lake.model.state import FeedState
 from ksql_lake.quality.checker import BadRows, Checker, count_reasons
 from ksql_lake.store import metadata
-from ksql_lake.store.metadata import QUARANTINE, Dataset, Move
+from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions, options_like
 
 REASON = "_reason"
@@ -86,7 +86,7 @@ class Aside:
             moves.append(Move.of(dataset, file.staged, target))
             entries.append(entry_of(dataset, file, target, self._options, reasons(file.staged, self.labels)))
         if moves:
-            make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
+            make_dirs(dataset.quarantine.parent)  # of all feeds: open, whatever the feed's access
         return moves, entries
 
 
@@ -109,12 +109,12 @@ def partition_of(name: str) -> str:
 
 def directory(dataset: Dataset) -> Path:
     """Where the rows of a feed that are in quarantine lie."""
-    return dataset.lake / QUARANTINE / dataset.feed
+    return dataset.quarantine
 
 
 def reasons(path: Path, labels: Sequence[str] | set[str]) -> dict[str, int]:
     """How many rows of a file failed which check."""
-    with pq.ParquetFile(path) as parquet:
+    with open_parquet(path) as parquet:
         column = parquet.read(columns=[parquet.schema_arrow.names[-1]]).column(0)
     return count_reasons(column, sorted(labels))
 
@@ -201,8 +201,8 @@ class Import:
     def _one(self, entry: FileEntry, unique: str) -> bool:
         """Stage the rows of one file that pass, and those that stay; False when none passes."""
         dataset, state = self.dataset, self.state
-        path = dataset.lake / entry.path
-        with pq.ParquetFile(path) as parquet:
+        path = dataset.in_lake(entry.path)
+        with open_parquet(path) as parquet:
             names = parquet.schema_arrow.names
             pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in names[:3]]
             schema = pa.schema([*pseudo, *schema_of(state.columns)])
@@ -236,7 +236,7 @@ class Import:
         dataset = self.dataset
         self.moves.append(Move.of(dataset, path, dataset.staging / self.run / "retired" / path.name))
         for file in made:
-            self.moves.append(Move.of(dataset, file.staged, dataset.directory / file.partition / file.name))
+            self.moves.append(Move.of(dataset, file.staged, dataset.file(f"{file.partition}/{file.name}")))
             self.files.append(file.entry(
                 run=self.run, origin="quarantine", schema_version=self.state.schema_version, exported_at="",
                 generation=entry.generation, compression=self.options.compression,

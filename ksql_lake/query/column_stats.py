@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.arrays import python
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.remote.places import Places
 
 KEPT = 1024
@@ -103,7 +104,7 @@ def column_stats(
     rows = 0
     for file in state.files:
         if file.partition in partitions:
-            with places.open(file) if places else pq.ParquetFile(directory / file.path) as parquet:
+            with places.open(file) if places else open_parquet(directory / file.path) as parquet:
                 _add(columns, parquet)
                 rows += parquet.metadata.num_rows
     for column in columns.values():

@@ -90,7 +90,7 @@ def _batches(files: Sequence[FileEntry]) -> Iterable[list[FileEntry]]:
 
 
 def _upload(turn: Turn, file: FileEntry, tier: str | None) -> None:
-    turn.store.create(turn.key(file), turn.dataset.directory / file.path, file.crc32, tier)
+    turn.store.create(turn.key(file), turn.dataset.file(file.path), file.crc32, tier)
     turn.progress(file.bytes)
 
 
@@ -123,7 +123,7 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
         return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; see: remote verify"
     if not there.holds(file.bytes, file.crc32):
         return f"{turn.store.url}/{key}: is not what was uploaded, so its day stays here; see: remote verify"
-    if there.md5 is not None and there.md5 != _md5(turn.dataset.directory / file.path):
+    if there.md5 is not None and there.md5 != _md5(turn.dataset.file(file.path)):
         return f"{turn.store.url}/{key}: differs from the local file, so its day stays here; see: remote verify"
     return None
 
@@ -187,7 +187,7 @@ def pull(turn: Turn, plan: Plan) -> list[str]:
 
 def _back(dataset: Dataset, part: Part, there: Path) -> list[Move]:
     """A table's version by one rename of its directory, so that no reader sees half of it; days file by file."""
-    whole = dataset.kind == "table" and not (dataset.directory / part.partition).exists()
+    whole = dataset.kind == "table" and not (dataset.file(part.partition)).exists()
     paths = [part.partition] if whole else [file.path for file in part.files]
     return [Move.of(dataset, there / path, dataset.directory / path) for path in paths]
 

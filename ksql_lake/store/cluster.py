@@ -61,4 +61,13 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
         record["before"] = [*noted.get("before", ()), {key: noted.get(key) for key in ("kafka_cluster_id", "since")}]
     make_closed((lake / RECORD).parent, 0o750)
     atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode(), 0o640)
+    _forget_halves(lake / RECORD)
     return None if noted is None else f"{lake}: is filled from Kafka cluster {cluster_id} from now on"
+
+
+def _forget_halves(path: Path) -> None:
+    """Remove what runs left here that were killed while they wrote the note; their names end with their process."""
+    for half in path.parent.glob(f".{path.name}.*.inprogress"):
+        number = half.name.split(".")[-2]
+        if number.isdecimal() and not Path("/proc", number).exists():
+            half.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ksql_lake.model.change import Change
-from ksql_lake.model.state import FeedState
+from ksql_lake.model.state import QUARANTINE, FeedState
 
 METADATA = "_metadata.json"
 MANIFESTS = "_manifests"
@@ -41,6 +41,18 @@ class Dataset:
     @property
     def directory(self) -> Path:
         return self.lake / f"{self.kind}s" / self.feed
+
+    def file(self, path: str) -> Path:
+        """Where a file or a partition of the feed lies on this disk, by its path in the metadata."""
+        return self.directory / path
+
+    def in_lake(self, path: str) -> Path:
+        """The same for what the metadata name from the top of the lake: files in quarantine."""
+        return self.lake / path
+
+    @property
+    def quarantine(self) -> Path:
+        return self.lake / QUARANTINE / self.feed
 
     @property
     def metadata(self) -> Path:

@@ -123,12 +123,12 @@ def _dead(lake: Path, *, forget: bool = False) -> Iterator[Sequence[Started]]:
     held: list[tuple[int, Path]] = []
     found: list[Started] = []
     try:
-        for path in sorted((lake / RUNNING).glob("*.json")):
+        for path in sorted((lake / RUNNING).glob("*")):  # with those of runs that died while they made theirs
             handle = _lock(path)
             if handle is None:
                 continue
             held.append((handle, path))
-            started = _content(handle)
+            started = _content(handle) if path.suffix == ".json" else None
             if started is not None:
                 found.append(started)
         yield found

@@ -38,6 +38,7 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flawed, Reading, RowSource, Wanted
 from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Move
+from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 PLACE = ["ROWPARTITION", "ROWOFFSET"]
@@ -199,7 +200,7 @@ class _Turn:
         """Rows of our files that the source did not bring (expired since) go into the new files as they are."""
         carried = 0
         for entry in self.old:
-            for batch in _batches(self.job.dataset.directory / entry.path) if _readable(self.job, entry) else ():
+            for batch in _batches(self.job.dataset.file(entry.path)) if _readable(self.job, entry) else ():
                 partitions, offsets = (numbers(batch.column(name)) for name in PLACE)
                 alone = ~_in(found, partitions, offsets)
                 if alone.any():
@@ -227,11 +228,11 @@ class _Turn:
 
     def commit(self, done: Reloaded, now: str, by: str) -> None:
         job, state = self.job, self.state
-        there = [entry for entry in self.old if (job.dataset.directory / entry.path).is_file()]
+        there = [entry for entry in self.old if (job.dataset.file(entry.path)).is_file()]
         moves = trash.stage(job.dataset, there, job.run, now=now, by=by, why=trash.RELOADED)
         entries = []
         for file in self.made:
-            moves.append(Move.of(job.dataset, file.staged, job.dataset.directory / file.partition / file.name))
+            moves.append(Move.of(job.dataset, file.staged, job.dataset.file(f"{file.partition}/{file.name}")))
             entries.append(file.entry(
                 run=job.run, origin="reload", schema_version=state.schema_version, exported_at=now,
                 generation=state.generation, compression=job.writer.compression,
@@ -268,7 +269,7 @@ def _write(writer: PartitionWriter, table: pa.RecordBatch, keep: np.ndarray, day
 
 def _readable(job: StreamJob, entry: FileEntry) -> bool:
     """Whether a file is there, as large as it was made, with its rows."""
-    path = job.dataset.directory / entry.path
+    path = job.dataset.file(entry.path)
     try:
         return path.stat().st_size == entry.bytes and pq.read_metadata(path).num_rows == entry.rows
     except (OSError, pa.ArrowException):
@@ -276,7 +277,7 @@ def _readable(job: StreamJob, entry: FileEntry) -> bool:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as parquet:
+    with open_parquet(path) as parquet:
         yield from parquet.iter_batches()
 
 
@@ -288,9 +289,9 @@ def _held(job: StreamJob, entries: Sequence[FileEntry]) -> Places:
         if entry.partition not in wanted:
             continue
         try:
-            table = pq.read_table(job.dataset.lake / entry.path, columns=PLACE)
+            table = pq.read_table(path := job.dataset.in_lake(entry.path), columns=PLACE)
         except (OSError, pa.ArrowException) as error:
-            raise StateError(f"{job.dataset.lake / entry.path}: rows in quarantine cannot be read ({error})") from None
+            raise StateError(f"{path}: rows in quarantine cannot be read ({error})") from None
         partitions, offsets = (numbers(table[name].combine_chunks()) for name in PLACE)
         for partition in np.unique(partitions).tolist():
             found.setdefault(partition, []).append(offsets[partitions == partition])

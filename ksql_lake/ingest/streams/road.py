@@ -13,7 +13,7 @@ from ksql_lake.model.findings import Finding
 from ksql_lake.sources.kafka import proof
 from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
-from ksql_lake.sources.kafka.topic import Broker
+from ksql_lake.sources.kafka.topic import Broker, TopicState
 from ksql_lake.sources.kafka.topic_rows import TopicRows
 from ksql_lake.sources.ksqldb.client import Client, Source
 from ksql_lake.sources.ksqldb.push_rows import PushSource
@@ -41,10 +41,11 @@ class Road:
 
 @dataclass(frozen=True)
 class Checked:
-    """A topic that may be read in ksqlDB's place: how, through what, and what proves it."""
+    """A topic that may be read in ksqlDB's place: how, through what, as it is now, and what proves it."""
 
     plan: Plan
     broker: Broker
+    state: TopicState
     proof: str
     rows: int
 
@@ -87,9 +88,8 @@ def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, star
         differs = isinstance(error, NotThisRoad) and error.differs
         finding = Finding("drift", f"{error}; REST goes on", feed=job.dataset.feed) if differs else None
         return Road(rest, "rest", why, finding=finding)
-    state = checked.broker.describe(checked.plan.topic)
     rows = TopicRows(
-        checked.broker, checked.plan, state, mark, rest, job.dataset.feed, job.batch_size,
+        checked.broker, checked.plan, checked.state, mark, rest, job.dataset.feed, job.batch_size,
         lenient=job.on_bad_value != "fail", exact=job.exact_values,
     )
     compared = f", {checked.rows} rows compared with ksqlDB's" if checked.rows else ""
@@ -111,13 +111,13 @@ def check(
         raise NotThisRoad(f"{plan.source}: {plan.reason}")
     broker = held.enter_context(Broker(kafka))
     shown = proof.fingerprint(plan, settings, client.server_info().version)
-    if mark.proof == shown:
-        return Checked(plan, broker, shown, 0)
     state = broker.describe(plan.topic)
+    if mark.proof == shown:
+        return Checked(plan, broker, state, shown, 0)
     found = proof.prove(client, broker, plan, state, patience)
     if found.reason is not None:
         raise NotThisRoad(f"{plan.source}: {found.reason}", differs=found.differs)
-    return Checked(plan, broker, shown, found.rows)
+    return Checked(plan, broker, state, shown, found.rows)
 
 
 def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | None, patience: float) -> str:

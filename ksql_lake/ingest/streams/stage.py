@@ -126,7 +126,7 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
     moves, entries = _set_aside(job, export, outcome, now), list[FileEntry]()
     for attempt in export.attempts:
         for file in attempt.files:
-            target = job.dataset.directory / file.partition / file.name
+            target = job.dataset.file(f"{file.partition}/{file.name}")
             moves.append(metadata.Move.of(job.dataset, file.staged, target))
             entries.append(_file_entry(job, state, file, now))
             outcome.files += 1

@@ -126,7 +126,7 @@ def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[
         else:
             retired = job.dataset.staging / job.run / "retired" / f"{number}.parquet"
             make_dirs(retired.parent)
-            moves.append(metadata.Move.of(job.dataset, job.dataset.lake / entry.path, retired))
+            moves.append(metadata.Move.of(job.dataset, job.dataset.in_lake(entry.path), retired))
     renames, entries = aside.publish(job.dataset, job.run)
     made = (
         replace(entry, run=job.run, origin="export", schema_version=state.schema_version, exported_at=now)
