@@ -138,6 +138,7 @@ def trino(directory: Path, pom: str, **catalogs: str) -> Iterator[Any]:
 def spark(directory: Path, jars: Sequence[Path] = (), **more: str) -> Any:
     """A Spark session on one core; the caller stops it. Names in `more` have `__` for a dot."""
     pyspark = pytest.importorskip("pyspark.sql", reason="pip install -r requirements-engines.txt")
+    _new_jvm()
     settings = {
         "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.sql.session.timeZone": "UTC",
         "spark.sql.warehouse.dir": str(directory / "warehouse"), "spark.jars": ",".join(map(str, jars)),
@@ -150,3 +151,13 @@ def spark(directory: Path, jars: Sequence[Path] = (), **more: str) -> Any:
     for key, value in settings.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def _new_jvm() -> None:
+    """A session that was stopped leaves its JVM, which would not load the jars of the next one."""
+    from pyspark import SparkContext
+
+    if gateway := SparkContext._gateway:
+        gateway.shutdown()
+        gateway.proc.stdin.close()
+        SparkContext._gateway = SparkContext._jvm = None
