@@ -241,8 +241,15 @@ def test_a_file_that_the_metadata_do_not_own_is_not_read(nights: Nights) -> None
 def test_the_default_lake_is_below_the_current_directory(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.lake.rename(nights.lake.with_name("data_lake"))
     monkeypatch.chdir(nights.lake.parent)
-    monkeypatch.setenv("DATA_LAKE_DIR", "/nowhere")
+    monkeypatch.setenv("DATA_LAKE_SETTINGS", "")
+    monkeypatch.delenv("DATA_LAKE_DIR")
     assert len(read("t")) == 2
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("DATA_LAKE_DIR", str(nights.lake.with_name("data_lake")))
+    assert len(read("t")) == 2, "as the scripts find it"
+    monkeypatch.setenv("DATA_LAKE_DIR", "/nowhere")
+    with pytest.raises(ConfigError, match="/nowhere: no such directory"):
+        read("t")
 
 
 def test_versions_of_a_table(nights: Nights) -> None:

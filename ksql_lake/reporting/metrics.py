@@ -32,10 +32,16 @@ class ExportRun:
     seconds: float
 
 
-def write(file: Path, lake: Path, export: ExportRun, version: str, max_share: float) -> str | None:
-    """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`."""
+def write(
+    file: Path, lake: Path, export: ExportRun, version: str, max_share: float, now: dt.datetime | None = None
+) -> str | None:
+    """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`.
+
+    Args:
+        now: the present time; default: when the export ended.
+    """
     try:
-        content = text(summarise(lake, export.ended, max_share=max_share), export, version)
+        content = text(summarise(lake, now or export.ended, max_share=max_share), export, version)
         write_out(file, content.encode(errors="replace"), wait=False)
     except OSError as error:
         return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"

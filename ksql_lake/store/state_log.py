@@ -154,34 +154,34 @@ def _kept(old: list[Any], new: list[Any]) -> int | None:
 
 
 def _folded(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    state: dict[str, Any] | None = None
+    folded: dict[str, Any] | None = None
     for line in _lines(path):
         if AFTER in line:
-            follows = state is not None and state["sequence"] == line[AFTER]
-            state = _apply(state, line) if state is not None and follows else None
+            follows = folded is not None and folded["sequence"] == line[AFTER]
+            folded = _apply(folded, line) if folded is not None and follows else None
         else:
-            held = (state or {}).get("quarantine")
-            state = {key: value for key, value in line.items() if key not in (CHANGE, "quarantine_added")}
+            held = (folded or {}).get("quarantine")
+            folded = {key: value for key, value in line.items() if key not in (CHANGE, "quarantine_added")}
             if "quarantine" not in line and held is not None:  # earlier versions said only what was new
-                state["quarantine"] = [*held, *line.get("quarantine_added", ())]
-        yield line, state
+                folded["quarantine"] = [*held, *line.get("quarantine_added", ())]
+        yield line, folded
 
 
 def _apply(before: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
-    state = dict(before)
+    folded = dict(before)
     for key in line.get(GONE, ()):
-        state.pop(key, None)
+        folded.pop(key, None)
     for key in LISTS:
         if f"{key}_added" in line:
-            state[key] = [*before[key][line.get(f"{key}_dropped", 0):], *line[f"{key}_added"]]
+            folded[key] = [*before[key][line.get(f"{key}_dropped", 0):], *line[f"{key}_added"]]
     for key in TABLES:
         if f"{key}_set" in line:
             gone = set(line.get(f"{key}_{GONE}", ()))
             kept = {name: one for name, one in before[key].items() if name not in gone}
-            state[key] = kept | line[f"{key}_set"]
+            folded[key] = kept | line[f"{key}_set"]
     marks = {AFTER, GONE, CHANGE, *(f"{key}_{end}" for key in LISTS for end in ("added", "dropped")),
              *(f"{key}_{end}" for key in TABLES for end in ("set", GONE))}
-    return state | {key: value for key, value in line.items() if key not in marks}
+    return folded | {key: value for key, value in line.items() if key not in marks}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

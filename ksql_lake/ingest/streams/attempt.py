@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake import __version__
-from ksql_lake.base.arrays import mask
+from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.ingest.streams.anchors import Sieve
 from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
@@ -82,7 +82,7 @@ class Attempt:
     def take(self, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray, flaws: Sequence[Flaw] = ()) -> None:
         """Stage the rows of `keep`: the good ones in the partitions of their days, the bad ones in quarantine."""
         keep = keep.copy()
-        found, counts = np.unique(table.column("ROWPARTITION").filter(mask(keep)).to_numpy(), return_counts=True)
+        found, counts = np.unique(numbers(table.column("ROWPARTITION"))[keep], return_counts=True)
         self.taken.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         flawed = self.bad.look(table, keep, flaws) if flaws else None
         if flawed is not None:
