@@ -33,7 +33,7 @@ native-if-cc: $(VENV)/dev
 test: $(VENV)/dev native-if-cc ## the test suite
 	$(BIN)/python -m pytest
 
-test-all: $(VENV)/dev native-if-cc ## the test suite, slow checks included
+test-all: $(VENV)/dev native-if-cc servers ## the test suite, slow checks included
 	$(BIN)/python -m pytest -m 'slow or not slow'
 
 .PHONY: servers
