@@ -16,6 +16,7 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
+from ksql_lake.base.figures import counted
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.maintain.erased import salted
 from tests.test_crash import drive, state, strays
@@ -127,7 +128,7 @@ def test_mistakes(ksqldb: EmbeddedKsqlDB, argv: list[str], message: str, code: i
 ])
 def test_columns_of_every_shape(ksqldb: EmbeddedKsqlDB, where: str, rows: int, capsys: Any) -> None:
     assert manage_feeds.main(["erase", "--where", where, "--later", "keep"]) == 0
-    assert f"{rows} rows erased" in capsys.readouterr().out
+    assert f"{counted(rows, 'row')} erased" in capsys.readouterr().out
     assert metadata_utils.main(["--verify", "--deep"]) == 0
 
 

@@ -70,10 +70,10 @@ def test_every_spelling_is_found(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys:
     for where in SPELLINGS:
         capsys.readouterr()
         assert manage_feeds.main(["erase", "--where", where, "--dry-run"]) == 0, where
-        assert "\n1 rows would go" in capsys.readouterr().out, where
+        assert "\n1 row would go" in capsys.readouterr().out, where
     for where in ("cust=12345.01", "t=12.500", "attr=user_4", "attr.other=user_42", "l=9007199254740994", "by=dXNl="):
         assert manage_feeds.main(["erase", "--where", where, "--dry-run"]) == 0, where
-        assert ("1" if where == "cust=12345.01" else "0") + " rows would go" in capsys.readouterr().out, where
+        assert ("1 row" if where == "cust=12345.01" else "0 rows") + " would go" in capsys.readouterr().out, where
 
 
 @pytest.mark.parametrize("where", ["cust=12345", "b=TRUE", "ts=1990-05-17T22:15", "tags=1.5", "user_id=user_42"])
@@ -82,7 +82,7 @@ def test_later_rows_of_an_equal_value_are_dropped(
 ) -> None:
     lake = tmp_path / "lake"
     assert manage_feeds.main(["erase", "--where", where, "--later", "drop"]) == 0
-    assert "1 rows erased in 1 feeds, 0 left" in capsys.readouterr().out
+    assert "1 row erased in 1 feed, 0 left" in capsys.readouterr().out
     assert ids(lake) == [2, 3] and metadata_utils.main(["--verify", "--deep"]) == 0
     for row in (MINE, OTHER):
         ksqldb.append("S", 0, JAN15 + 1, row)
@@ -127,7 +127,7 @@ def test_a_column_of_two_types(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: A
     assert export_to_data_lake.main(["--all", "--quiet"]) == 0
     assert manage_feeds.main(["erase", "--where", "cust=A-7", "--later", "keep"]) == 0
     told = capsys.readouterr()
-    assert "1 rows erased in 1 feeds, 0 left" in told.out
+    assert "1 row erased in 1 feed, 0 left" in told.out
     assert "s: cust is DECIMAL(18, 2), which cannot hold 'A-7'" in told.err
 
 

@@ -243,7 +243,7 @@ def test_what_lies_there_and_its_permissions(lake: Path, capsys: Any) -> None:
     assert manage_feeds.main(["quarantine", "s"]) == 0
     run = last_run(lake)["run"]
     assert capsys.readouterr().out.splitlines() == [
-        f"{run}  year=2025/month=01/day=15  1 rows  not_null USER_ID 1, range AMOUNT 1",
+        f"{run}  year=2025/month=01/day=15  1 row  not_null USER_ID 1, range AMOUNT 1",
         f"{run}  year=2025/month=01/day=16  2 rows  not_null USER_ID 2, range AMOUNT 2", "3 rows in quarantine"]
     assert manage_feeds.main(["quarantine", "s", "--json"]) == 0
     assert [entry["rows"] for entry in json.loads(capsys.readouterr().out)] == [1, 2]
@@ -277,7 +277,7 @@ def test_import_what_passes_now(lake: Path, capsys: Any) -> None:
     assert strays(lake) == []
     declare(lake, {**amount, "min": -1, "level": "fail"}, {"check": "regex", "column": "id", "pattern": "^tx"})
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "s: 1 rows imported, 2 stay in quarantine" in capsys.readouterr().out
+    assert "s: 1 row imported, 2 stay in quarantine" in capsys.readouterr().out
     after = state(lake)
     assert "y11" in ids(lake) and sorted(r["ID"] for r in aside(lake)) == ["tx_3", "y10"]
     assert [file["origin"] for file in after["files"]][-1] == "quarantine" and after["total_records"] == 18
@@ -401,7 +401,7 @@ def test_a_person_is_erased_there_too(lake: Path, ksqldb: EmbeddedKsqlDB, name: 
     assert export(name) == 1 and len(aside(lake, name)) == 4
     for user in ("user_30", "user_31"):
         assert manage_feeds.main(["erase", "--where", f"user_id={user}", "--later", "drop"]) == 0
-        assert "1 rows erased in 1 feeds, 0 left" in capsys.readouterr().out
+        assert "1 row erased in 1 feed, 0 left" in capsys.readouterr().out
     assert sorted(r["ID"] for r in aside(lake, name)) == ["tx_3", "y11"]
     assert {label: sum(e["reasons"].get(label, 0) for e in state(lake, name)["quarantine"])
             for label in ("range AMOUNT", "regex USER_ID")} == {"range AMOUNT": 2, "regex USER_ID": 0}
@@ -417,7 +417,7 @@ def test_a_person_is_erased_there_too(lake: Path, ksqldb: EmbeddedKsqlDB, name: 
 def test_reconcile_knows_what_was_set_aside(lake: Path, capsys: Any) -> None:
     declare(lake, {"check": "range", "column": "amount", "min": 0, "level": "quarantine"})
     assert export("s", "--reconcile") == 1
-    assert "1 removed here by retention or erasure, or set aside" in capsys.readouterr().out
+    assert "1 removed here by retention or erasure, or in quarantine" in capsys.readouterr().out
     assert metadata_utils.main(["--reconcile", "s"]) == 0
 
 
@@ -574,9 +574,9 @@ def test_a_person_is_erased_from_what_was_set_aside_and_lies_in_the_trash(old_da
     (path,) = (lake / ".trash").rglob("*20250117*.parquet")
     assert path.parts[-3:-1] == ("quarantine", "s")
     assert manage_feeds.main(["erase", "--where", "user_id=user_9", "--later", "drop"]) == 0
-    assert "2 rows erased in 1 feeds, 0 left" in capsys.readouterr().out
+    assert "2 rows erased in 1 feed, 0 left" in capsys.readouterr().out
     assert manage_feeds.main(["erase", "--where", "id=y10", "--later", "drop"]) == 0
-    assert "1 rows erased in 1 feeds, 0 left" in capsys.readouterr().out
+    assert "1 row erased in 1 feed, 0 left" in capsys.readouterr().out
     assert not any(b"user_9" in one.read_bytes() or b"y10" in one.read_bytes() for one in lake.rglob("*.parquet"))
     assert metadata_utils.main(["--verify", "--deep"]) == 0 and aside(lake) == []
     assert manage_feeds.main(["undo", "s"]) == 0

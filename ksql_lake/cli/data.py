@@ -14,6 +14,7 @@ from typing import Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeBusyError, LakeError, StateError
+from ksql_lake.base.figures import counted
 from ksql_lake.cli import context
 from ksql_lake.cli.observing import observed
 from ksql_lake.model import feeds
@@ -25,7 +26,7 @@ def retention(config: Config, args: argparse.Namespace) -> int:
     total = Counter[str]()
     code = each(names, lambda name: _retain(config, args, name, total))
     word = "would go" if args.dry_run else f"went into the trash for {config.trash_days} days"
-    print(f"{total['rows']:,} rows, {total['bytes']:,} bytes {word}")
+    print(f"{counted(total['rows'], 'row')}, {counted(total['bytes'], 'byte')} {word}")
     return code
 
 
@@ -101,7 +102,7 @@ def undo(config: Config, args: argparse.Namespace) -> int:
             if state is None:
                 raise StateError(f"{dataset.metadata}: missing, though the trash holds files of the feed")
             trash.undo(dataset, state, bundle, run, **context.signed())
-        print(f"{bundle.feed}: {bundle.rows:,} rows back in {len(bundle.every)} files")
+        print(f"{bundle.feed}: {counted(bundle.rows, 'row')} back in {counted(len(bundle.every), 'file')}")
     print("raise retention_days or retention_versions, or the next --all takes them again")
     return ExitCode.OK
 
@@ -184,8 +185,8 @@ def quarantine(config: Config, args: argparse.Namespace) -> int:
         return ExitCode.OK
     for entry in entries:
         reasons = ", ".join(f"{label} {rows:,}" for label, rows in (entry.reasons or {}).items())
-        print(f"{entry.run}  {entry.partition}  {entry.rows:,} rows  {reasons}")
-    print(f"{sum(entry.rows for entry in entries):,} rows in quarantine")
+        print(f"{entry.run}  {entry.partition}  {counted(entry.rows, 'row')}  {reasons}")
+    print(f"{counted(sum(entry.rows for entry in entries), 'row')} in quarantine")
     return ExitCode.OK
 
 
@@ -209,7 +210,7 @@ def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, **context.signed()) if entries else None
     rows, left = (done.rows, done.left) if done else (0, 0)
-    print(f"{feed.name}: {rows:,} rows imported, {left:,} stay in quarantine")
+    print(f"{feed.name}: {counted(rows, 'row')} imported, {left:,} stay in quarantine")
     return ExitCode.FINDINGS if left else ExitCode.OK
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError, StateError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import context, data
 from ksql_lake.cli.observing import observed
@@ -94,7 +95,7 @@ def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt
             closed[dataset.feed] = str(error)
             print(f"{dataset.feed}: {error}", file=sys.stderr)
     if args.dry_run:
-        print(f"{rows:,} rows would go; nothing was changed")
+        print(f"{counted(rows, 'row')} would go; nothing was changed")
         return ExitCode.OK
     return _finish_erasure(config, args, meant, receipt, closed, there.told)
 
@@ -146,7 +147,7 @@ def _erase_one(
         there.begin(dataset, state, run, target)
         found = list(erase.find(dataset, state, target))
     for file in found:
-        print(f"{dataset.feed}  {file.rows:,} rows in {file.path.relative_to(config.lake_dir)}")
+        print(f"{dataset.feed}  {counted(file.rows, 'row')} in {file.path.relative_to(config.lake_dir)}")
     if not args.dry_run and state is None and found:
         rows, files = erase.erase_from_trash(dataset, meant, run)
         receipt.setdefault("trash_without_metadata", []).append({"feed": dataset.feed, "rows": rows, "files": files})
@@ -185,7 +186,7 @@ def _finish_erasure(
     path = receipts.write(config.lake_dir, done)
     for problem in (*look.left, *look.unseen, *look.remote):
         print(problem, file=sys.stderr)
-    print(f"{rows:,} rows erased in {len(lines)} feeds, {look.rows} left; receipt {path}")
+    print(f"{counted(rows, 'row')} erased in {counted(len(lines), 'feed')}, {look.rows} left; receipt {path}")
     if not look.clean:
         print("this erasure is not complete: see above, then run the same command again", file=sys.stderr)
     return ExitCode.OK if look.clean else ExitCode.FINDINGS

@@ -51,8 +51,14 @@ def run(args: argparse.Namespace) -> int:
     finally:
         _print_json(args, results, said, code)
         failed = tuple(sorted(result.feed for result in results if result.exit_code))
-        telling.end(alerts.Ending(code, failed, tuple(said)), settings, lake, time.monotonic() - started)
+        telling.end(alerts.Ending(code, failed, _by_feed(results, said)), settings, lake, time.monotonic() - started)
     return code
+
+
+def _by_feed(results: Sequence[FeedResult], said: Sequence[str]) -> tuple[str, ...]:
+    """What was complained of, by feed: the order in which several feeds end at the same time says nothing."""
+    lines = [line for result in sorted(results, key=lambda result: result.feed) for line in complaints(result)]
+    return (*lines, *(line for line in said if line not in lines))
 
 
 def lake_of(args: argparse.Namespace) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
+from ksql_lake.base.figures import counted
 from ksql_lake.cli import context
 from ksql_lake.cli.data import changing
 from ksql_lake.cli.observing import observed
@@ -79,8 +80,8 @@ def reload_command(config: Config, args: argparse.Namespace) -> int:
                 rows, with_days(job, days), state, allow_loss=args.allow_loss, **context.signed()
             )
     shown = ", ".join(map(str, sorted(days)[:5])) + (f" and {len(days) - 5} more days" if len(days) > 5 else "")
-    print(f"{feed.name}: {shown}: {done.read:,} rows read again, {done.carried:,} kept that the source no longer has, "
-          f"{done.files} files")
+    print(f"{feed.name}: {shown}: {counted(done.read, 'row')} read again, "
+          f"{done.carried:,} kept that the source no longer has, {counted(done.files, 'file')}")
     for partition, lost in done.lost.items():
         print(f"{feed.name}: {partition}: {lost:,} rows are lost", file=sys.stderr)
     return ExitCode.OK
@@ -138,7 +139,7 @@ def reset_command(config: Config, args: argparse.Namespace) -> int:
         if state is None:
             raise FeedError(f"{feed.name}: was never exported, so there is nothing to reset")
         rows = reset(dataset, state, args.generation, run, **context.signed())
-    print(f"{feed.name}: {rows:,} rows went to the trash for {config.trash_days} days; bring them back with: "
+    print(f"{feed.name}: {counted(rows, 'row')} went to the trash for {config.trash_days} days; bring them back with: "
           f"python manage_feeds.py undo {feed.name}")
     return ExitCode.OK
 

@@ -213,7 +213,7 @@ def _failed(
 def file_error(error: OSError) -> str:
     """An error of the file system in one line: which file, what, and that nothing is lost."""
     where = f"{error.filename}: " if isinstance(error.filename, str) else ""
-    return f"{where}{error.strerror or error}; nothing is lost, mend it and run again"
+    return f"{where}{error.strerror or error}; nothing is lost; fix it and run again"
 
 
 def dataset_of(task: FeedTask) -> Dataset:

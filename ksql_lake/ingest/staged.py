@@ -25,7 +25,7 @@ from ksql_lake.store.metadata import Dataset, Move
 class Outcome:
     """What one export did; `findings` are what a person should know, `reconciled` one line a day.
 
-    `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the rows set aside.
+    `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the quarantined rows.
     `road` is kafka or rest, and `why` says why; `passed_over` counts records of the topic that are no rows.
     """
 

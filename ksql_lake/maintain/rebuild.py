@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ksql_lake.base.errors import StateError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.files import fsync_dir
 from ksql_lake.maintain import receipts
 from ksql_lake.maintain.found_away import add_away, as_logged, remote_state
@@ -210,7 +211,7 @@ def _missing(dataset: Dataset, state: FeedState, new: Sequence[Found]) -> tuple[
                     "again"]
     told = []
     for one in missing:
-        what = "the last rows" if one.rows is None else f"{one.rows:,} rows"
+        what = "the last rows" if one.rows is None else counted(one.rows, "row")
         told.append(f"{what} of partition {one.partition} that run {one.run} read lie in no file; they are read again "
                     "by the next export")
     return missing, told

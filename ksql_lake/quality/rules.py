@@ -157,7 +157,7 @@ _TESTS: dict[str, Callable[[Check, pa.DataType], tuple[Test, str]]] = {
 def _resolve(
     feed: str, check: Check, wanted: str, schema: pa.Schema, names: Mapping[str, str]
 ) -> tuple[str, tuple[int, ...], pa.DataType]:
-    """(name as it stands there, position and positions inside, type) of a column or of a field inside a STRUCT."""
+    """(exact name, position and positions inside, type) of a column or of a field inside a STRUCT."""
     sources = {disk: name for name, disk in names.items()}
     there = list(_paths([(sources.get(field.name, field.name), field.type) for field in schema]))
     there += [(field.name, (i,), field.type) for i, field in enumerate(schema) if field.name in sources]
@@ -169,7 +169,8 @@ def _resolve(
     if matches:
         several = ", ".join(name for name, _, _ in matches.values())
         raise SchemaError(
-            f"{feed}: checks: {check.check}: column {wanted} may be one of {several}; write it as it stands there"
+            f"{feed}: checks: {check.check}: column {wanted} may be one of {several}; "
+            "write it exactly as the source has it"
         )
     every = list(dict.fromkeys(name for name, _, _ in there))
     close = difflib.get_close_matches(wanted.upper(), [name.upper() for name in every], 3)

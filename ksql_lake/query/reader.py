@@ -210,7 +210,7 @@ def _known(entry: FileEntry) -> pc.Expression:
 def _parts(dataset: Dataset, state: FeedState, request: Request) -> list[_Part]:
     """The files to read: those of one version, or those with rows that were held at the time asked for.
 
-    Coverage includes rows that a check set aside: they are held since their import, whose files say when it was.
+    Coverage includes quarantined rows: they are held since their import, whose files say when it was.
     """
     if request.version is not None and request.as_of is not None:
         raise ConfigError(f"{dataset.feed}: version and as_of both name a state; give one of them")

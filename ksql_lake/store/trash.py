@@ -152,7 +152,7 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
         if not there.exists():
             raise StateError(f"{there}: gone from the trash, so it cannot be brought back")
         if back.exists():
-            raise StateError(f"{back}: stands there already; move it away first")
+            raise StateError(f"{back}: is already there; move it away first")
     if bundle.before is not None:
         _go_back(dataset, state, bundle.before)
     staging = dataset.staging / run

@@ -74,7 +74,7 @@ def reconcile(
 
 
 def _removed(state: FeedState) -> Counter[dt.date]:
-    """Rows per day that were taken out here (retention, erasure), or that a check set aside."""
+    """Rows per day that were taken out here (retention, erasure), or that are in quarantine."""
     found: Counter[dt.date] = Counter()
     for entry in state.quarantined:
         day = parse_day(entry.partition)
@@ -95,7 +95,7 @@ def compare(
 
     Args:
         exported_whole: False for a feed that only `--date` runs have filled so far.
-        removed: rows of each day that retention or an erasure took out of the lake, or a check set aside.
+        removed: rows of each day that retention or an erasure took out of the lake, or that are in quarantine.
     """
     oldest = min((day for day, rows in source.days.items() if rows), default=None)
     found = []
@@ -124,7 +124,7 @@ def _reason(
     if missing <= newer:
         return f"{missing:,} newer than the last export", True
     if missing <= newer + removed:
-        return f"{removed:,} removed here by retention or erasure, or set aside", True
+        return f"{removed:,} removed here by retention or erasure, or in quarantine", True
     return (
         f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they came late and land with the "
         "next export; if they stay, read the day again with: python manage_feeds.py reload"

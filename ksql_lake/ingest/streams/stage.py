@@ -162,7 +162,7 @@ def _count_passed(export: StreamExport, outcome: Outcome) -> None:
 
 
 def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
-    """Count in the rows that the checks set aside; the renames of their files."""
+    """Count in the rows that the checks quarantined; the renames of their files."""
     state, moves = export.state, list[metadata.Move]()
     for number, attempt in enumerate(export.attempts):
         renames, entries = attempt.aside.publish(job.dataset, f"{attempt.run}a{number}")
