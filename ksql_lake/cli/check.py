@@ -109,7 +109,7 @@ def _server(config: Config) -> Iterator[Answer]:
         yield Answer("server", str(error), True)
         return
     cluster = info.kafka_cluster_id or "unknown"
-    has = f"{counts['stream']} streams and {counts['table']} tables"
+    has = f"{figures.counted(counts['stream'], 'stream')} and {figures.counted(counts['table'], 'table')}"
     yield Answer("server", f"{client.url} is ksqlDB {info.version} on Kafka cluster {cluster} with {has}")
     if clock is None:
         yield from _clock(config, now)

@@ -78,7 +78,8 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         )
     old = [file.entry for file in found if log and file.footer.sequence <= log[-1].sequence]
     done += [*told, *_gone(dataset, old, log)]
-    return [*done, f"rebuilt {dataset.metadata}: {state.total_records} rows in {len(state.files)} files"]
+    held = f"{counted(state.total_records, 'row')} in {counted(len(state.files), 'file')}"
+    return [*done, f"rebuilt {dataset.metadata}: {held}"]
 
 
 def _finish(dataset: Dataset, moves: Sequence[Sequence[Sequence[str]]], stamp: str) -> list[str]:
