@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import LakeBusyError, LakeError
-from ksql_lake.cli import context, data
+from ksql_lake.cli import changing, context
 from ksql_lake.cli.remote_turn import STALE, now, open_store, policy_of, turn_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def after_export(config: Config, failed: Collection[str]) -> list[str]:
             return []
         address, store = open_store(config)
         bound = binding.bind(config.lake_dir, store, **context.signed())
-        for dataset in data.datasets(config, []):
+        for dataset in changing.datasets(config, []):
             if dataset.feed not in failed:
                 lines += _nightly(config, dataset, address, store, bound)
         mirror.keep_lake(config.lake_dir, store)
