@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,11 @@ def test_only_the_store_knows_where_files_lie() -> None:
             wrong += [name for pattern in ("ParquetFile(", ".directory / entry.path", ".directory / file.path")
                       if pattern.replace(".directory", "dataset.directory") in text]
     assert not wrong
+
+
+@pytest.mark.parametrize("script", ["feeds", "metadata"])
+def test_each_command_is_one_module_of_its_name(script: str) -> None:
+    """So that a newcomer finds a command by its name."""
+    package = importlib.import_module(f"ksql_lake.cli.{script}")
+    modules = {path.stem for path in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "flags"}
+    assert modules == set(package.COMMANDS)

@@ -77,7 +77,7 @@ def _chosen(config: Config, names: Sequence[str] | str | None) -> tuple[list[Fee
 
 
 def feeds(lake: str | Path | None, settings: Settings) -> list[Row]:
-    from ksql_lake.cli.feed_files import listed
+    from ksql_lake.cli.feeds.list import listed
 
     rows, problems = listed(configured(lake, settings))
     broken = [{"name": problem.path.stem, "state": "broken", "problem": problem.message} for problem in problems]

@@ -18,7 +18,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context, hints
-from ksql_lake.cli.feed_files import sync
+from ksql_lake.cli.feeds.sync import sync
 
 if TYPE_CHECKING:
     from ksql_lake.embedded import EmbeddedKsqlDB

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
-from ksql_lake.cli import context, data
+from ksql_lake.cli import changing, context
 from ksql_lake.cli.hints import here
 from ksql_lake.cli.remote_forget import forget
 from ksql_lake.cli.remote_turn import STALE, Remote, address_of, now, open_store, policy_of, size_text
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 DAYS = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\.(\d{4}-\d\d-\d\d))?")
 
 
-def add_to(commands: Any) -> None:
-    """The commands, below `remote`."""
-    remote = commands.add_parser("remote", help="a second home of the lake: s3://bucket/prefix or az://container/prefix")
+def arguments(remote: argparse.ArgumentParser) -> None:
+    """The verbs below `remote`."""
     verbs = _Verbs(remote.add_subparsers(required=True, metavar="COMMAND"))
     moving = (
         ("push", push, "upload what is not in the remote yet"),
@@ -204,7 +203,7 @@ def status(config: Config, args: argparse.Namespace) -> int:
 
     bound = binding.load(config.lake_dir)
     print(f"remote: {bound.url if bound else config.remote or 'none; set REMOTE'}")
-    for dataset in data.datasets(config, args.name):
+    for dataset in changing.datasets(config, args.name):
         state = metadata.load(dataset)
         if state is None:
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError
-from ksql_lake.cli import context, data
+from ksql_lake.cli import changing, context
 from ksql_lake.cli.remote_turn import STALE, now, open_store, policy_of, turn_of
 from ksql_lake.cli.run import Order
 from ksql_lake.ingest.export import FeedResult
@@ -48,7 +48,7 @@ def after_export(config: Config, failed: Collection[str]) -> list[str]:
             return []
         address, store = open_store(config)
         bound = binding.bind(config.lake_dir, store, **context.signed())
-        for dataset in data.datasets(config, []):
+        for dataset in changing.datasets(config, []):
             if dataset.feed not in failed:
                 lines += _nightly(config, dataset, address, store, bound)
         mirror.keep_lake(config.lake_dir, store)

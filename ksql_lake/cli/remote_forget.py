@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, StateError
 from ksql_lake.base.figures import counted
-from ksql_lake.cli import context, data
+from ksql_lake.cli import changing, context
 from ksql_lake.cli.hints import here
 from ksql_lake.model.partitions import parse_day
 
@@ -28,7 +28,7 @@ def forget(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.store.remote import binding
 
     code, lost = int(ExitCode.OK), 0
-    for dataset in data.datasets(config, []):
+    for dataset in changing.datasets(config, []):
         try:
             state = metadata.load(dataset)
         except StateError as error:
@@ -49,7 +49,7 @@ def forget(config: Config, args: argparse.Namespace) -> int:
         )
     known = binding.is_bound(config.lake_dir)
     forgetting.unbind(config.lake_dir)
-    forgotten = [_forget(config, dataset) for dataset in data.datasets(config, [])]
+    forgotten = [_forget(config, dataset) for dataset in changing.datasets(config, [])]
     _told(config, known or any(forgotten))
     return code
 
@@ -59,7 +59,7 @@ def _forget(config: Config, dataset: Dataset) -> bool:
     from ksql_lake.remote import forgetting
 
     try:
-        with data.changing(dataset) as (state, run):
+        with changing.hold_feed(dataset) as (state, run):
             if state is None:
                 return False
             before = state.sequence

@@ -1,0 +1,107 @@
+"""`manage_feeds.py check`: are the feed files valid, and do they fit their sources?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from data_lake_config import Config
+from ksql_lake.base.errors import ExitCode, LakeError
+from ksql_lake.cli import context, server
+from ksql_lake.cli.hints import here
+from ksql_lake.model import feeds
+from ksql_lake.model.feeds import Feed
+from ksql_lake.model.findings import Finding
+
+if TYPE_CHECKING:
+    from ksql_lake.sources.ksqldb.client import Client
+    from ksql_lake.sources.ksqldb.described import Source
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--online", action="store_true", help="also ask the server")
+
+
+def run(config: Config, args: argparse.Namespace) -> int:
+    if args.name:
+        loaded: list[object] = [feeds.load(context.existing(config, args.name))]
+    else:
+        loaded = list(feeds.load_all(context.active(config)))
+    bad = [problem for problem in loaded if isinstance(problem, feeds.FeedProblem)]
+    for problem in bad:
+        for line in problem.message.splitlines():
+            print(f"error: {here(line)}", file=sys.stderr)
+    if args.online:
+        return _check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
+    good = len(loaded) - len(bad)
+    print(f"{good} feed{' is' if good == 1 else 's are'} right, {len(bad)} {'is' if len(bad) == 1 else 'are'} wrong")
+    return ExitCode.FINDINGS if bad else ExitCode.OK
+
+
+def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
+    """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
+    from ksql_lake.sources.ksqldb.client import Client
+
+    wrong = 0
+    with Client(server.server_of(config)) as client:
+        there = {name.upper() for name, _, _ in client.sources()}
+        for feed in good:
+            try:
+                print(_fit(config, client, feed))
+            except LakeError as error:
+                found = Finding("feed file", str(error), feed=feed.name)
+                print(f"error: {here(found.line)}", file=sys.stderr)
+                wrong += 1
+    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
+    missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
+    if missing:
+        _offer_to_disable(config, missing)
+    return ExitCode.FINDINGS if wrong or bad else ExitCode.OK
+
+
+def _fit(config: Config, client: Client, feed: Feed) -> str:
+    """One feed in a line, when it fits its source."""
+    from ksql_lake.ingest.streams.job import RESERVED
+    from ksql_lake.model.columns import refuse_forbidden
+    from ksql_lake.model.partitions import disk_names
+    from ksql_lake.model.types import arrow_schema
+    from ksql_lake.quality.checker import fits
+    from ksql_lake.sources.ksqldb.client import quote
+
+    source = client.resolve(feed.source, feed.type)
+    with client.query(f"SELECT * FROM {quote(source.name)} EMIT CHANGES;") as answer:
+        columns = answer.columns
+    arrow_schema(columns)
+    refuse_forbidden(feed.name, columns, feed.forbidden_columns)
+    fits(feed.name, feed.checks, columns, feed.type)
+    names = disk_names([c.name for c in columns], RESERVED if feed.type == "stream" else ("version",), {})
+    renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
+    how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
+    road = _road(config, client, source, feed)
+    return f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}{road}"
+
+
+def _road(config: Config, client: Client, source: Source, feed: Feed) -> str:
+    """Which road the rows of a stream would take, where there is more than one."""
+    from ksql_lake.ingest.streams.road import foretold
+    from ksql_lake.sources.kafka.connection import connection
+
+    kafka = connection(config.kafka_servers, config.kafka_config_file, config.timeout)
+    if feed.type != "stream" or (kafka is None and feed.read_from == "auto" and not feed.exact_values):
+        return ""
+    return f"; {foretold(client, source, feed, kafka, config.idle_seconds)}"
+
+
+def _offer_to_disable(config: Config, missing: Sequence[str]) -> None:
+    """Feeds without a source fail every night; on a terminal they are disabled at once, when that is wanted."""
+    have = "feed has" if len(missing) == 1 else "feeds have"
+    print(f"{len(missing)} {have} no source on {config.url}: {' '.join(missing)}")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(here(f"disable with: python manage_feeds.py disable {' '.join(missing)}"))
+        return
+    if input(f"disable {'it' if len(missing) == 1 else 'them'}? [y/N] ").strip().lower() in ("y", "yes"):
+        for name in missing:
+            context.switch(config, name, False)
