@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ksql_lake.remote.plans import Plan, Selection
     from ksql_lake.remote.turn import Turn
 
+OVER_DAYS = 2  # as the command compact has it
 DAYS = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\.(\d{4}-\d\d-\d\d))?")
 
 
@@ -102,6 +103,7 @@ def push(config: Config, args: argparse.Namespace) -> int:
         plan = plans.push(one.dataset.feed, one.state, selection)
         if args.dry_run:
             _show(plan)
+            _advise_merging(one, plan)
             continue
         with remote.progress(one, plan):
             turn.push(one, plan)
@@ -270,6 +272,16 @@ def _finish(one: Turn) -> int:
     for line in kept:
         _warn(f"{one.dataset.feed}: {line}")
     return ExitCode.FINDINGS if kept else ExitCode.OK
+
+
+def _advise_merging(one: Turn, plan: Plan) -> None:
+    """Each file is a request, and cold tiers bill small ones as if they were larger."""
+    from ksql_lake.maintain.merges import small_files
+
+    files, days = small_files(one.state, OVER_DAYS, now())
+    if files and plan.files:
+        print(here(f"{plan.feed}: {_files(files)} of {days} days that are over are small; merge them before the first "
+                   f"push with: python manage_feeds.py compact {plan.feed}"))
 
 
 def _warn(line: str) -> None:
