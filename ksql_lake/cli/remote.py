@@ -262,7 +262,7 @@ def _finish(one: Turn) -> int:
 
 
 def _warn(line: str) -> None:
-    print(here(line), file=sys.stderr)
+    print(line, file=sys.stderr)
 
 
 def _show(plan: Plan, every: bool = False) -> None:
