@@ -107,7 +107,7 @@ def _settings(args: argparse.Namespace) -> data_lake_config.Config:
 def _refused(error: LakeError, said: list[str]) -> int:
     lines = [f"error: {line}" for line in str(error).splitlines()]
     said += lines
-    print("\n".join(hints.here(line) for line in lines), file=sys.stderr)
+    print("\n".join(lines), file=sys.stderr)
     return error.exit_code
 
 
@@ -193,7 +193,7 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
     for line in complaints(result):
-        print(hints.here(line), file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 def _roads(args: argparse.Namespace) -> bool:

@@ -285,7 +285,7 @@ def _advise_merging(one: Turn, plan: Plan) -> None:
 
 
 def _warn(line: str) -> None:
-    print(here(line), file=sys.stderr)
+    print(line, file=sys.stderr)
 
 
 def _show(plan: Plan, every: bool = False) -> None:

@@ -87,4 +87,4 @@ def _said(files: Sequence[FileEntry]) -> str:
 
 
 def _warn(line: str) -> None:
-    print(f"warning: {here(line)}", file=sys.stderr)
+    print(f"warning: {line}", file=sys.stderr)

@@ -33,7 +33,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     bad = [problem for problem in loaded if isinstance(problem, feeds.FeedProblem)]
     for problem in bad:
         for line in problem.message.splitlines():
-            print(f"error: {here(line)}", file=sys.stderr)
+            print(f"error: {line}", file=sys.stderr)
     if args.online:
         return _check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
     good = len(loaded) - len(bad)
@@ -53,7 +53,7 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
                 print(_fit(config, client, feed))
             except LakeError as error:
                 found = Finding("feed file", str(error), feed=feed.name)
-                print(f"error: {here(found.line)}", file=sys.stderr)
+                print(f"error: {found.line}", file=sys.stderr)
                 wrong += 1
     print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]

@@ -11,7 +11,6 @@ from ksql_lake.base.errors import ExitCode, FeedError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.text import shown
 from ksql_lake.cli import context, server
-from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
@@ -45,7 +44,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
                 path = context.free(config, feed)
             except FeedError as error:
                 advice = f"add it with: python manage_feeds.py add --source {name} --name ..."
-                print(here(f"error: {name}: {error}; {advice}"), file=sys.stderr)
+                print(f"error: {name}: {error}; {advice}", file=sys.stderr)
                 code = ExitCode.FINDINGS
                 continue
             make_dirs(path.parent)

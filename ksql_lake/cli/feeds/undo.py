@@ -41,7 +41,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
                 raise StateError(f"{dataset.metadata}: missing, though the trash holds files of the feed")
             trash.undo(dataset, state, bundle, run, **context.signed())
         print(f"{bundle.feed}: {counted(bundle.rows, 'row')} back in {counted(len(bundle.every), 'file')}")
-    print("raise retention_days or retention_versions, or the next --all takes them again")
+    print("raise retention_days or retention_versions, or the next --all moves them to the trash again")
     return ExitCode.OK
 
 
