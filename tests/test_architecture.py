@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,15 @@ def test_each_command_is_one_module_of_its_name(script: str) -> None:
     package = importlib.import_module(f"ksql_lake.cli.{script}")
     modules = {path.stem for path in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "flags"}
     assert modules == set(package.COMMANDS)
+
+
+def test_commands_printed_on_stdout_are_made_complete() -> None:
+    """What goes to stderr is made complete in one place; on stdout each message says so, for it may be data."""
+    script = re.compile(r"\bpython (?:export_to_data_lake|manage_feeds|metadata_utils|data_lake_config)\.py")
+    for path in (PACKAGE / "cli").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) != "print":
+                continue
+            said = ast.unparse(call)
+            complete = "file=sys.stderr" in said or "here(" in said
+            assert complete or not script.search(said), f"{path}:{call.lineno}"

@@ -413,6 +413,7 @@ def test_hints_are_commands_for_the_lake_at_hand(tmp_path: Path, capsys: Any, mo
         ("python metadata_utils.py --rebuild or so", "metadata_utils.py --rebuild --lake 'my lake' or so"),
     ):
         assert shown in hints.here(text), hints.here(text)
+        assert hints.here(hints.here(text)) == hints.here(text)
     hints.called(None)
     monkeypatch.chdir(ROOT)
     assert hints.here("see: python manage_feeds.py list").endswith(" manage_feeds.py list")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ksql_lake.base.errors import ExitCode, StateError
-from ksql_lake.cli.hints import here
 from ksql_lake.model.state import FeedState
 from ksql_lake.reporting.summary import FeedRecord, read
 
@@ -44,7 +43,7 @@ def look(lake: Path, feed: str | None, *, reports: bool = False, off: Collection
     records = tuple(read(lake, feed, now(), off))
     problems = [f"{record.name}: {record.metadata_problem}" for record in records if record.metadata_problem]
     for problem in problems if not reports else ():
-        print(f"error: {here(problem)}", file=sys.stderr)
+        print(f"error: {problem}", file=sys.stderr)
     exported = tuple(sorted((r for r in records if r.state is not None), key=lambda r: (r.type, r.name)))
     if feed and not (records if reports else exported or problems):
         raise StateError(f"{feed}: was never exported; see: python manage_feeds.py list")

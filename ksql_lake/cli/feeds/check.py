@@ -37,7 +37,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     bad = [problem for problem in loaded if isinstance(problem, feeds.FeedProblem)]
     for problem in bad:
         for line in problem.message.splitlines():
-            print(f"error: {here(line)}", file=sys.stderr)
+            print(f"error: {line}", file=sys.stderr)
     if args.online:
         good = [feed for feed in loaded if isinstance(feed, Feed)]
         return _check_online(config, good if args.name else exported(config, good), bool(bad))
@@ -64,7 +64,7 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
             except LakeError as error:
                 wrong.setdefault(Finding("feed file", str(error), feed=feed.name).said, []).append(feed.name)
     for said, names in wrong.items():
-        print(f"error: {several(names)}: {here(said)}", file=sys.stderr)
+        print(f"error: {several(names)}: {said}", file=sys.stderr)
     print(f"{len(good) - sum(map(len, wrong.values()))} of {counted(len(good), 'feed')} fit their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
     if missing:

@@ -47,7 +47,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
         has = "active feed has" if len(absent) == 1 else "active feeds have"
         print(f"{len(absent)} {has} no source on this server; {here(leave_out(absent))}")
     elif free and args.add is None:
-        print(here(f"add {counted(len(free), 'feed')} with: python manage_feeds.py discover --add"), file=sys.stderr)
+        print(f"add {counted(len(free), 'feed')} with: python manage_feeds.py discover --add", file=sys.stderr)
     return ExitCode.OK if all(added) else ExitCode.FINDINGS
 
 
@@ -70,8 +70,8 @@ def _add(config: Config, source: str, kind: str) -> bool:
     except FeedError:
         other = next(one for one in (f"{name[:190]}_{n}" for n in range(2, 10**6)) if _is_free(config, one))
         command = f"python manage_feeds.py add --source {source} --name {other}"
-        print(here(f"error: {shown(source)}: there is a feed called {name} already, and names must differ in more than "
-                   f"case; add it under another name: {command}"), file=sys.stderr)
+        print(f"error: {shown(source)}: there is a feed called {name} already, and names must differ in more than case; "
+              f"add it under another name: {command}", file=sys.stderr)
         return False
     make_dirs(path.parent)
     feeds.save(path, feeds.new(name, kind, source, context.now()))

@@ -24,7 +24,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     rows, problems = listed(config)
     for problem in problems:
         for line in problem.message.splitlines():
-            print(f"error: {here(line)}", file=sys.stderr)
+            print(f"error: {line}", file=sys.stderr)
     if args.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
