@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
     launch("ksql_lake.cli.feeds")
 
-from ksql_lake.cli.feed_files import sync
 from ksql_lake.cli.feeds import main
+from ksql_lake.cli.feeds.sync import sync
 
 __all__ = ["main", "sync"]

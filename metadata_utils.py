@@ -7,7 +7,7 @@ if __name__ == "__main__":
 
     launch("ksql_lake.cli.metadata")
 
-from ksql_lake.cli.csv_command import CSV_COLUMNS
 from ksql_lake.cli.metadata import main
+from ksql_lake.cli.metadata.csv import CSV_COLUMNS
 
 __all__ = ["CSV_COLUMNS", "main"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +128,23 @@ def test_only_the_store_knows_where_files_lie() -> None:
             wrong += [name for pattern in ("ParquetFile(", ".directory / entry.path", ".directory / file.path")
                       if pattern.replace(".directory", "dataset.directory") in text]
     assert not wrong
+
+
+@pytest.mark.parametrize("script", ["feeds", "metadata"])
+def test_each_command_is_one_module_of_its_name(script: str) -> None:
+    """So that a newcomer finds a command by its name."""
+    package = importlib.import_module(f"ksql_lake.cli.{script}")
+    modules = {path.stem for path in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "flags"}
+    assert modules == set(package.COMMANDS)
+
+
+def test_commands_printed_on_stdout_are_made_complete() -> None:
+    """What goes to stderr is made complete in one place; on stdout each message says so, for it may be data."""
+    script = re.compile(r"\bpython (?:export_to_data_lake|manage_feeds|metadata_utils|data_lake_config)\.py")
+    for path in (PACKAGE / "cli").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) != "print":
+                continue
+            said = ast.unparse(call)
+            complete = "file=sys.stderr" in said or "here(" in said
+            assert complete or not script.search(said), f"{path}:{call.lineno}"

@@ -1,4 +1,6 @@
-"""What the scripts say and ask: one module for each group of commands.
+"""What the scripts say and ask.
 
-The only room that imports data_lake_config; may import every other room.
+`feeds/` has one module for each command of manage_feeds.py, `metadata/` one for each of metadata_utils.py; the modules
+beside them are the exporter's and what several commands share. The only room that imports data_lake_config; may
+import every other room.
 """

@@ -1,20 +1,19 @@
-"""What the commands of `manage_feeds.py` do: feed files, the server, the data, an erasure; and what they share.
-
-Part of that script, cut where it reads best. Takes the config and the parsed arguments, prints, and returns an exit
-code. Heavy modules are imported where they are used, so that `list` starts at once.
-"""
+"""The feed files of a lake, as commands find, check, write and move them."""
 
 from __future__ import annotations
 
 import datetime as dt
+import json
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import data_lake_config
 from data_lake_config import Config
-from ksql_lake.base.errors import ExitCode, FeedError
-from ksql_lake.cli.hints import here
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
+from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
@@ -91,7 +90,7 @@ def save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bo
     if problems:
         raise FeedError("\n".join(problems))
     for problem in known:
-        print(f"note: {here(problem)}", file=sys.stderr)
+        print(f"note: {problem}", file=sys.stderr)
     return feeds.save(path, after)
 
 
@@ -102,4 +101,47 @@ def switch(config: Config, name: str, enabled: bool) -> int:
     changed = raw.get("enabled", True) != enabled and save(path, raw, {**raw, "enabled": enabled})
     word = "enabled" if enabled else "disabled"
     print(f"{name} is {word}" + ("" if changed else " already"))
+    return ExitCode.OK
+
+
+def with_settings(path: Path, raw: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The content of a feed file with KEY=VALUE settings; values are JSON, or else text."""
+    made = dict(raw)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"{setting!r}: expected KEY=VALUE")
+        if key in ("feed_name", "feed_type"):
+            raise FeedError(f"{path}: {key} cannot change; add another feed")
+        try:
+            made[key] = json.loads(text)
+        except ValueError:
+            made[key] = text
+        if not text:
+            del made[key]
+    return made
+
+
+def all_active(config: Config, given: Sequence[str]) -> Sequence[str]:
+    """The names, when each is an active feed.
+
+    Raises:
+        FeedError: one is not; so nothing is done when one of several names is misspelt.
+    """
+    for name in given:
+        existing(config, name)
+    return given
+
+
+def move(path: Path, directory: Path, word: str) -> int:
+    make_dirs(directory)
+    target = directory / path.name
+    if target.exists() or target.is_symlink():
+        raise FeedError(f"{target}: already exists; move it away first")
+    if other := names.twin(path.stem, (found.stem for found in directory.glob("*.json"))):
+        raise FeedError(f"{target}: {names.twins(path.stem, other)}")
+    os.rename(path, target)
+    fsync_dir(directory)
+    fsync_dir(path.parent)
+    print(f"{path.stem} is {word}")
     return ExitCode.OK

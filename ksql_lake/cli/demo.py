@@ -18,7 +18,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context, hints
-from ksql_lake.cli.feed_files import sync
+from ksql_lake.cli.feeds.sync import sync
 
 if TYPE_CHECKING:
     from ksql_lake.embedded import EmbeddedKsqlDB
@@ -137,4 +137,4 @@ def _what_next(lake: Path, last: dt.date) -> str:
     return f"""
 The lake is in {lake}. Look into it, for instance:
   {python} -c "import pandas as pd; print(pd.read_parquet('{path}').head())"
-  {hints.here("python metadata_utils.py --report")}"""
+  {hints.here("python metadata_utils.py report")}"""

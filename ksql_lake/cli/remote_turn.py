@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, FeedError
-from ksql_lake.cli import context, data
+from ksql_lake.cli import changing, context
 
 if TYPE_CHECKING:
     from ksql_lake.remote.plans import Plan, Policy
@@ -41,7 +41,7 @@ class Remote:
 
     def turns(self) -> Iterator[Turn]:
         """Each feed's turn, with its lock held and interrupted work finished."""
-        for dataset in data.datasets(self.config, self.args.name):
+        for dataset in changing.datasets(self.config, self.args.name):
             with turn_of(self.config, dataset, self.store, self.binding, self.look) as one:
                 if one is not None:
                     yield one
@@ -68,7 +68,7 @@ def turn_of(
     """One feed's turn; None for a feed that was never exported."""
     from ksql_lake.remote.turn import Turn
 
-    with data.changing(dataset, look) as (state, run):
+    with changing.hold_feed(dataset, look) as (state, run):
         if state is None:
             yield None
         else:

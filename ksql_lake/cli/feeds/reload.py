@@ -1,4 +1,4 @@
-"""`reload` reads days of a stream again from its source; `reset` begins a feed anew."""
+"""`manage_feeds.py reload`: read days of a stream again from its source."""
 
 from __future__ import annotations
 
@@ -11,39 +11,24 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.figures import counted
 from ksql_lake.cli import context
-from ksql_lake.cli.data import changing
+from ksql_lake.cli.changing import hold_feed
 from ksql_lake.cli.observing import observed
 from ksql_lake.model.feeds import Feed
 
 
-def add_to(commands: Any) -> None:
-    """The two commands of `manage_feeds.py`."""
-    again = commands.add_parser("reload", help="read days of a stream again, in place of what the lake holds of them")
-    again.add_argument("name")
-    again.add_argument("--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="may be repeated")
-    again.add_argument("--from", dest="first", type=_day, metavar="YYYY-MM-DD", help="first day of a range")
-    again.add_argument("--to", dest="last", type=_day, metavar="YYYY-MM-DD", help="last day of a range, included")
-    again.add_argument("--all-missing", action="store_true", help="the days of which a file is gone or damaged")
-    again.add_argument("--generation", type=int, metavar="N", help="only if the topic is still in its Nth incarnation")
-    again.add_argument(
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name")
+    parser.add_argument("--date", action="append", default=[], type=_day, metavar="YYYY-MM-DD", help="may be repeated")
+    parser.add_argument("--from", dest="first", type=_day, metavar="YYYY-MM-DD", help="first day of a range")
+    parser.add_argument("--to", dest="last", type=_day, metavar="YYYY-MM-DD", help="last day of a range, included")
+    parser.add_argument("--all-missing", action="store_true", help="the days of which a file is gone or damaged")
+    parser.add_argument("--generation", type=int, metavar="N", help="only if the topic is still in its Nth incarnation")
+    parser.add_argument(
         "--allow-loss", action="store_true", help="give up rows that neither a readable file nor the source has"
     )
-    again.set_defaults(run=reload_command)
-    anew = commands.add_parser("reset", help="begin a feed anew: its data go to the trash, undo brings them back")
-    anew.add_argument("name")
-    anew.add_argument("--generation", type=int, metavar="N", help="only the data of the topic's Nth incarnation")
-    anew.add_argument("--yes", action="store_true", help="do not ask")
-    anew.set_defaults(run=reset_command)
 
 
-def _day(text: str) -> dt.date:
-    try:
-        return dt.datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None
-
-
-def reload_command(config: Config, args: argparse.Namespace) -> int:
+def run(config: Config, args: argparse.Namespace) -> int:
     """`manage_feeds.py reload NAME --date D`."""
     feed = context.feed_of(config, args.name)
     if feed.type != "stream":
@@ -58,7 +43,7 @@ def reload_command(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.store.lake import find
 
     dataset = observed(config, find(config.lake_dir, feed.name))
-    with changing(dataset) as (state, run):
+    with hold_feed(dataset) as (state, run):
         if state is None:
             raise FeedError(f"{feed.name}: was never exported: python export_to_data_lake.py --stream {feed.name}")
         if args.generation not in (None, state.generation):
@@ -122,29 +107,8 @@ def _job(config: Config, feed: Feed, dataset: Any, run: str) -> Any:
     )
 
 
-def reset_command(config: Config, args: argparse.Namespace) -> int:
-    """`manage_feeds.py reset NAME`."""
-    from ksql_lake.maintain.reset import reset
-    from ksql_lake.store.lake import find
-
-    feed = context.feed_of(config, args.name)
-    if args.generation is not None and feed.type != "stream":
-        raise FeedError(f"{feed.name}: --generation does not apply to tables; leave it out")
-    which = f"{feed.name}'s data" + (f" of the topic's incarnation {args.generation}" if args.generation else "")
-    if not args.yes and not _agreed(f"Move all of {which} to the trash, and begin anew? "):
-        print("nothing was changed")
-        return ExitCode.OK
-    dataset = observed(config, find(config.lake_dir, feed.name))
-    with changing(dataset) as (state, run):
-        if state is None:
-            raise FeedError(f"{feed.name}: was never exported, so there is nothing to reset")
-        rows = reset(dataset, state, args.generation, run, **context.signed())
-    print(f"{feed.name}: {counted(rows, 'row')} went to the trash for {config.trash_days} days; bring them back with: "
-          f"python manage_feeds.py undo {feed.name}")
-    return ExitCode.OK
-
-
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise ConfigError("reset asks before it acts; without a terminal give --yes")
-    return input(f"{question}[y/N] ").strip().lower() in ("y", "yes")
+def _day(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None

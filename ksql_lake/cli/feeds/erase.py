@@ -1,4 +1,4 @@
-"""The command that takes every row of one person out of the lake."""
+"""`manage_feeds.py erase`: delete every row of one person from the lake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError, StateError
 from ksql_lake.base.figures import counted
 from ksql_lake.base.files import exclusive_lock
-from ksql_lake.cli import context, data
+from ksql_lake.cli import changing, context
 from ksql_lake.cli.observing import observed
 
 if TYPE_CHECKING:
@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from ksql_lake.store.metadata import Dataset
 
 
-def condition(text: str) -> tuple[str, str]:
-    column, equals, value = text.partition("=")
-    if not column or not equals or not value:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected COLUMN=VALUE")
-    return column, value
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--where", required=True, type=_condition, metavar="COLUMN=VALUE",
+        help="such as user_id=user_42; also fields at any depth (customer.ip_address=...)",
+    )
+    parser.add_argument("--feeds", nargs="+", default=[], metavar="NAME", help="only these (default: all in the lake)")
+    parser.add_argument("--dry-run", action="store_true", help="only show where the rows are")
+    parser.add_argument(
+        "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
+    )
+    parser.add_argument("--wait", action="store_true", help="wait for a feed that is being exported")
 
 
-def erase_command(config: Config, args: argparse.Namespace) -> int:
+def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain import erased, receipts
     from ksql_lake.model.target import Target
 
@@ -107,7 +113,9 @@ def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
     there = {dataset.feed: observed(config, dataset) for dataset in traces(config.lake_dir)}
     if not names:
         return list(there.values())
-    return [there[name] for name in dict.fromkeys(names)] if set(names) <= set(there) else data.datasets(config, names)
+    if set(names) <= set(there):
+        return [there[name] for name in dict.fromkeys(names)]
+    return changing.datasets(config, names)
 
 
 @contextlib.contextmanager
@@ -190,3 +198,10 @@ def _finish_erasure(
     if not look.clean:
         print("this erasure is not complete: see above, then run the same command again", file=sys.stderr)
     return ExitCode.OK if look.clean else ExitCode.FINDINGS
+
+
+def _condition(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not column or not equals or not value:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected COLUMN=VALUE")
+    return column, value

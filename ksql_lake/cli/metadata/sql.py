@@ -8,7 +8,7 @@ import sys
 
 from data_lake_config import Config
 from ksql_lake.cli.looking import look, only_feed
-from ksql_lake.cli.metadata_flags import DIALECTS
+from ksql_lake.cli.metadata.flags import DIALECTS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

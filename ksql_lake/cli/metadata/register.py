@@ -6,7 +6,7 @@ import argparse
 
 from data_lake_config import Config
 from ksql_lake.cli.looking import look, only_feed
-from ksql_lake.cli.metadata_flags import CATALOGS
+from ksql_lake.cli.metadata.flags import CATALOGS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,8 @@ from data_lake_config import Config
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.settings import lake_path
-from ksql_lake.base.text import guards_output
-from ksql_lake.cli import hints, metadata_flags, start
+from ksql_lake.cli import hints, start
+from ksql_lake.cli.hints import guards_output
 
 COMMANDS = {  # each is the module of that name, which has `arguments` and `run`
     "report": "what needs attention, each feed in a line, totals",
@@ -46,11 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     place = next((i for i, word in enumerate(given) if word in COMMANDS and _before_any_option(given[:i])), None)
     if place is None:
-        args = metadata_flags.parse(given, __doc__, COMMANDS)
-    elif given[place] == "delta":
-        from ksql_lake.cli import delta
+        from ksql_lake.cli.metadata import flags
 
-        return delta.main([*given[place + 1 :], *given[:place]])
+        args = flags.parse(given, __doc__, COMMANDS)
     else:
         command = given[place]
         args = _parser(command).parse_args([*given[:place], *given[place + 1 :]])
@@ -73,7 +71,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def module(command: str) -> Any:
-    return importlib.import_module(f"ksql_lake.cli.{command}_command")
+    return importlib.import_module(f"{__name__}.{command}")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
-from ksql_lake.base.settings import lake_path
 from ksql_lake.catalogs.delta.log import is_kept
 from ksql_lake.catalogs.delta.observer import milliseconds, wanted_by
-from ksql_lake.cli import hints, start
+from ksql_lake.cli.hints import here
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from ksql_lake.store.hold import hold
@@ -29,33 +26,17 @@ from ksql_lake.store.lake import datasets
 from ksql_lake.store.metadata import Dataset
 
 
-def main(argv: Sequence[str]) -> int:
-    args = parser().parse_args(argv)
-    try:
-        config = data_lake_config.load(os.environ)
-        lake = lake_path("--lake", args.lake) if args.lake else config.lake_dir
-        hints.called(lake if args.lake else None)
-        if not lake.is_dir():
-            raise ConfigError(f"{lake}: no such directory; set --lake or DATA_LAKE_DIR, or: python data_lake_config.py")
-        return run(args.action, lake, args.feeds, config)
-    except (LakeError, OSError) as error:
-        return start.refused(error)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.add_argument("action", choices=tuple(ACTIONS))
+    parser.add_argument("feeds", nargs="*", metavar="NAME", help="only these (default: every feed with a log)")
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="metadata_utils.py delta", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    made.add_argument("action", choices=tuple(ACTIONS))
-    made.add_argument("feeds", nargs="*", metavar="NAME", help="only these (default: every feed with a log)")
-    made.add_argument("--lake", metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
-    return made
-
-
-def run(action: str, lake: Path, names: Sequence[str], config: Config) -> int:
-    """Each feed on its own: one that fails is told and does not stop the others."""
+def run(config: Config, args: argparse.Namespace) -> int:
+    """Each feed on its own: one that fails is reported and does not stop the others."""
     code = int(ExitCode.OK)
-    chosen = list(_chosen(action, lake, names, config.delta))
+    chosen = list(_chosen(args.action, config.lake_dir, args.feeds, config.delta))
     for dataset in chosen:
         try:
             with hold(dataset):
@@ -64,12 +45,13 @@ def run(action: str, lake: Path, names: Sequence[str], config: Config) -> int:
                 if state is None:
                     raise ConfigError(f"was never exported; run: python export_to_data_lake.py --{dataset.kind} "
                                       f"{dataset.feed}")
-                code = max(code, ACTIONS[action](dataset, state))
+                code = max(code, ACTIONS[args.action](dataset, state))
         except LakeError as error:
             print(f"error: {dataset.feed}: {error}", file=sys.stderr)
             code = max(code, error.exit_code)
     if not chosen:
-        print('no feed has a Delta log; add "delta": true to its feed file, or: metadata_utils.py delta sync NAME')
+        print(here('no feed has a Delta log; add "delta": true to its feed file, or: '
+                   "python metadata_utils.py delta sync NAME"))
     return code
 
 
