@@ -89,4 +89,5 @@ def report(feed: str | None, lake: str | Path | None, settings: Settings) -> lis
 
     config = configured(lake, settings)
     now = dt.datetime.now(dt.UTC)
-    return [as_json(one) for one in summarise(config.lake_dir, now, feed, config.max_delete_percent / 100)]
+    share = config.max_delete_percent / 100
+    return [as_json(one) for one in summarise(config.lake_dir, now, feed, share, config.switched_off)]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import data_lake_config
 from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
+from ksql_lake.base.figures import counted, several, size
 from ksql_lake.base.settings import lake_path
 from ksql_lake.base.text import unguarded
 from ksql_lake.cli import hints, telling
@@ -98,10 +99,20 @@ def _settings(args: argparse.Namespace) -> data_lake_config.Config:
         loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
         good = [feed for feed in loaded if isinstance(feed, feeds.Feed)]
         named = (*args.stream, *args.table)
-        wanted = [feed for feed in good if (feed.enabled if args.all else feed.name in named)]
+        off = _switched_off()
+        wanted = [
+            feed for feed in good if (feed.enabled and feed.name not in off if args.all else feed.name in named)
+        ]
         if wanted and not args.dry_run:
             note_refused(lake_of(args), wanted, error)
         raise
+
+
+def _switched_off() -> tuple[str, ...]:
+    try:
+        return data_lake_config.switched_off(os.environ)
+    except ConfigError:
+        return ()
 
 
 def _refused(error: LakeError, said: list[str]) -> int:
@@ -136,10 +147,9 @@ def export(
         def stopped(results: Sequence[FeedResult], why: str) -> None:
             """One cause is one line, whatever the number of feeds."""
             said.extend(line for result in results for line in complaints(result))
-            names = [result.feed for result in results]
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            names = several([result.feed for result in results])
             with progress.aside():
-                print(f"error: {', '.join(names[:5])}{more}: {why}", file=sys.stderr, flush=True)
+                print(f"error: {names}: {why}", file=sys.stderr, flush=True)
 
         listener = Listener(say, note, progress.of, progress.done, stopped)
         if args.follow:
@@ -204,11 +214,10 @@ def _roads(args: argparse.Namespace) -> bool:
 def line_of(result: FeedResult, roads: bool = False) -> str:
     """How a feed went, in one line."""
     version = f" as {result.version}" if result.version else ""
-    files = "1 file" if result.files == 1 else f"{result.files} files"
-    size = f"{result.bytes / 1e6:.1f} MB in {files}" if result.files else "nothing new"
+    wrote = f"{size(result.bytes)} in {counted(result.files, 'file')}" if result.files else "nothing new"
     aside = f"  {result.quarantined:,} quarantined" if result.quarantined else ""
     took = f"{result.seconds:.1f} s{_road(result, roads)}"
-    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {took}"
+    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {wrote}{aside}  {took}"
 
 
 def _road(result: FeedResult, roads: bool) -> str:
