@@ -30,8 +30,8 @@ NULLS: list[Any] = ["e1", *[None] * (len(VALUES) - 1)]
 
 
 def build(lake: Path, database: EmbeddedKsqlDB, patch: pytest.MonkeyPatch, *settings: str) -> None:
-    """Each feed with these settings (KEY=VALUE) in its file. Streams `all_types` (two days, then two more rows with a column LATE), `events` (20 rows, no TIME among its
-    columns), `empty`; table `t.totals` (v1 of one row, v2 of two)."""
+    """Streams `all_types` (two days, then two more rows with a column LATE), `events` (20 rows, no TIME among its
+    columns), `empty`; table `t.totals` (v1 of one row, v2 of two). Each has `settings` (KEY=VALUE) in its feed file."""
     for name, value in (("KSQLDB_URL", database.url), ("IDLE_SECONDS", "0.1"), ("KSQLDB_TIMEOUT", "2"),
                         ("RETENTION", "off"), ("DATA_LAKE_DIR", str(lake))):
         patch.setenv(name, value)
