@@ -239,11 +239,11 @@ def _ours(kind: str, servers: str, directory: Path) -> int:
     with Broker(Connection({"bootstrap.servers": servers})) as broker:
         state = broker.describe(f"bench_{kind}")
         spans = {p: (bounds.start, bounds.end) for p, bounds in state.bounds.items()}
-        _, batches = broker.read(state.name, spans)
+        _, blocks = broker.read(state.name, spans)
         out = Path(tempfile.mkdtemp(dir=directory))
         with PartitionWriter(out, schema, "run", "data", WriterOptions(), {}) as writer:
-            for messages in batches:
-                rows = decoder.decode(messages).rows
+            for block in blocks:
+                rows = decoder.decode(block).rows
                 assert isinstance(rows, pa.RecordBatch)
                 arrays = [rows.column(0).cast(schema.field(0).type), *rows.columns[1:]]
                 writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema), "year=2025", "2025")

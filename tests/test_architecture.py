@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +104,7 @@ def test_scripts_do_not_read_the_config_package_wide() -> None:
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
     users = {name for name, path in MODULES.items() if "ctypes" in imports(path)}
-    rooms = ("ksqldb.native_rows", "ksqldb.body", "kafka.native_values")
+    rooms = ("ksqldb.native_rows", "ksqldb.body", "kafka.native_values", "kafka.librdkafka")
     reading = {f"ksql_lake.sources.{name}" for name in rooms}
     assert users == {"ksql_lake.base.native"} | reading, users
     starters = {name for name, path in MODULES.items() if "subprocess" in imports(path)}
@@ -135,3 +136,15 @@ def test_each_command_is_one_module_of_its_name(script: str) -> None:
     package = importlib.import_module(f"ksql_lake.cli.{script}")
     modules = {path.stem for path in Path(str(package.__file__)).parent.glob("*.py")} - {"__init__", "flags"}
     assert modules == set(package.COMMANDS)
+
+
+def test_commands_printed_on_stdout_are_made_complete() -> None:
+    """What goes to stderr is made complete in one place; on stdout each message says so, for it may be data."""
+    script = re.compile(r"\bpython (?:export_to_data_lake|manage_feeds|metadata_utils|data_lake_config)\.py")
+    for path in (PACKAGE / "cli").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or ast.unparse(call.func) != "print":
+                continue
+            said = ast.unparse(call)
+            complete = "file=sys.stderr" in said or "here(" in said
+            assert complete or not script.search(said), f"{path}:{call.lineno}"

@@ -11,8 +11,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any, ParamSpec, TextIO, TypeVar
+from typing import Any, TextIO, cast
 
 # C0 and C1 control characters, DEL, bidi controls, line and paragraph separators, halves of surrogate pairs
 UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -20,8 +19,6 @@ _UNSAFE = re.compile(f"[{UNSAFE}]")
 _UNSAFE_IN_LINES = re.compile(rf"(?![\n\t])[{UNSAFE}]")
 _COLOUR = re.compile(r"\033\[(?:0|1|2|3[0-7])m")  # what our own reports use; nothing that moves, hides or asks
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def shown(text: str) -> str:
@@ -61,12 +58,13 @@ class Guarded:
         unguarded: the stream itself, for a progress line that moves the cursor and holds nothing of others.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, edit: Callable[[str], str] = str) -> None:
         self.unguarded = stream
+        self._edit = edit
         self._colours = stream.isatty()
 
     def write(self, text: str) -> int:
-        self.unguarded.write(self._harmless(text))
+        self.unguarded.write(self._harmless(self._edit(text)))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -91,25 +89,21 @@ def unguarded(stream: TextIO) -> TextIO:
     return stream.unguarded if isinstance(stream, Guarded) else stream
 
 
+def _guard(stream: TextIO, edit: Callable[[str], str] = str) -> TextIO:
+    no_need = stream is None or isinstance(stream, Guarded)  # None in a process without a console
+    return stream if no_need else cast(TextIO, Guarded(stream, edit))
+
+
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Let stdout and stderr escape what is printed until the block ends."""
+def guarded(messages: Callable[[str], str] = str) -> Iterator[None]:
+    """Let stdout and stderr escape what is printed until the block ends.
+
+    Args:
+        messages: what is done to a message before it goes to stderr.
+    """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (
-        stream if stream is None or isinstance(stream, Guarded) else Guarded(stream) for stream in before
-    )
+    sys.stdout, sys.stderr = _guard(sys.stdout), _guard(sys.stderr, messages)
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
-
-
-def guards_output(main: Callable[P, R]) -> Callable[P, R]:
-    """For the main function of a script: all that it prints is escaped."""
-
-    @wraps(main)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with guarded():
-            return main(*args, **kwargs)
-
-    return wrapped

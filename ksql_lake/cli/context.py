@@ -14,7 +14,6 @@ import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.files import fsync_dir, make_dirs
-from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
@@ -91,7 +90,7 @@ def save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bo
     if problems:
         raise FeedError("\n".join(problems))
     for problem in known:
-        print(f"note: {here(problem)}", file=sys.stderr)
+        print(f"note: {problem}", file=sys.stderr)
     return feeds.save(path, after)
 
 

@@ -9,7 +9,6 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.figures import counted
 from ksql_lake.base.retry import until_answered
-from ksql_lake.cli.hints import here
 from ksql_lake.cli.run import Order, server_of
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.state import FeedState
@@ -23,7 +22,7 @@ def dry_run(config: Config, order: Order) -> int:
 
     wrong = 0
     for problem in order.problems:
-        print("\n".join(f"error: {here(line)}" for line in problem.message.splitlines()), file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in problem.message.splitlines()), file=sys.stderr)
         wrong += 1
     if order.feeds:
         with Client(server_of(config)) as client:
@@ -32,7 +31,7 @@ def dry_run(config: Config, order: Order) -> int:
                 try:
                     print(_plan(client, config.lake_dir, feed, order))
                 except LakeError as error:
-                    print(f"error: {feed.name}: {here(str(error))}", file=sys.stderr)
+                    print(f"error: {feed.name}: {error}", file=sys.stderr)
                     wrong += 1
     print(f"{counted(len(order.feeds), 'feed')}; nothing was written")
     return ExitCode.FINDINGS if wrong else ExitCode.OK

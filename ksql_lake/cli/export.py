@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ksql_lake.base.text import guards_output
 from ksql_lake.cli import export_options
+from ksql_lake.cli.hints import guards_output
 
 
 @guards_output

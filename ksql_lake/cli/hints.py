@@ -1,7 +1,8 @@
 """Commands that messages advise, made complete for the lake at hand and for the way this process was started.
 
 Messages name a command as one types it in a clone: `python manage_feeds.py list`. Where something else is needed, such
-as `.venv/bin/python` or `--lake DIR`, it is put in when the message is shown. Logs and metadata keep the plain form.
+as `.venv/bin/python` or `--lake DIR`, it is put in when the message is shown: always on stderr, and by `here` in what
+goes to stdout. Logs and metadata keep the plain form.
 """
 
 from __future__ import annotations
@@ -11,15 +12,23 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from ksql_lake.base.text import guarded
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SCRIPTS = {  # -> the same as a subcommand of the console command
     "export_to_data_lake.py": "export", "manage_feeds.py": "feeds", "metadata_utils.py": "",
     "data_lake_config.py": "config",
 }
 STOPS = r"(?!(?:or|and|then|to|for)\b)"  # words with which the sentence around a command goes on
-COMMAND = re.compile(rf"\bpython ({'|'.join(map(re.escape, SCRIPTS))})\b((?:(?<!\w\.) +{STOPS}[^\s;,()`]+)*)")
+COMMAND = re.compile(rf"(?<![\w/])python ({'|'.join(map(re.escape, SCRIPTS))})\b((?:(?<!\w\.) +{STOPS}[^\s;,()`]+)*)")
 CLONE = Path(__file__).resolve().parents[2]
 
 
@@ -44,6 +53,17 @@ def called(lake: Path | None, console: bool | None = None) -> None:
 def here(text: str) -> str:
     """A message whose commands work as they are shown."""
     return COMMAND.sub(lambda match: command(match[1], match[2]), text)
+
+
+def guards_output(main: Callable[P, R]) -> Callable[P, R]:
+    """For the main function of a script: what it prints is escaped, and commands in its messages are complete."""
+
+    @wraps(main)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with guarded(here):
+            return main(*args, **kwargs)
+
+    return wrapped
 
 
 def command(script: str, words: str = "") -> str:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from data_lake_config import Config
 from ksql_lake import __version__
+from ksql_lake.catalogs.catalog import CatalogObserver
 from ksql_lake.catalogs.delta.observer import DeltaLog
-from ksql_lake.catalogs.targets import Registered, parse
+from ksql_lake.catalogs.targets import parse
 from ksql_lake.reporting.observers import ChangeLog, MetricsFile
 from ksql_lake.store.dataset import Observer
 from ksql_lake.store.metadata import Dataset
@@ -19,12 +20,13 @@ def observers(config: Config) -> tuple[Observer, ...]:
     Raises:
         ConfigError: REGISTER is wrong.
     """
-    return (DeltaLog(config.delta), *map(Registered, parse(config.register or "")), ChangeLog())
+    return (DeltaLog(config.delta), *map(CatalogObserver, parse(config.register or "")), ChangeLog())
 
 
 def observed(config: Config, dataset: Dataset) -> Dataset:
     """A feed whose changes the observers learn of."""
     told = observers(config)
     if config.alerts.metrics_file:  # an export writes them once, at its end
-        told += (MetricsFile(config.alerts.metrics_file, __version__, config.max_delete_percent / 100),)
+        share = config.max_delete_percent / 100
+        told += (MetricsFile(config.alerts.metrics_file, __version__, share, config.switched_off),)
     return replace(dataset, observers=told)

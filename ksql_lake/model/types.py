@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ksql_lake.model.partitions import disk_names
 from ksql_lake.model.recorded import MILLISECONDS
 
 PSEUDO = ("ROWTIME", "ROWPARTITION", "ROWOFFSET")  # before a stream's own columns, in queries and in files
+# Each scalar type of ksqlDB, and what the files hold for it: readers, catalogs and checks decide by that.
 SCALARS: dict[str, pa.DataType] = {
     "BOOLEAN": pa.bool_(),
     "INTEGER": pa.int32(),
@@ -25,7 +27,6 @@ SCALARS: dict[str, pa.DataType] = {
     "TIME": pa.time32("ms"),
     "TIMESTAMP": pa.timestamp(MILLISECONDS, "UTC"),
 }
-_TYPE_START = re.compile("` (?:" + "|".join([*SCALARS, "DECIMAL", "ARRAY", "MAP", "STRUCT"]) + r")\b")
 _WORD = re.compile(r"[A-Z]+")
 _DECIMAL = re.compile(r"\((\d{1,4}), ?(\d{1,4})\)", re.ASCII)
 MOST_DIGITS = 38  # of a DECIMAL: DuckDB, Polars and Spark read no more
@@ -92,6 +93,11 @@ def parse_type(text: str) -> SqlType:
     return kind
 
 
+@functools.cache
+def _type_start(scalars: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("` (?:" + "|".join([*scalars, "DECIMAL", "ARRAY", "MAP", "STRUCT"]) + r")\b")
+
+
 class _Scan:
     def __init__(self, text: str) -> None:
         self.text, self.at, self.depth = text, 0, 0
@@ -110,7 +116,7 @@ class _Scan:
 
     def name(self) -> str:
         """Backticks inside a name are not doubled: a name ends where a backtick is followed by a type."""
-        end = _TYPE_START.search(self.text, self.at + 1)
+        end = _type_start(tuple(SCALARS)).search(self.text, self.at + 1)
         if not self.text.startswith("`", self.at) or end is None:
             raise SchemaError(f"cannot read the schema the server sent at: {self.text[self.at:self.at + 60]}")
         name = self.text[self.at + 1 : end.start()]

@@ -281,7 +281,7 @@ def commit(
     make_dirs(directory)
     change = with_files(change, state)
     if binding.is_bound(dataset.lake):
-        state.remote_gone = binding.leaving(state.remote_gone, change)
+        state.remote_gone = binding.leaving(state.remote_gone, change, *_quarantines(dataset, state))
     if len(state.files.recent) > SEAL:
         moves = [*moves, _seal(dataset, directory, state)]
     journal = {
@@ -293,6 +293,12 @@ def commit(
     problems = _carry_out(dataset, directory, journal, state, text)
     state.files.committed()
     return problems
+
+
+def _quarantines(dataset: Dataset, state: FeedState) -> tuple[set[str], set[str]]:
+    """Paths of the files in quarantine before a commit and after it."""
+    before = load(dataset) if state.quarantine is not None else None
+    return {file.path for file in before.quarantined} if before else set(), {file.path for file in state.quarantined}
 
 
 def _refuse_links(dataset: Dataset, moves: Sequence[Move]) -> None:

@@ -22,8 +22,8 @@ import data_lake_config
 from ksql_lake import __version__
 from ksql_lake.base.errors import LakeError
 from ksql_lake.base.settings import lake_path
-from ksql_lake.base.text import guards_output
 from ksql_lake.cli import hints, start
+from ksql_lake.cli.hints import guards_output
 
 COMMANDS = {
     "sync": "write the feeds of data_lake_config.py that have no file yet",

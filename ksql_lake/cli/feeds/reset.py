@@ -10,6 +10,7 @@ from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.figures import counted
 from ksql_lake.cli import context
 from ksql_lake.cli.changing import hold_feed
+from ksql_lake.cli.hints import here
 from ksql_lake.cli.observing import observed
 
 
@@ -36,8 +37,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
         if state is None:
             raise FeedError(f"{feed.name}: was never exported, so there is nothing to reset")
         rows = reset(dataset, state, args.generation, run, **context.signed())
-    print(f"{feed.name}: {counted(rows, 'row')} went to the trash for {config.trash_days} days; bring them back with: "
-          f"python manage_feeds.py undo {feed.name}")
+    print(here(f"{feed.name}: {counted(rows, 'row')} went to the trash for {config.trash_days} days; bring them back "
+               f"with: python manage_feeds.py undo {feed.name}"))
     return ExitCode.OK
 
 

@@ -22,8 +22,8 @@ from data_lake_config import Config
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.settings import lake_path
-from ksql_lake.base.text import guards_output
 from ksql_lake.cli import hints, start
+from ksql_lake.cli.hints import guards_output
 
 COMMANDS = {  # each is the module of that name, which has `arguments` and `run`
     "report": "what needs attention, each feed in a line, totals",

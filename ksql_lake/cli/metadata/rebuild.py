@@ -35,7 +35,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
             with hold(dataset):
                 print("\n".join(here(f"{dataset.feed}: {line}") for line in rebuild(dataset, stamp)))
         except LakeError as error:
-            print(f"error: {here(Finding('failed', str(error), feed=dataset.feed).line)}", file=sys.stderr)
+            print(f"error: {Finding('failed', str(error), feed=dataset.feed).line}", file=sys.stderr)
             code = max(code, error.exit_code)
     if not broken:
         nothing = "every feed's metadata is readable; nothing to rebuild"
