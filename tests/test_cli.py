@@ -279,6 +279,29 @@ def test_progress_knows_how_far_it_is() -> None:
     stream(1, 10, 4000)
     assert stream.share(10_000) == pytest.approx(1 / 3)
     assert "s: 2 rows, " in stream.line(stream.started + 1, 10_000)
+    assert stream.share(4100) is None, "all rows happened only just: nothing is known of what is to come"
+    stream.waits("no row for 3 s")
+    assert stream.share(10_000) is None and "%" not in stream.line(stream.started + 9, 10_000)
+    kafka = Counted("k")
+    kafka(100, 10, 1000)
+    kafka.reached(0.25)
+    assert kafka.share(10_000) == 0.25 and "25%, about 30s left" in kafka.line(kafka.started + 10, 10_000)
+
+
+def test_several_feeds_below_each_other() -> None:
+    from ksql_lake.cli.progress import Board
+
+    board = Board(["s", "a_long_name", "t"])
+    board.of("t")(1)
+    board.done("t")
+    board.of("s")(10)
+    board.of("a_long_name").waits("no row for 2 s of 10, then this stream counts as read")
+    short, long, done = board.lines()
+    assert short.startswith("s:           10 rows, ") and long.startswith("a_long_name: 0 rows, ")
+    assert done == "1 of 3 feeds done"
+    board.done("s")
+    board.done("a_long_name")
+    assert board.lines() == []
 
 
 def test_a_terminal_shows_progress_and_keeps_no_trace(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
