@@ -28,6 +28,12 @@ def numbers(array: pa.Array) -> Array:
     return values[array.offset : array.offset + len(array)]
 
 
+def whole(values: Array, kind: pa.DataType, there: Array | None = None) -> pa.Array:
+    """NumPy numbers as an Arrow array of a type of the same width; `there` is False where one is null."""
+    valid = None if there is None or there.all() else mask(there).buffers()[1]
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
+
+
 def mask(chosen: Array) -> pa.Array:
     """An Arrow mask of NumPy booleans."""
     bits = np.packbits(np.asarray(chosen, bool), bitorder="little")
