@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksql_lake.base.arrays import indices, numbers
+from ksql_lake.base.arrays import indices, milliseconds, numbers
 from ksql_lake.base.errors import SchemaError, StateError
 from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.model.entries import FileEntry
@@ -431,7 +431,7 @@ class _Range:
     def add(self, table: pa.Table) -> None:
         names = table.schema.names
         if "ROWTIME" in names and pa.types.is_timestamp(table.schema.field("ROWTIME").type):
-            self._add_times(table.column("ROWTIME").cast(pa.timestamp("ms", "UTC")).cast(pa.int64()))
+            self._add_times(milliseconds(table.column("ROWTIME")))
         if "ROWPARTITION" in names and "ROWOFFSET" in names:
             known = table.select(["ROWPARTITION", "ROWOFFSET"]).drop_null()
             if known.num_rows and all(pa.types.is_integer(kind) for kind in known.schema.types):
