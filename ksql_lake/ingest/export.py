@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
