@@ -47,6 +47,8 @@ class Query:
         self.end = 0  # of the log, for a pull query
         self.held: dict[int, list[Record]] = {}
         self.table_pull = not select.push and source.kind == "TABLE"
+        number = f"query_{int(time.time() * 1000) + next(_counter) % 1000}"
+        self.id = number if self.table_pull else f"transient_{source.name}_{random.getrandbits(63)}"
         self.columns = [c for columns, _ in self.parts for c in columns]
 
     def _refuse(self) -> None:
@@ -86,13 +88,9 @@ class Query:
 
     def header(self) -> str:
         """The header element, without its separator."""
-        if self.table_pull:
-            query_id = f"query_{int(time.time() * 1000) + next(_counter) % 1000}"
-        else:
-            query_id = f"transient_{self.source.name}_{random.getrandbits(63)}"
         schema = header_text(self.columns, self.table_pull)
         schema_json = json.dumps(schema, ensure_ascii=False)
-        return f'{{"header":{{"queryId":"{query_id}","schema":{schema_json}}}}}'
+        return f'{{"header":{{"queryId":"{self.id}","schema":{schema_json}}}}}'
 
     def _kept(self, records: list[Record]) -> list[Record]:
         """What of a batch is shown; a table's row that the filter drops would be a tombstone: see the docstring
