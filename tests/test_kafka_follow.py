@@ -356,6 +356,24 @@ def asked(place: Place) -> int:
     return place.db.metadata_statements.count("SHOW QUERIES;")
 
 
+@pytest.mark.parametrize("rows", [80, 20], ids=["longer than the old topic", "shorter"])
+def test_over_rest_a_topic_that_is_recreated(place: Place, rows: int) -> None:
+    """The open query goes on at the old offset of the new topic, as consumers do, and says nothing."""
+    place.append(40)
+    with following(place, "--source", "rest") as follower:
+        wait_for(lambda: count(place) == 40, follower)
+        place.append(10)
+        wait_for(lambda: count(place) == 50, follower)
+        place.db.recreate("EVENTS", followed=True)
+        place.made = 1_000
+        place.append(rows)
+        wait_for(lambda: count(place) >= 50 + rows, follower)
+        assert follower.stop() == 0, follower.said()
+        assert "the topic was recreated" in follower.said()
+    assert place.state()["generation"] == 2 and count(place) == 50 + rows
+    assert sorted(place.rows()["N"].to_pylist()) == [*range(50), *range(1_000, 1_000 + rows)]
+
+
 def test_over_rest_a_query_that_the_server_does_not_list_is_kept(place: Place) -> None:
     place.db.lists_push_queries = False
     place.append(10)

@@ -30,6 +30,7 @@ from ksql_lake.store.hold import hold
 
 log = logging.getLogger("export_to_data_lake")
 LOOK = 1.0  # seconds between looks at the ends of a topic
+QUIET = 10  # intervals without a row
 ASK = 10.0  # seconds for the server to say which queries it runs
 USUAL_BYTES = 200  # of a row in a file, before there is a batch to measure
 
@@ -161,10 +162,12 @@ class Follower:
         return self._topic.waiting()
 
     def _listen(self) -> None:
-        """Take rows until there is something to commit. In each interval without a row, and once at the start, the
-        server is asked whether it still runs the query: a silent connection may be half dead."""
+        """Take rows until there is something to commit, or after QUIET intervals without a row, when an export looks
+        whether stream and topic are still the same. In each interval without a row, and once at the start, the server
+        is asked whether it still runs the query: a silent connection may be half dead."""
         assert self._push is not None
-        due = time.monotonic() + self.rhythm.every
+        began = time.monotonic()
+        due = began + self.rhythm.every
         if self._push.listed is None:
             self._push.ask(self._running)
         while not self.stop.is_set():
@@ -175,6 +178,8 @@ class Follower:
             self.standing.beat, self.standing.waiting = self._clock(), self._push.rows
             over = time.monotonic() >= due
             if self._push.rows and (over or self._enough(self._push.rows)):
+                return
+            if time.monotonic() >= began + QUIET * self.rhythm.every:
                 return
             if over:
                 self._push.ask(self._running)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ class LongPush:
     Attributes:
         rows: how many of them wait.
         broken: why the query ended, until the next one is open.
+        first: the topic's first row when the query was verified, and as it was last seen.
         listed: whether the server named the query among those it runs, when it was first asked; None before.
     """
 
@@ -27,6 +29,7 @@ class LongPush:
         self.rows = 0
         self.broken: LakeError | None = None
         self.listed: bool | None = None
+        self.first: First | None = None
         self._reading: PushRows | None = None
         self._columns: tuple[Column, ...] = ()
         self._waiting: list[Rows] = []
@@ -88,9 +91,10 @@ class LongPush:
         self.close()
         self._waiting, self.rows, self._columns, self._handed = [], 0, (), {}
 
-    def begin(self, reading: PushRows) -> None:
+    def begin(self, reading: PushRows, first: First | None) -> None:
         """A new query is open; nothing of an older one counts."""
         self.forget()
+        self.first = first
         self._reading, self._columns, self.broken, self.listed = reading, reading.columns, None, None
         reading.stays = self._left
 
@@ -113,6 +117,24 @@ class LongPush:
         if self._reading is not None:
             self._handed = dict(self._reading.sent)
         return taken
+
+
+@dataclass(frozen=True)
+class First:
+    """The first row of a partition: offset and ROWTIME; None of both when there is none."""
+
+    partition: int
+    offset: int | None
+    rowtime: int | None
+
+
+def moved(before: First | None, now: First | None) -> bool:
+    """Whether a topic's first row says that it is not the topic of before: rows expire, but none comes before them."""
+    if before is None or now is None or before.offset is None:
+        return False
+    if now.offset is None:
+        return True  # a new topic without rows; when all expired instead, another query costs nothing
+    return now.offset < before.offset or (now.offset == before.offset and now.rowtime != before.rowtime)
 
 
 class LongSource:
@@ -142,12 +164,26 @@ class LongSource:
         return None  # also an empty stream is listened to
 
     def open(self, wanted: Wanted) -> Reading:
-        if self._push.follows(wanted):
+        """What waits, if it is of the topic that was verified when the query began; else a new query.
+
+        The query of a topic that is deleted and created again goes on at the same offset of the new one, without a
+        word. So the topic's first row is looked at after the rows came and before they are committed.
+        """
+        first = self._first(wanted)
+        if self._push.follows(wanted) and not moved(self._push.first, first):
+            self._push.first = first or self._push.first
             return _Waiting(self._push)
         self._push.close()
         reading = self._source.open(wanted)
-        self._push.begin(reading)
+        self._push.begin(reading, first)
         return reading
+
+    def _first(self, wanted: Wanted) -> First | None:
+        partition = self._push.first.partition if self._push.first else min(wanted.after, default=None)
+        if partition is None:
+            return None
+        found = self._source.first_row(partition)
+        return First(partition, *found) if found else First(partition, None, None)
 
 
 class _Waiting(Reading):

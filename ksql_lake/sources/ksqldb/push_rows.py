@@ -199,6 +199,23 @@ class PushSource:
         if len(rowtimes) > MOST_TIMES:
             raise KsqlError(f"{self.name}: {len(rowtimes)} times are more than one query can ask for")
 
+    def first_row(self, partition: int) -> tuple[int, int] | None:
+        """Offset and ROWTIME of the first row of a partition; None when none comes within `limits.idle` seconds.
+
+        By a query that ends with that row, so the server does not read the whole topic.
+        """
+        where = f"{quote(self.name)} WHERE ROWPARTITION = {partition}"
+        sql = f"SELECT ROWTIME, ROWOFFSET FROM {where} EMIT CHANGES LIMIT 1;"
+        with self._client.query(sql, earliest=True) as answer:
+            rows = AnswerRows(answer, self.name)
+            while (found := rows.look()) is not None:
+                for batch in found:
+                    if isinstance(batch, pa.RecordBatch) and len(batch):
+                        return int(numbers(batch.column(1))[0]), int(numbers(batch.column(0))[0])
+                if time.monotonic() - rows.started > self._limits.idle:
+                    break
+        return None
+
     def is_empty(self) -> bool | None:
         return self._client.is_empty(self._source.name)
 
