@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
@@ -104,7 +105,8 @@ class FeedResult:
         """The form of `--json`: findings as objects, and their lines under `messages`."""
         return {
             **vars(self), "checks": [asdict(check) for check in self.checks], "messages": list(self.messages),
-            "findings": [finding.as_json() for finding in self.findings],
+            "findings": [finding.as_json() for finding in self.findings], "exit_code": int(self.exit_code),
+            "reconciled": list(self.reconciled),
         }
 
 
@@ -141,7 +143,7 @@ def export_feed(
         log.info("%s: %s", name, note)
     for finding in outcome.findings:
         log.warning("%s", finding.line)
-    log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
+    log.info("%s: %s in %s", name, counted(outcome.rows, "row"), counted(outcome.files, "file"))
     return FeedResult(
         name,
         task.feed.type,
@@ -234,6 +236,7 @@ def _export(
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    _refuse_other_unit(task.feed, state)
     metadata.catch_up(dataset, state)  # who cannot is told of by the commit that follows
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
@@ -263,8 +266,18 @@ def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: O
 
 def _new_state(feed: Feed) -> FeedState:
     if feed.type == "table":
-        return new_table(feed.source, now())
-    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now())
+        return new_table(feed.source, now(), feed.timestamps)
+    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now(), feed.timestamps)
+
+
+def _refuse_other_unit(feed: Feed, state: FeedState) -> None:
+    """Readers of a directory do not agree on what they make of a column that counts in two units."""
+    if feed.timestamps != state.timestamps:
+        raise SourceError(
+            f"{feed.name}: timestamps was {state.timestamps} at the first export and is {feed.timestamps} now, but the "
+            "files of a feed all have one unit; change the feed back, or archive it and add a new one under another "
+            "name"
+        )
 
 
 def stage(task: FeedTask, state: FeedState, progress: Progress = SILENT) -> Staged:
