@@ -134,7 +134,7 @@ class Client:
         if match is None and len(folded) == 1:
             match = folded[0]
         if match is None:
-            close = folded or difflib.get_close_matches(name.upper(), there, 3)
+            close = folded or difflib.get_close_matches(name.upper(), [n for n, k in there.items() if k == kind], 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else "; LIST STREAMS and LIST TABLES do not show it"
             raise SourceError(f"{name}: no such {kind} on {self.url}{hint}")
         if there[match] != kind:
