@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
@@ -107,7 +108,8 @@ class FeedResult:
         """The form of `--json`: findings as objects, and their lines under `messages`."""
         return {
             **vars(self), "checks": [asdict(check) for check in self.checks], "messages": list(self.messages),
-            "findings": [finding.as_json() for finding in self.findings],
+            "findings": [finding.as_json() for finding in self.findings], "exit_code": int(self.exit_code),
+            "reconciled": list(self.reconciled),
         }
 
 
@@ -145,7 +147,7 @@ def export_feed(
         log.info("%s: %s", name, note)
     for finding in outcome.findings:
         log.warning("%s", finding.line)
-    log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
+    log.info("%s: %s in %s", name, counted(outcome.rows, "row"), counted(outcome.files, "file"))
     return FeedResult(
         name,
         task.feed.type,
