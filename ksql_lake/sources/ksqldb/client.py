@@ -26,6 +26,7 @@ from ksql_lake.sources.ksqldb.described import (
     Unexpected,
     description,
     listed,
+    queries,
     server_info,
     settings,
     source,
@@ -147,6 +148,10 @@ class Client:
     def settings(self) -> dict[str, str]:
         """The server's own settings, as far as it shows them."""
         return self._told(settings, "LIST PROPERTIES;")
+
+    def running(self) -> frozenset[str]:
+        """The ids of the queries that the server runs at present, push queries included."""
+        return self._told(queries, "SHOW QUERIES;")
 
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.
