@@ -13,17 +13,19 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ksql_lake.base.arrays import texts
+from ksql_lake.base.arrays import milliseconds, numbers, texts
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
 from ksql_lake.model.entries import AHEAD
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.types import Column, arrow_schema
+from ksql_lake.model.recorded import MILLISECONDS
+from ksql_lake.model.types import Column, arrow_schema, pseudo_fields
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind
 
@@ -68,8 +70,8 @@ def fits(feed: str, checks: Sequence[Check], columns: Sequence[Column], kind: st
         SchemaError: a check names a column that is not there, or cannot judge its type.
     """
     schema = arrow_schema(columns)
-    pseudo = [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
-    Checker(feed, checks, pa.schema([*(pseudo if kind == "stream" else []), *schema]), {})
+    pseudo = pseudo_fields(MILLISECONDS) if kind == "stream" else []
+    Checker(feed, checks, pa.schema([*pseudo, *schema]), {})
 
 
 class Checker:
@@ -80,6 +82,7 @@ class Checker:
         schema: of the batches, under the names on disk.
         names: the source's name of each column -> its name on disk.
         before: the checker of an earlier query of the same run, so that a value that came then comes twice now.
+        seed: the same for checkers that look at parts of one run, for the same reason.
 
     Raises:
         SchemaError: a check names a column that is not there, or cannot judge its type.
@@ -87,16 +90,21 @@ class Checker:
 
     def __init__(
         self, feed: str, checks: Sequence[Check], schema: pa.Schema, names: Mapping[str, str],
-        before: Checker | None = None,
+        before: Checker | None = None, seed: int | None = None,
     ) -> None:
         self.rules = [bind(feed, check, schema, names) for check in checks]
+        self.checks = [rule.check for rule in self.rules]
         self.rows = 0
         self.failed = [0] * len(self.rules)
         self.newest: list[dict[int, int]] = [{} for _ in self.rules]
         self.hashes: list[list[Hashes]] = [[] for _ in self.rules]
         self._keys: list[KeyHashes] = (
-            before._keys if before else [KeyHashes(range(len(rule.paths))) for rule in self.rules]
+            before._keys if before else [KeyHashes(range(len(rule.paths)), seed) for rule in self.rules]
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it found, which is all that a verdict needs; the rules themselves do not travel."""
+        return {**vars(self), "rules": [], "_keys": []}
 
     def look(self, batch: pa.RecordBatch) -> BadRows | None:
         """Count what fails in rows that would be published, and return those that go into quarantine instead."""
@@ -162,7 +170,7 @@ def _without_nulls(columns: Sequence[pa.Array]) -> list[pa.Array]:
 
 def _note_newest(newest: dict[int, int], column: pa.Array) -> None:
     """The newest time of each day: which of them lie in the future is known at the end only."""
-    times = column.drop_null().cast(pa.int64()).to_numpy()
+    times = numbers(milliseconds(column.drop_null()))
     days, first = np.unique(times // DAY_MS, return_inverse=True)
     latest = np.full(len(days), np.iinfo(np.int64).min)
     np.maximum.at(latest, first, times)
@@ -180,7 +188,7 @@ def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occas
     found = []
     rows = sum(checker.rows for checker in checkers)
     for i, declared in enumerate(checks):
-        check = checkers[-1].rules[i].check if checkers else declared
+        check = checkers[-1].checks[i] if checkers else declared
         if check.check == "row_count":
             failed, message = _row_count(check, rows, context)
         elif check.check == "freshness":

@@ -20,7 +20,7 @@ import pyarrow as pa
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.checks import Check
-from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.columns import as_schema, rows_schema
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import day_path, disk_names, parse_day
@@ -72,6 +72,7 @@ class Aside:
         """Finish the files, durably."""
         if self._writer is not None:
             self.files = self._writer.close({**(footer or {}), LABELS: json.dumps(sorted(self.labels))})
+            self._writer = None
 
     def abort(self) -> None:
         """Let go of everything; what lies in staging is the caller's to remove."""
@@ -203,9 +204,7 @@ class Import:
         dataset, state = self.dataset, self.state
         path = dataset.in_lake(entry.path)
         with open_parquet(path) as parquet:
-            names = parquet.schema_arrow.names
-            pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in names[:3]]
-            schema = pa.schema([*pseudo, *schema_of(state.columns)])
+            schema = rows_schema(state)
             checker = Checker(dataset.feed, self.checks, schema, {c.name: c.disk_name for c in state.columns})
             directory_ = dataset.staging / self.run
             footer = self._footer(entry, Footer.read(parquet.metadata.metadata or {}))

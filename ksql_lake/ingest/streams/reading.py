@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import MAY_PASS, LakeError, RowNotSent, SourceError
 from ksql_lake.base.retry import delay
+from ksql_lake.ingest.stored import as_stored
 from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
@@ -31,6 +32,7 @@ from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
 from ksql_lake.model.state import FeedState
+from ksql_lake.model.types import PSEUDO
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, Replaced, RowSource, Wanted
 
 
@@ -59,7 +61,7 @@ class StreamExport:
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
         self.first_day = (job.since - EPOCH).days if job.since and not self.base else None
-        salt = salt_of([*self.base.values(), *self.base_heads.values()])
+        salt = job.part.salt if job.part else salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
         self.seen: set[int] = set()  # partitions of which it is known why their last exported row did not come
@@ -209,7 +211,8 @@ class StreamExport:
             self.sieve.log_starts(reading.starts(), wanted.next)
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
             state.columns, state.schema_version = evolve(
-                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
+                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version,
+                state.timestamps,
             )
             before = self.attempts[-1].checker if self.attempts else None
             attempt = Attempt(job, state, len(self.attempts), before)
@@ -243,6 +246,7 @@ class StreamExport:
     def _drain(self, reading: Reading, attempt: Attempt) -> str:
         names = [column.name for column in reading.columns]
         patience = Patience(self.job.limits.anchor, self.given_up)
+        goals, begun = reading.goals(), dict(reading.positions())
         while True:
             batches = reading.read()
             received = time.monotonic()
@@ -251,6 +255,8 @@ class StreamExport:
                 self._rows(rows.batch if flawed else rows, names, attempt, rows.flaws if flawed else ())
             now = time.monotonic()
             reading.worked(now - received)
+            if goals:
+                self.job.progress.reached(_share(goals, begun, reading.positions()))
             if not batches:
                 self._waits(reading.silence(now))
             reason = self._ended(reading, patience, now)
@@ -341,12 +347,12 @@ class StreamExport:
             return
         if job.days:
             attempt.cover(partitions[keep], offsets[keep], days[keep])
-        table = self._on_disk(batch, names, attempt.schema)
+        table, unfit = self._on_disk(batch, names, attempt.schema, keep)
         erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
         job.progress(int(keep.sum()), batch.nbytes, int(rowtimes.max()))
-        attempt.take(table, keep, days, flaws)
+        attempt.take(table, keep, days, [*flaws, *unfit])
 
     def _report_gaps(self, attempt: Attempt) -> None:
         for partition, lost in self.sieve.gaps:
@@ -354,12 +360,20 @@ class StreamExport:
             attempt.findings.append(Finding("gap", message, feed=self.job.dataset.feed, partition=partition))
         self.sieve.gaps.clear()
 
-    def _on_disk(self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema) -> pa.RecordBatch:
+    def _on_disk(
+        self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema, keep: np.ndarray
+    ) -> tuple[pa.RecordBatch, list[Flaw]]:
         positions = {name: PSEUDO_COLUMNS + i for i, name in enumerate(names)}
-        ordered = [positions[column.name] for column in self.state.columns]
-        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *ordered)]
-        arrays[0] = arrays[0].cast(schema.field(0).type)
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        columns = [column.name for column in self.state.columns]
+        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *(positions[name] for name in columns))]
+        return as_stored(arrays, [*PSEUDO, *columns], schema, keep, self.job.on_bad_value)
+
+
+def _share(goals: Mapping[int, int], begun: Mapping[int, int], now: Mapping[int, int]) -> float:
+    """How much of what lay between the first positions and the ends has been read, from 0 to 1."""
+    whole = sum(goal - begun.get(partition, goal) for partition, goal in goals.items())
+    read = sum(now[partition] - first for partition, first in begun.items() if partition in now)
+    return min(max(read / whole, 0.0), 1.0) if whole else 1.0
 
 
 def _partitions(numbers_: Collection[int]) -> str:
