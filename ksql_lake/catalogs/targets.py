@@ -125,6 +125,8 @@ def _iceberg(target: Target, lake: Path) -> Iterator[Any]:
 
     try:
         yield Iceberg(target.uri, lake, target.database, target.warehouse)
+    except LakeError:  # also where pyiceberg is missing, and what it raises is not known
+        raise
     except catalog_errors() as error:
         raise CatalogError(f"{target.uri}: {_one_line(error)}") from None
     except OSError as error:
