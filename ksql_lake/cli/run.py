@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.base.files import make_closed, make_dirs, refuse_links
-from ksql_lake.base.logs import LogFormatter
+from ksql_lake.base.logs import LogFormatter, also_to
 from ksql_lake.base.retry import until_answered
 from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress
 from ksql_lake.ingest.run_record import RunRecord
+from ksql_lake.ingest.workers import Workers
 from ksql_lake.maintain.retention import Rule
 from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import findings_of
@@ -30,6 +32,7 @@ from ksql_lake.store import cluster, history, running
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
+LOGGERS = ("export_to_data_lake", "ksql_lake")  # what an export logs to
 
 
 @dataclass(frozen=True)
@@ -132,15 +135,19 @@ def _results(order: Order, tasks: Sequence[FeedTask], listener: Listener) -> Ite
         from ksql_lake.ingest.cluster import workers
 
         with workers(order.cluster, tasks[0].lake) as there:
-            yield from _side_by_side(tasks, order.jobs or there.threads, listener, there.executor)
-    elif len(tasks) == 1 or order.jobs == 1:
-        for task in tasks:
-            yield _turn(task, listener, None)
-    else:
-        yield from _side_by_side(tasks, order.jobs or 1, listener, None)
+            yield from _side_by_side(tasks, order.jobs or there.threads, listener, there)
+        return
+    jobs = order.jobs or 1
+    with ThreadPoolExecutor(jobs, "part") as readers:  # of a large topic; a thread is started when there is one
+        parts = Workers(readers, jobs, remote=False) if jobs > 1 else None
+        if len(tasks) == 1 or jobs == 1:
+            for task in tasks:
+                yield _turn(task, listener, parts)
+        else:
+            yield from _side_by_side(tasks, jobs, listener, parts)
 
 
-def _turn(task: FeedTask, listener: Listener, workers: Executor | None) -> FeedResult:
+def _turn(task: FeedTask, listener: Listener, workers: Workers | None) -> FeedResult:
     progress = listener.progress(task.feed.name)
     try:
         return export_feed(task, progress, workers)
@@ -149,7 +156,7 @@ def _turn(task: FeedTask, listener: Listener, workers: Executor | None) -> FeedR
 
 
 def _side_by_side(
-    tasks: Sequence[FeedTask], jobs: int, listener: Listener, workers: Executor | None
+    tasks: Sequence[FeedTask], jobs: int, listener: Listener, workers: Workers | None
 ) -> Iterator[FeedResult]:
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -214,14 +221,29 @@ def exit_code(results: Sequence[FeedResult]) -> int:
 
 def log_to(lake: Path, level: str, form: str) -> None:
     """Send what is logged to this month's log of the lake."""
-    logs = lake / "logs"
-    make_dirs(logs)
+    make_dirs(lake / "logs")
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    file = logging.FileHandler(logs / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
-    file.setFormatter(LogFormatter(form))
-    root.addHandler(file)
+    root.addHandler(log_file(lake, form))
     root.setLevel(level)
+
+
+@contextlib.contextmanager
+def logged_beside(lake: Path, level: str, form: str) -> Iterator[None]:
+    """Send what an export logs to this month's log of the lake, while the caller's own logging stays as it is."""
+    make_dirs(lake / "logs")
+    file = log_file(lake, form)
+    with contextlib.closing(file), contextlib.ExitStack() as added:
+        for name in LOGGERS:
+            added.enter_context(also_to(logging.getLogger(name), file, level))
+        yield
+
+
+def log_file(lake: Path, form: str) -> logging.FileHandler:
+    """This month's log of the lake."""
+    file = logging.FileHandler(lake / "logs" / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
+    file.setFormatter(LogFormatter(form))
+    return file
