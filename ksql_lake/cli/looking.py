@@ -1,4 +1,4 @@
-"""What the commands look at: every feed as its metadata tells, and what of them cannot be used."""
+"""What the read-only commands work on: the metadata of every feed, and the metadata that cannot be used."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Look:
 
 
 def look(lake: Path, feed: str | None, *, reports: bool = False, off: Collection[str] = ()) -> Look:
-    """Read what the lake knows; metadata that cannot be used are reported, and the other feeds looked at.
+    """Read the metadata of the feeds; what cannot be used is reported, and the other feeds are read.
 
     Args:
         feed: only this one.
-        reports: for a report, which names itself what cannot be used; a feed without any data is of interest, too.
+        reports: for a report, which itself lists what cannot be used and also shows feeds without data.
         off: feeds that are switched off by CONFIG_FEEDS.
 
     Raises:

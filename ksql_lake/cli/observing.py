@@ -1,4 +1,4 @@
-"""Who is told of every change of this lake."""
+"""The observers of every change of this lake."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def observers(config: Config) -> tuple[Observer, ...]:
 
 
 def observed(config: Config, dataset: Dataset) -> Dataset:
-    """A feed whose changes the observers learn of."""
+    """The feed with the observers of its changes."""
     told = observers(config)
     if config.alerts.metrics_file:  # an export writes them once, at its end
         share = config.max_delete_percent / 100

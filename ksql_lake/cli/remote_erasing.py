@@ -1,4 +1,4 @@
-"""The part of an erasure that the lake's remote has."""
+"""The part of an erasure that concerns the lake's remote."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Erasing:
-    """The part of an erasure that the lake's remote has, feed by feed; nothing where the lake has no remote.
+    """The part of an erasure that concerns the lake's remote, feed by feed; does nothing where there is no remote.
 
     Attributes:
         told: a line for each thing that could not be looked at there, or stays there: the erasure is not complete.

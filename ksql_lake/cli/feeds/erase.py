@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", required=True, type=_condition, metavar="COLUMN=VALUE",
-        help="such as user_id=user_42; also fields at any depth (customer.ip_address=...)",
+        help="such as user_id=user_42; a field at any depth is written customer.ip_address=...",
     )
     parser.add_argument("--feeds", nargs="+", default=[], metavar="NAME", help="only these (default: all in the lake)")
     parser.add_argument("--dry-run", action="store_true", help="only show where the rows are")
     parser.add_argument(
-        "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
+        "--later", choices=("drop", "keep"), help="what to do with this person's rows in later exports"
     )
     parser.add_argument("--wait", action="store_true", help="wait for a feed that is being exported")
 
@@ -42,7 +42,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.model.target import Target
 
     if not args.later and not args.dry_run:
-        raise ConfigError("erase: say what becomes of later events: --later drop, or --later keep")
+        raise ConfigError("erase: say what to do with this person's later rows: --later drop, or --later keep")
     target = Target(*args.where)
     if args.dry_run:
         _refuse_unknown(config, args, target)
@@ -57,7 +57,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
 
 
 def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) -> None:
-    """Refuse a column that no feed has, and a value that is none of the column's type in any feed."""
+    """Refuse a column that no feed has, and a value that the column cannot hold in any feed."""
     from ksql_lake.maintain import erase
     from ksql_lake.model.values import Unfit, meanings, type_name
     from ksql_lake.store import metadata
@@ -67,7 +67,7 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
         try:
             state = metadata.load(dataset)
         except StateError:
-            return  # told when it is opened; it may have the column
+            return  # reported when it is opened; it may have the column
         if state is None:
             continue
         known.append((dataset, state))
@@ -87,7 +87,7 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
 
 
 def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any]) -> int:
-    """Feed by feed; one that is at work or damaged is told, and does not hold the others up."""
+    """Feed by feed; one that is busy or damaged is reported and does not hold up the others."""
     from ksql_lake.cli.remote_erasing import Erasing
 
     closed: dict[str, str] = {}
@@ -101,13 +101,13 @@ def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt
             closed[dataset.feed] = str(error)
             print(f"{dataset.feed}: {error}", file=sys.stderr)
     if args.dry_run:
-        print(f"{counted(rows, 'row')} would go; nothing was changed")
+        print(f"{counted(rows, 'row')} would be erased; nothing was changed")
         return ExitCode.OK
     return _finish_erasure(config, args, meant, receipt, closed, there.told)
 
 
 def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
-    """The feeds named, or all of which anything lies below the lake."""
+    """The feeds named, or all of which the lake has any files."""
     from ksql_lake.store.lake import traces
 
     there = {dataset.feed: observed(config, dataset) for dataset in traces(config.lake_dir)}
@@ -147,7 +147,7 @@ def _erase_one(
     from ksql_lake.maintain import erase, receipts
     from ksql_lake.store import trash
 
-    if state is None:  # never exported, or gone: what is left of it lies in the trash
+    if state is None:  # never exported, or gone: what is left of it is in the trash
         found = [file for bundle in trash.bundles(dataset.lake, dataset.feed)
                  for file in erase.find_in_bundle(bundle, meant)]
     else:
@@ -180,7 +180,7 @@ def _finish_erasure(
 
     look = leftovers.look(config.lake_dir, meant, args.feeds, closed)
     look.remote += remote
-    receipt.pop("remote", None)  # of an earlier try
+    receipt.pop("remote", None)  # from an earlier attempt
     lines = list(receipt.get("trash_without_metadata", []))
     for dataset in datasets(config.lake_dir):
         if dataset.feed not in closed and (state := metadata.load(dataset)) is not None:

@@ -1,4 +1,4 @@
-"""`metadata_utils.py html FILE`: the report as one page that needs no network."""
+"""`metadata_utils.py html FILE`: the report as one HTML page that works offline."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from ksql_lake.cli.metadata.flags import CATALOGS
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("register", choices=CATALOGS, metavar="CATALOG", help=" or ".join(CATALOGS))
-    parser.add_argument("--database", metavar="NAME", help="made when it is not there")
-    parser.add_argument("--location", metavar="URI", help="where the lake lies for those who query: s3://bucket/lake")
+    parser.add_argument("--database", metavar="NAME", help="created if it does not exist")
+    parser.add_argument("--location", metavar="URI", help="where queries find the lake: s3://bucket/lake")
     parser.add_argument("--uri", metavar="URI", help="of hive: thrift://HOST:PORT of the metastore")
     parser.add_argument(
         "--without-time", action="store_true", help="of hive: leave out columns of type TIME, which Trino cannot read"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and why")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and why")
     only_feed(parser)
 
 

@@ -1,4 +1,4 @@
-"""`metadata_utils.py report`: what needs attention, each feed in a line, totals."""
+"""`metadata_utils.py report`: what needs attention, one line for each feed, totals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksql_lake.reporting.summary import as_json, summary_of
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     only_feed(parser)
 
 

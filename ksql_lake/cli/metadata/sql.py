@@ -14,7 +14,7 @@ from ksql_lake.cli.metadata.flags import DIALECTS
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sql", choices=DIALECTS, metavar="DIALECT", help=", ".join(DIALECTS))
     parser.add_argument(
-        "--location", metavar="URI", help="where the lake lies for those who query, such as s3://bucket/lake"
+        "--location", metavar="URI", help="where queries find the lake, such as s3://bucket/lake"
     )
     only_feed(parser)
 

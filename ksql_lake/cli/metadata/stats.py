@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--deep", action="store_true", help="also nulls, range and distinct values of each column")
     parser.add_argument("--since", type=day, metavar="YYYY-MM-DD", help="this day and later ones")
     only_feed(parser)
@@ -43,7 +43,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
 def _columns(
     lake: Path, records: Sequence[FeedRecord], partitions: Sequence[PartitionSummary]
 ) -> dict[str, list[ColumnStats]]:
-    """Of all chosen days of a stream, and of a table's current version."""
+    """The columns over all chosen days of a stream, or of a table's current version."""
     from ksql_lake.query.column_stats import column_stats  # Arrow is loaded only where files are read
     from ksql_lake.store.metadata import Dataset
     from ksql_lake.store.remote.places import Places
@@ -59,5 +59,5 @@ def _columns(
 
 
 def _told(part: PartitionSummary) -> dict[str, Any]:
-    """Its place only where the lake has a remote."""
+    """The partition as JSON; with its place only where the lake has a remote."""
     return {key: value for key, value in asdict(part).items() if key != "place" or value}

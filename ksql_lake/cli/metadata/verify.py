@@ -17,7 +17,7 @@ from ksql_lake.store.lake import dataset_of
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="read every row group, check every offset")
-    parser.add_argument("--remote", action="store_true", help="the remote instead; --deep: read every object")
+    parser.add_argument("--remote", action="store_true", help="check the remote instead; --deep: read every object")
     only_feed(parser)
 
 
