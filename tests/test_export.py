@@ -365,7 +365,7 @@ def test_a_clock_set_back_is_a_finding(ksqldb: EmbeddedKsqlDB, lake: Path, capsy
     path = lake / "tables" / "t" / "_metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "last_export": "2999-01-01T00:00:00Z"}))
     assert export_to_data_lake.main(["--table", "t"]) == 1
-    assert "clock has not reached yet; set it" in capsys.readouterr().err
+    assert "in the future by this machine's clock; set the clock" in capsys.readouterr().err
 
 
 def test_what_fails_after_the_commit_does_not_hide_it(

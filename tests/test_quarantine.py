@@ -417,7 +417,7 @@ def test_a_person_is_erased_there_too(lake: Path, ksqldb: EmbeddedKsqlDB, name: 
 def test_reconcile_knows_what_was_set_aside(lake: Path, capsys: Any) -> None:
     declare(lake, {"check": "range", "column": "amount", "min": 0, "level": "quarantine"})
     assert export("s", "--reconcile") == 1
-    assert "1 removed here by retention or erasure, or in quarantine" in capsys.readouterr().out
+    assert "1 removed from the lake by retention or erasure, or in quarantine" in capsys.readouterr().out
     assert metadata_utils.main(["--reconcile", "s"]) == 0
 
 

@@ -196,7 +196,7 @@ def test_a_link_in_the_lake_is_never_followed(ksqldb: EmbeddedKsqlDB, tmp_path: 
     shutil.move(oldest, elsewhere)
     oldest.symlink_to(elsewhere)
     assert manage_feeds.main(["retention", "s"]) == 1
-    assert "symbolic link stands in the way" in capsys.readouterr().err
+    assert "symbolic link is in the way" in capsys.readouterr().err
     assert len(list(elsewhere.glob("*.parquet"))) == 1
 
 

@@ -1,6 +1,6 @@
 """The workers of a Dask cluster as an Executor: they read and stage over the shared lake directory, and never publish.
 
-A worker that dies takes its work along; the scheduler gives it to another one, which stages under a name of its own.
+When a worker dies, the scheduler gives its work to another one, which stages under a name of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.files import atomic_write, make_closed
 
-PATIENCE = 15  # seconds for the scheduler to answer, and for a first worker to be there
+PATIENCE = 15  # seconds to wait for the scheduler to answer, and for a first worker
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Workers:
 
 @contextmanager
 def workers(address: str, lake: Path) -> Iterator[Workers]:
-    """The workers of the scheduler at `address` (tcp:// or tls://), looked at before anything is given to them.
+    """The workers of the scheduler at `address` (tcp:// or tls://), checked before they get any work.
 
     Raises:
-        ConfigError: nothing answers there, nobody works there, or a worker has another version of this package or
+        ConfigError: nothing answers there, it has no worker, or a worker has another version of this package or
             does not see the lake.
     """
     try:
@@ -57,7 +57,8 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
-        raise ConfigError(f"--cluster {address}: no worker is there; start one with: dask worker {address}") from None
+        raise ConfigError(f"--cluster {address}: the scheduler has no worker; start one with: dask worker "
+                          f"{address}") from None
     probe = lake / ".staging" / f".probe_{secrets.token_hex(4)}.inprogress"
     make_closed(probe.parent)
     atomic_write(probe, b"do the workers see this lake?")
@@ -72,7 +73,10 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
             raise ConfigError(f"--cluster: worker {worker} cannot work: {_first_line(answer)}")
         version, sees = answer
         if version != __version__:
-            raise ConfigError(f"--cluster: worker {worker} has version {version} of ksql_lake, here is {__version__}")
+            raise ConfigError(
+                f"--cluster: worker {worker} has version {version} of ksql_lake, but this machine has {__version__}; "
+                "install the same version"
+            )
         if not sees:
             raise ConfigError(f"--cluster: worker {worker} does not see {lake}; mount it there under the same path")
     return sum(client.nthreads().values())
@@ -102,7 +106,7 @@ def _hand_on(inner: Future[Any], outer: Future[Any]) -> None:
     try:
         outer.set_result(inner.result())
     except CancelledError:
-        outer.set_exception(LakeError("the cluster gave the work up; nothing is lost, the next run reads it again"))
+        outer.set_exception(LakeError("the cluster cancelled the work; nothing is lost, the next run reads it again"))
     except Exception as error:
         lost = type(error).__module__.startswith("distributed")
         text = f"the cluster lost the work ({_first_line(error)}); nothing is lost, the next run reads it again"

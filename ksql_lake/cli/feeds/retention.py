@@ -62,7 +62,7 @@ def _retain(config: Config, args: argparse.Namespace, name: str, total: Counter[
             return code
         retention.remember(dataset, state, plan, rule, f"{run}n", **context.signed())
         for path in retention.apply(dataset, state, plan, run, **context.signed()):
-            print(f"{path}: a symbolic link stands in the way; left alone", file=sys.stderr)
+            print(f"{path}: a symbolic link is in the way; it was left alone", file=sys.stderr)
             code = ExitCode.FINDINGS
         for path in trash.empty(dataset, config.trash_days, moment.date()):
             print(f"{name}  removed {path} for good")

@@ -1,4 +1,4 @@
-"""Which road a stream's rows take: ksqlDB's REST API, or straight from the topic where that is known to be equal."""
+"""How a stream is read: through ksqlDB's REST API, or directly from the topic where that is known to give the same."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Road:
     Attributes:
         name: kafka or rest.
         proof: a hash of what was compared with real rows; None over REST.
-        finding: what a person should know: the comparison found a difference.
+        finding: set where the comparison found a difference.
     """
 
     rows: RowSource
@@ -41,7 +41,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Checked:
-    """A topic that may be read in ksqlDB's place: how, through what, as it is now, and what proves it."""
+    """A topic that may be read instead of asking ksqlDB: its plan, its connection, its state, and the proof."""
 
     plan: Plan
     broker: Broker
@@ -54,7 +54,7 @@ class NotThisRoad(SourceError):
     """A stream that cannot be read from its topic.
 
     Attributes:
-        differs: rows were compared, and one differs.
+        differs: rows were compared, and one was different.
     """
 
     def __init__(self, message: str, *, differs: bool = False) -> None:
@@ -63,11 +63,11 @@ class NotThisRoad(SourceError):
 
 
 def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, started_ms: int, held: ExitStack) -> Road:
-    """The road of one run.
+    """How this run reads the stream.
 
     Args:
-        mark: how an earlier run left the topic.
-        held: closes what stays open for the run.
+        mark: the state of the topic after an earlier run.
+        held: closes what must stay open during the run.
 
     Raises:
         LakeError: the feed asks for Kafka, which cannot be had.
@@ -86,7 +86,8 @@ def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, star
             raise
         why = NOT_SET if job.kafka is None else str(error)
         differs = isinstance(error, NotThisRoad) and error.differs
-        finding = Finding("drift", f"{error}; REST goes on", feed=job.dataset.feed) if differs else None
+        message = f"{error}; the stream is read over REST instead"
+        finding = Finding("drift", message, feed=job.dataset.feed) if differs else None
         return Road(rest, "rest", why, finding=finding)
     rows = TopicRows(
         checked.broker, checked.plan, checked.state, mark, rest, job.dataset.feed, job.batch_size,
@@ -102,7 +103,7 @@ def check(
     """Whether a stream can be read from its topic.
 
     Raises:
-        NotThisRoad: it cannot, by what DESCRIBE says or by what a comparison found.
+        NotThisRoad: it cannot, according to DESCRIBE or to a comparison of rows.
         BrokerError, ConfigError: Kafka cannot be read.
     """
     settings = client.settings()
@@ -121,7 +122,7 @@ def check(
 
 
 def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | None, patience: float) -> str:
-    """Which road an export would take now, and why; rows are compared as at a first export.
+    """How an export would read the stream now, and why; rows are compared as at a first export.
 
     Raises:
         LakeError: the feed asks for Kafka, which cannot be had.
@@ -141,15 +142,15 @@ def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | Non
 
 
 def refuse_moved_values(job: StreamJob, mark: TopicMark, exported: bool) -> None:
-    """Values that were stored as REST shows them, and such as the topic has them, do not go together in one feed.
+    """Refuse to mix values as REST shows them and values as the topic has them in one feed.
 
     Raises:
-        SourceError: the feed has changed its mind.
+        SourceError: exact_values was different at the first export.
     """
     if exported and mark.exact != job.exact_values:
         was, wanted = str(mark.exact).lower(), str(job.exact_values).lower()
         raise SourceError(
-            f"{job.dataset.feed}: exact_values was {was} at the first export and is {wanted} now; change the feed back "
+            f"{job.dataset.feed}: exact_values was {was} at the first export and is now {wanted}; change the feed back "
             "or archive it and add a new one"
         )
 

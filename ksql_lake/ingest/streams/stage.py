@@ -1,4 +1,4 @@
-"""One export of one stream: what `reading` staged becomes files, resume points and coverage, every event once."""
+"""One export of one stream: turns what `reading` staged into files, resume points and coverage, every event once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
@@ -32,10 +33,10 @@ from ksql_lake.store.writer import StagedFile
 
 
 def stage_stream(client: Client, job: StreamJob, state: FeedState, now: Callable[[], str]) -> Staged:
-    """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
+    """Read what is new in a stream and stage it. This process, or the one that waits for it, holds the feed's lock.
 
     Args:
-        state: the feed's state; it becomes the new one.
+        state: the feed's state; it is changed into the new one.
         now: the present time as ISO 8601 text.
 
     Raises:
@@ -60,7 +61,7 @@ def stage_rows(
     """The same from any source of rows.
 
     Args:
-        proof: what was compared with ksqlDB's rows, to be remembered.
+        proof: a hash of what was compared with ksqlDB's rows, to be kept in the state.
     """
     export = StreamExport(rows, job, state, started_ms)
     recreated = False
@@ -82,13 +83,13 @@ def stage_rows(
 
 
 def _mark(job: StreamJob, export: StreamExport, proof: str | None) -> TopicMark | None:
-    """Where the topic is left; over REST, which knows nothing of it, as it was left before."""
+    """The state of the topic after this run; over REST, which cannot tell, the same as before."""
     state, identity = export.state, export.source.identity
     last = export.attempts[-1] if export.attempts else None
     if identity is None and proof is None:
         return state.topic
     known = state.mark
-    unseen = bool(export.sieve.pending)  # rows that should tell whether it is the same topic
+    unseen = bool(export.sieve.pending)  # rows that would show whether it is the same topic
     positions = {} if job.days or last is None else last.positions
     following = {p: max(at, known.next.get(p, 0)) for p, at in positions.items()}
     return TopicMark(
@@ -97,7 +98,7 @@ def _mark(job: StreamJob, export: StreamExport, proof: str | None) -> TopicMark 
 
 
 def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) -> list[Result]:
-    """What the checks say of the attempts that count."""
+    """The result of the checks over the attempts that count."""
     part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
     state = export.state
     moment = dt.datetime.fromisoformat(now)
@@ -115,13 +116,13 @@ def _refuse_moved_days(job: StreamJob, state: FeedState) -> None:
     ):
         if was != wanted:
             raise SourceError(
-                f"{job.dataset.feed}: {key} was {was} at the first export and is {wanted} now, which would "
-                "put events of one day in two; change the feed back, or archive it and add a new one"
+                f"{job.dataset.feed}: {key} was {was} at the first export and is now {wanted}, which would "
+                "split events of one day over two; change the feed back, or archive it and add a new one"
             )
 
 
 def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, recreated: bool) -> Staged:
-    """The attempts that count, and the state that publishing them makes."""
+    """The attempts that count, and the state after they are published."""
     state = export.state
     moves, entries = _set_aside(job, export, outcome, now), list[FileEntry]()
     for attempt in export.attempts:
@@ -156,13 +157,13 @@ def _count_passed(export: StreamExport, outcome: Outcome) -> None:
         for partition, passed in sorted(attempt.passed.items()):
             outcome.passed_over += passed.records
             outcome.notes.append(
-                f"partition {partition}: {passed.records} records that ksqlDB passes over, the first at offset "
+                f"partition {partition}: {counted(passed.records, 'record')} that ksqlDB skips, the first at offset "
                 f"{passed.first} ({passed.reason})"
             )
 
 
 def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
-    """Count in the rows that the checks quarantined; the renames of their files."""
+    """Add the rows that the checks quarantined to the state; returns the renames of their files."""
     state, moves = export.state, list[metadata.Move]()
     for number, attempt in enumerate(export.attempts):
         renames, entries = attempt.aside.publish(job.dataset, f"{attempt.run}a{number}")
@@ -190,7 +191,7 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
 def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
     anchors = export.anchors
     covered = state.coverage.setdefault(state.generation, {})
-    # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
+    # For a run of some days too: only they tell the next run that the topic was recreated meanwhile.
     state.heads = dict(export.heads)
     for row in (row for attempt in export.attempts for row in attempt.not_sent):
         places = state.not_sent.setdefault(state.generation, {})

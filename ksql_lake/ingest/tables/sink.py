@@ -1,4 +1,4 @@
-"""Where the rows of one try at a copy of a table go."""
+"""Where the rows of one attempt at a copy of a table go."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole copy of the table, staged; `rows` are those the table answered with, quarantined or not."""
+    """A complete copy of the table, staged; `rows` counts what the table answered with, quarantined or not."""
 
     files: list[StagedFile]
     rows: int
@@ -37,7 +37,7 @@ class Snapshot:
 
 
 class Sink:
-    """Takes the rows of one try at a copy: past the checks into the files of the next version, or into quarantine.
+    """Takes the rows of one attempt: through the checks into the files of the next version, or into quarantine.
 
     Args:
         columns: the header's columns.
