@@ -71,7 +71,7 @@ def test_offsets_that_stand_twice_are_found(lake: Path, capsys: Any) -> None:
     path.write_text(json.dumps(state))
     assert verify(lake) == 0
     assert verify(lake, "--deep") == 1
-    assert "offsets stand twice" in capsys.readouterr().out
+    assert " there twice; " in capsys.readouterr().out
 
 
 def test_csv_has_a_row_for_each_partition(lake: Path, tmp_path: Path) -> None:

@@ -240,11 +240,11 @@ def test_a_feed_begun_anew_reads_all_again(ksqldb: EmbeddedKsqlDB, lake: Path, c
     assert export() == 0 and ids(lake) == names((0, 75)), "it goes on where it was"
     assert manage_feeds.main(["reset", "s", "--yes"]) == 0
     assert export() == 0 and ids(lake) == names((0, 75)) and well(lake)
-    assert manage_feeds.main(["undo", "s"]) == 1 and "stand in the lake twice" in capsys.readouterr().err
+    assert manage_feeds.main(["undo", "s"]) == 1 and "be in the lake twice" in capsys.readouterr().err
     assert ids(lake) == names((0, 75))
 
 
-def test_one_incarnation_of_a_topic(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
+def test_one_generation_of_a_topic(ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any) -> None:
     ksqldb.recreate("S")
     produce(ksqldb, 0, 40, "n")
     assert export() == 1 and len(ids(lake)) == 112

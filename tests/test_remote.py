@@ -563,7 +563,7 @@ def test_a_rebuild_needs_the_remote(lake: Path, memory: MemoryStore, capsys: Any
 
     memory.hook = away
     assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 1
-    assert "some of its days may lie only in the remote" in capsys.readouterr().err
+    assert "some of its days may be only in the remote" in capsys.readouterr().err
     assert not (lake / "streams" / "s" / "_metadata.json").exists(), "nothing was touched"
 
 

@@ -23,13 +23,13 @@ KINDS = {
     "drift": "error",  # the source and the lake differ, or the topic was recreated
     "quality": "error",  # checks of the data that failed
     "stale": "error",  # the newest data are older than freshness_hours
-    "files": "error",  # files that no metadata knows
+    "files": "error",  # files that are in no metadata
     "damaged": "error",  # files that are gone, torn or not as they were written
     "stopped": "warning",  # the last run was interrupted; as an error: it was killed
     "run": "warning",  # anything else the last run reported
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
     "access": "warning",  # modes that are not what the feed's access says
-    "link": "warning",  # a symbolic link that stands in the way
+    "link": "warning",  # a symbolic link that is in the way
     "clock": "warning",  # events in the future, or a clock that is wrong
     "remote": "warning",  # files that are not in the lake's remote home yet
     "busy": "warning",  # the last run found the feed locked by another run

@@ -1,7 +1,7 @@
-"""Rows with a value that its type cannot hold: counted, and quarantined where the feed says so.
+"""Rows with a value that its type cannot hold: they are counted, and quarantined where the feed says so.
 
-`on_bad_value` of a feed: `fail` stops it at the first such value, `null` stores null in its place, `quarantine` keeps
-the row (with null in its place) where rows are kept that a check found bad.
+`on_bad_value` of a feed: `fail` stops it at the first such value, `null` stores null instead, `quarantine` puts the row
+(with null instead of the value) where rows go that failed a check.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ksql_lake.sources.ksqldb.rows import Flaw
 
 @dataclass
 class BadValues:
-    """Those of one query, or of one try at a table.
+    """The bad values of one query, or of one attempt at a table.
 
     Args:
         policy: `null` or `quarantine`; with `fail` the decoder raises, and nothing comes here.
@@ -32,7 +32,7 @@ class BadValues:
     first: dict[str, Flaw] = field(default_factory=dict)
 
     def look(self, table: pa.RecordBatch, keep: np.ndarray, flaws: Sequence[Flaw]) -> BadRows | None:
-        """Count the flaws of the rows in `keep`; the rows to quarantine, their mask over all rows of the table."""
+        """Count the flaws of the rows in `keep`; returns the rows to quarantine and their mask over all rows."""
         reasons: dict[int, list[str]] = {}
         counts: Counter[str] = Counter()
         for flaw in flaws:
