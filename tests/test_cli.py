@@ -353,7 +353,7 @@ def test_metrics_do_not_wait_for_a_reader(ksqldb: EmbeddedKsqlDB, tmp_path: Path
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     assert export_to_data_lake.main(["--all", "--metrics-file", str(fifo)]) == 0
-    assert f"warning: {fifo}: it is a FIFO that nobody reads" in capsys.readouterr().err
+    assert f"warning: {fifo}: it is a FIFO without a reader" in capsys.readouterr().err
 
 
 # commands by name and as options
@@ -444,7 +444,8 @@ def test_a_settings_file_stands_between_defaults_and_environment(
 
 @pytest.mark.parametrize(("text", "words"), [
     ("JBOS = 3", "no setting is called JBOS; did you mean JOBS?"), ("jobs = 3", "did you mean JOBS?"),
-    ("JOBS = [1]", "JOBS must be text, a number, true or false"), ("JOBS = ", "is not TOML"), (None, "is not there"),
+    ("JOBS = [1]", "JOBS must be text, a number, true or false"), ("JOBS = ", "is not TOML"), (None, "there is no "
+                                                                                                     "file"),
     ("JOBS = 2.5", "JOBS is 2.5; expected a whole number"), ('JOBS = "many"', "JOBS is 'many'; expected a number"),
 ])
 def test_a_settings_file_that_is_wrong(
@@ -469,7 +470,7 @@ def test_the_example_of_a_settings_file_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("s3://bucket/lake", "a lake lies on a local disk"), ("$HOME/lake", "nothing expands the $"),
+    ("s3://bucket/lake", "a lake must be on a local disk"), ("$HOME/lake", "nothing expands the $"),
     ("~nobody_of_that_name/lake", "no such home directory"),
 ])
 def test_places_that_are_no_directory_are_refused(text: str, words: str, capsys: Any) -> None:

@@ -393,7 +393,7 @@ def test_the_catalog_follows_by_itself(
 @pytest.mark.parametrize(("text", "words"), [
     ("athena:lake", "expected hive:thrift://HOST:PORT/DATABASE or glue:DATABASE"),
     ("hive:localhost/lake", "expected hive:thrift://HOST:PORT/DATABASE"),
-    ("glue:lake?place=s3://b", "has place; known are location and without-time"),
+    ("glue:lake?place=s3://b", "has place; expected location or without-time"),
     ("glue:lake?location=bucket", "expected a URI such as s3://bucket/lake"),
 ])
 def test_a_wrong_setting_stops_before_anything_is_exported(

@@ -183,7 +183,7 @@ def test_files_that_cannot_match_are_not_opened(nights: Nights) -> None:
     ({"filters": ["year=2025"]}, "'year=2025' is no filter"),
     ({"filters": pc.field("NOPE") == 1}, "NOPE"),
     ({"version": 3}, "is a stream and has no versions"),
-    ({"version": 3, "as_of": "2025-02-01"}, "give one of them"),
+    ({"version": 3, "as_of": "2025-02-01"}, "give only one of them"),
     ({"as_of": "last monday"}, "as_of is 'last monday'; expected a time or a day"),
 ])
 def test_what_cannot_be_asked(still: Nights, asked: dict[str, Any], words: str) -> None:
@@ -263,7 +263,7 @@ def test_versions_of_a_table(nights: Nights) -> None:
     assert manage_feeds.main(["rollback", "t", "v1"]) == 0
     assert set(nights.read("t")["version"]) == {1}
     for wrong in ("v7", 0, "one", -1):
-        with pytest.raises(LakeError, match=f"has no version {wrong}; there are v1, v2"):
+        with pytest.raises(LakeError, match=f"has no version {wrong}; its versions: v1, v2"):
             nights.read("t", version=wrong)
 
 
@@ -284,7 +284,7 @@ def test_a_table_as_it_was(nights: Nights) -> None:
         nights.read("t", as_of="2025-01-31")
     assert manage_feeds.main(["update", "t", "retention_versions=1"]) == 0
     assert manage_feeds.main(["retention", "t", "--allow", "amount", "--allow", "stale", "--allow", "clock"]) == 0
-    with pytest.raises(LakeError, match="no version v2, which was current at 2025-02-02; there are v3"):
+    with pytest.raises(LakeError, match="no version v2, which was current at 2025-02-02; its versions: v3"):
         nights.read("t", as_of="2025-02-02")
 
 

@@ -296,7 +296,7 @@ def test_a_new_machine(
 def test_restore_wants_an_empty_directory(lake: Path, memory: MemoryStore, capsys: Any) -> None:
     assert remote("restore") == 1 and "no lake was ever pushed there" in capsys.readouterr().err
     memory.swap("_lake.json", b'{"lake": "1", "at": "2025-01-01T00:00:00Z", "by": "ada"}', None)
-    assert remote("restore") == 2 and "holds a lake already" in capsys.readouterr().err
+    assert remote("restore") == 2 and "already holds a lake" in capsys.readouterr().err
 
 
 def test_without_a_remote(lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

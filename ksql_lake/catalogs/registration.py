@@ -11,7 +11,7 @@ from ksql_lake.catalogs.tables import OURS, Found, Plan, Style, Table, former_na
 
 
 class Database(Protocol):
-    """A database of a catalog that keeps tables in Hive's words.
+    """A database of a catalog of Hive tables.
 
     Everything it raises, of whatever library, is a `LakeError` or in `errors`.
     """
@@ -27,13 +27,13 @@ class Database(Protocol):
         """Ask for these tables; False where there is no such database."""
 
     def create(self) -> None:
-        """Create the database, unless somebody was faster."""
+        """Create the database if it is still missing."""
 
     def found(self, name: str) -> Found | None:
         """One of the tables asked for, with its partitions."""
 
     def apply(self, todo: Plan) -> None:
-        """Carry out what is to change in one table, and remember that it was."""
+        """Carry out the changes of one table, and remember that they were made."""
 
     def drop(self, name: str) -> None:
         """Drop a table; the files stay, since it is external."""
@@ -41,7 +41,7 @@ class Database(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a registration went: tables that something was sent for, and a line for each that could not be."""
+    """The result of a registration: how many tables were changed, and a line for each that failed."""
 
     changed: int
     failures: tuple[str, ...]
@@ -50,7 +50,7 @@ class Outcome:
 def register(
     catalog: Database, feeds: Sequence[Sequence[Table]], say: Callable[[str], None], dry_run: bool = False
 ) -> Outcome:
-    """Bring the catalog in line with the tables of some feeds, each feed on its own.
+    """Bring the catalog up to date with the tables of some feeds, each feed separately.
 
     Args:
         say: gets a line for everything that is sent, or with `dry_run` would be.
@@ -90,5 +90,5 @@ def _former(catalog: Database, tables: Sequence[Table], say: Callable[[str], Non
         return False
     if not dry_run:
         catalog.drop(name)
-    say(f"{catalog.database}.{name}: drop table: its name is {tables[-1].name} now, the files stay")
+    say(f"{catalog.database}.{name}: drop table: it is now called {tables[-1].name}; the files stay")
     return True

@@ -53,7 +53,7 @@ class Erasing:
             self.told += [f"{dataset.feed}: {line}" for line in search.unseen]
             self._one, self._before = one, state.sequence
         except LakeError as error:
-            self.told.append(f"{dataset.feed}: the remote was not looked at: {error}")
+            self.told.append(f"{dataset.feed}: the remote was not searched: {error}")
 
     def settle(self) -> None:
         """After the rows of the feed are out of the lake: out of its remote as well."""

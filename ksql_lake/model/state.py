@@ -1,4 +1,4 @@
-"""The state of one feed as typed values: what `_metadata.json`, Parquet footers and the state log say.
+"""The state of one feed as typed values: the content of `_metadata.json`, Parquet footers and the state log.
 
 Every value has one constructor and one reader here. The JSON keeps the form it always had: fields that the user's own
 tools read are where they were, and keys that this version does not know are kept. A state is a working copy, changed
@@ -67,7 +67,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Amendment:
-    """A change that was no export, as the metadata keep it: when, by whom, what."""
+    """A change that was not an export, as the metadata keeps it: when, by whom, what."""
 
     at: str
     by: str
@@ -194,13 +194,13 @@ class FeedState:
         return self.newest_until(None)
 
     def newest_until(self, latest: float | None) -> int | None:
-        """The same of rows up to a time in epoch ms: what lies in the future says nothing of the others."""
+        """The same for rows up to a time in epoch ms: a time in the future says nothing about the others."""
         times = [partition.rowtime_max for partition in self.files.unordered if partition.rowtime_max is not None]
         return max((time for time in times if latest is None or time <= latest), default=None)
 
     @property
     def mark(self) -> TopicMark:
-        """What is known of the present generation's topic."""
+        """What is known about the present generation's topic."""
         exact = self.topic is not None and self.topic.exact
         known = self.topic is not None and self.topic.generation == self.generation
         return self.topic if known and self.topic is not None else TopicMark(self.generation, exact=exact)

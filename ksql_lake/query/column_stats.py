@@ -1,4 +1,4 @@
-"""What the columns of a feed hold: nulls, least and greatest value, and about how many different ones.
+"""Statistics of a feed's columns: nulls, least and greatest value, and about how many different values.
 
 Nulls, least and greatest come from the statistics in the Parquet footers where every row group has them, else from
 reading. The distinct values are estimated by reading each column once, a batch at a time, into a sketch that keeps the
@@ -45,7 +45,7 @@ class ColumnStats:
 
 @dataclass
 class _Sketch:
-    """The KEPT smallest hashes seen; the greatest of them tells how dense all of them lie."""
+    """The KEPT smallest hashes seen; the greatest of them shows how dense they are."""
 
     hashes: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
@@ -73,7 +73,8 @@ class _Column:
     sketch: _Sketch = field(default_factory=_Sketch)
 
     def span(self, least: Any, greatest: Any) -> None:
-        """Count in two values; of dates and times their numbers, which know no first and last year."""
+        """Take a least and a greatest value into account; dates and times as numbers, which have no first or last year.
+        """
         if least is not None:
             self.least = least if self.least is None else min(self.least, least)
             self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
@@ -95,10 +96,10 @@ def column_stats(
     """Statistics of each column over some partitions of a feed, in the order of the files' columns.
 
     Args:
-        places: where files of a lake with a remote lie; None: all in `directory`.
+        places: where the files of a lake with a remote are; None: all in `directory`.
 
     Raises:
-        OSError, ArrowInvalid: a file is missing or no Parquet.
+        OSError, ArrowInvalid: a file is missing or not Parquet.
     """
     columns: dict[str, _Column] = {}
     rows = 0
