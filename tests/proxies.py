@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
+import time
 import zlib
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -104,11 +107,14 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 class ReverseProxy(_Listener):
-    """In front of a server; `habit`: "close" after each answer, answer in "http10", or compress: "gzip"."""
+    """In front of a server; `habit`: "close" after each answer, answer in "http10", or compress: "gzip".
 
-    def __init__(self, port: int, habit: str) -> None:
+    `ahead`: it sends the time, so many seconds from now.
+    """
+
+    def __init__(self, port: int, habit: str, ahead: float | None = None) -> None:
         super().__init__()
-        self.upstream, self.habit = port, habit
+        self.upstream, self.habit, self.ahead = port, habit, ahead
 
     @property
     def url(self) -> str:
@@ -126,6 +132,7 @@ class ReverseProxy(_Listener):
         lines = [f"HTTP/1.{int(chunked)} {response.status} X"]
         lines += ["Transfer-Encoding: chunked"] if chunked else []
         lines += ["Content-Encoding: gzip"] if self.habit == "gzip" else ["Connection: close"]
+        lines += [f"Date: {formatdate(time.time() + self.ahead, usegmt=True)}"] if self.ahead is not None else []
         client.sendall("\r\n".join([*lines, "", ""]).encode())
         press = zlib.compressobj(6, zlib.DEFLATED, 31) if self.habit == "gzip" else None
         while data := response.read1(65536):
@@ -136,3 +143,34 @@ class ReverseProxy(_Listener):
             client.sendall((b"%x\r\n%s\r\n" % (len(end), end) if end else b"") + b"0\r\n\r\n")
         upstream.close()
         return self.habit == "gzip"
+
+
+class ForgetfulProxy(_Listener):
+    """Passes bytes on; `forget` loses the connections to the server and keeps those of the clients open and silent."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.upstream, self._there, self._kept = port, list[socket.socket](), list[socket.socket]()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def forget(self) -> None:
+        for upstream in self._there:
+            with contextlib.suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket) -> None:
+        self._kept.append(connection)
+        upstream = socket.create_connection(("127.0.0.1", self.upstream))
+        self._there.append(upstream)
+        threading.Thread(target=self._back, args=(upstream, connection), daemon=True).start()
+        with upstream:
+            _pump(connection, upstream)
+
+    @staticmethod
+    def _back(upstream: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := upstream.recv(65536):
+                client.sendall(data)

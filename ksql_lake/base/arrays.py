@@ -30,6 +30,12 @@ def numbers(array: pa.Array) -> Array:
     return values[array.offset : array.offset + len(array)]
 
 
+def whole(values: Array, kind: pa.DataType, there: Array | None = None) -> pa.Array:
+    """NumPy numbers as an Arrow array of a type of the same width; `there` is False where one is null."""
+    valid = None if there is None or there.all() else mask(there).buffers()[1]
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
+
+
 def milliseconds(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Timestamps of any unit as whole milliseconds since 1970, which is also what numbers are taken for."""
     if pa.types.is_timestamp(array.type) and array.type.unit != "ms":

@@ -105,7 +105,8 @@ class FeedResult:
         """The form of `--json`: findings as objects, and their lines under `messages`."""
         return {
             **vars(self), "checks": [asdict(check) for check in self.checks], "messages": list(self.messages),
-            "findings": [finding.as_json() for finding in self.findings],
+            "findings": [finding.as_json() for finding in self.findings], "exit_code": int(self.exit_code),
+            "reconciled": list(self.reconciled),
         }
 
 
@@ -142,7 +143,7 @@ def export_feed(
         log.info("%s: %s", name, note)
     for finding in outcome.findings:
         log.warning("%s", finding.line)
-    log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
+    log.info("%s: %s in %s", name, counted(outcome.rows, "row"), counted(outcome.files, "file"))
     return FeedResult(
         name,
         task.feed.type,

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.arrays import mask, numbers
+from ksql_lake.base.arrays import mask, numbers, whole
 from ksql_lake.base.native import library
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.sources.kafka.block import NO_KEY, Array, Block
@@ -20,6 +20,7 @@ from ksql_lake.sources.kafka.records import Decoded, RecordDecoder
 from ksql_lake.sources.ksqldb.native_rows import Unsupported
 from ksql_lake.sources.row_source import Flawed
 
+KINDS = {"INTEGER": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
 Keys: TypeAlias = Callable[[Block], pa.Array | None]
 
 
@@ -92,10 +93,11 @@ class MessageDecoder:
     ) -> pa.RecordBatch | None:
         if found is None or not len(found):
             return None
-        heads = [times, block.partitions, block.offsets]
-        arrays = [pa.array(head if taken.all() else head[taken]) for head in heads]
+        every, kinds = taken.all(), self._each.schema.types
+        heads = zip((times, block.partitions, block.offsets), kinds, strict=False)
+        arrays = [whole(head if every else head[taken], kind) for head, kind in heads]
         if keys is not None:
-            arrays.append(keys if taken.all() else keys.filter(mask(taken)))
+            arrays.append(keys if every else keys.filter(mask(taken)))
         return pa.RecordBatch.from_arrays([*arrays, *found.columns], schema=self._each.schema)
 
 
@@ -112,8 +114,8 @@ def _keys(part: Part) -> Keys:
         there = block.absent & NO_KEY == 0
         ends = np.concatenate((np.zeros(1, np.int32), block.key_ends.astype(np.int32)))
         valid = None if there.all() else mask(there).buffers()[1]
-        buffers = [valid, pa.py_buffer(ends), pa.py_buffer(block.keys.tobytes())]
         try:
+            buffers = [valid, pa.py_buffer(ends), pa.py_buffer(block.keys.tobytes())]
             return pa.Array.from_buffers(pa.binary(), len(block), buffers).cast(kind)
         except pa.ArrowInvalid:  # not UTF-8
             return None
@@ -128,7 +130,7 @@ def _packed(base: str, block: Block) -> pa.Array | None:
         return None
     found = np.zeros(len(block), PACKED[base])
     found[there] = np.frombuffer(block.keys, PACKED[base])
-    return pa.array(found.astype(found.dtype.newbyteorder("=")), mask=~there)
+    return whole(found.astype(found.dtype.newbyteorder("=")), KINDS[base], there)
 
 
 def _merged(plain: pa.RecordBatch | None, places: Array, rest: Decoded, block: Block) -> Decoded:
@@ -141,7 +143,8 @@ def _merged(plain: pa.RecordBatch | None, places: Array, rest: Decoded, block: B
     at = {place: i for i, place in enumerate(zip(block.partitions.tolist(), block.offsets.tolist(), strict=True))}
     others = [at[place] for place in zip(exact.column(1).to_pylist(), exact.column(2).to_pylist(), strict=True)]
     order = np.argsort(np.concatenate((places, np.array(others, np.int64))), kind="stable")
-    [batch] = pa.Table.from_batches([plain, exact]).combine_chunks().take(pa.array(order)).combine_chunks().to_batches()
+    both = pa.Table.from_batches([plain, exact]).combine_chunks()
+    [batch] = both.take(whole(order, pa.int64())).combine_chunks().to_batches()
     if not isinstance(rest.rows, Flawed):
         return Decoded(batch, rest.passed)
     now = np.argsort(order)
