@@ -17,7 +17,7 @@ from ksql_lake.sources.kafka.verdicts import Skipped
 
 Node: TypeAlias = Any
 MISSING = object()  # Jackson's MissingNode: there was no value at all
-LONG = 4000  # digits; Python converts no longer texts
+LONG = 4000  # digits; Python refuses to convert longer texts
 _BLANK = re.compile(r"[ \t\n\r]*")
 _BYTE = "\x01"  # stands for bytes that Jackson refuses: like them, a control character is an error where it is read
 
@@ -67,7 +67,7 @@ _scan = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant
 
 
 def _scan_deep(text: str, at: int) -> tuple[Node, int]:
-    """The same without recursion: Jackson reads any depth, and what lies deepest is rarely in a column."""
+    """The same without recursion: Jackson reads any depth, and the deepest values are rarely in a column."""
     holder: list[Any] = []
     open_: list[tuple[Any, str | None]] = [(holder, None)]  # containers, and the name the next value gets
     while True:
@@ -127,7 +127,7 @@ def _next_value(text: str, at: int, open_: list[tuple[Any, str | None]]) -> int:
 
 
 def _text(data: bytes) -> str:
-    """Jackson finds the encoding out: by a byte order mark, or by where the first character has its zeros."""
+    """Jackson detects the encoding by a byte order mark, or by where the first character has its zeros."""
     encoding, mark = _encoding(data)
     body = data[mark:]
     if encoding == "utf-8":
@@ -169,7 +169,7 @@ def _encoding(data: bytes) -> tuple[str, int]:
 
 
 def _lenient(data: bytes) -> str:
-    """UTF-8 as Jackson decodes it: overlong forms, surrogates and what lies beyond Unicode count as characters."""
+    """UTF-8 as Jackson decodes it: overlong forms, surrogates and code points beyond Unicode count as characters."""
     pieces: list[str] = []
     at = 0
     while at < len(data):

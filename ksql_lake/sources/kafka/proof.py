@@ -1,4 +1,4 @@
-"""Proof before trust: the first records of a topic, decoded here and shown by ksqlDB, must be the same rows.
+"""Compares the first records of a topic, decoded here, with the rows that ksqlDB shows, before the topic is trusted.
 
 DESCRIBE hides some of what decides how a record is read (an inherited delimiter, a server's default for wrapping), and
 a Kafka that has a topic of the same name need not be ksqlDB's. So a plan is compared once, and again when anything it
@@ -32,10 +32,10 @@ Row: TypeAlias = list[object]
 
 @dataclass(frozen=True)
 class Proof:
-    """What the comparison says; `reason` is None where both roads brought the same rows.
+    """The result of the comparison; `reason` is None where both sides had the same rows.
 
     Attributes:
-        rows: so many were compared.
+        rows: how many were compared.
         differs: whether a row differs, in contrast to a sample that proves nothing.
     """
 
@@ -45,7 +45,7 @@ class Proof:
 
 
 def fingerprint(plan: Plan, settings: Mapping[str, str], version: str) -> str:
-    """A hash of all that decides how records are read, as far as it is shown."""
+    """A hash of everything that decides how records are read, as far as ksqlDB shows it."""
     shown = sorted((name, settings.get(name)) for name in DEFAULTS)
     return hashlib.sha256(f"{plan.fingerprint} {shown} {version}".encode()).hexdigest()[:32]
 
@@ -81,14 +81,14 @@ def compared(ours: Mapping[tuple[int, int], Row], theirs: Mapping[tuple[int, int
     for place in sorted({*ours, *theirs}):
         where = f"partition {place[0]}, offset {place[1]}"
         if place not in theirs:
-            return Proof(0, f"{where} is a row as decoded here, and none in ksqlDB", differs=True)
+            return Proof(0, f"{where} is a row as decoded here, but not in ksqlDB", differs=True)
         if place not in ours:
-            return Proof(0, f"{where} is a row in ksqlDB, and none as decoded here", differs=True)
+            return Proof(0, f"{where} is a row in ksqlDB, but not as decoded here", differs=True)
         for name, mine, shown in zip(["ROWTIME", *names], ours[place], theirs[place], strict=True):
             if repr(mine) != repr(shown):
                 return Proof(0, f"{where}: column {name} differs from what ksqlDB shows", differs=True)
     if not ours:
-        return Proof(0, "its first records are no rows, so nothing can be compared yet")
+        return Proof(0, "its first records are not rows, so nothing can be compared yet")
     return Proof(len(ours))
 
 

@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Passed:
-    """A record that ksqlDB passes over, and why."""
+    """A record that ksqlDB skips, and why."""
 
     partition: int
     offset: int
@@ -45,7 +45,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and what is no row."""
+    """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and the other records."""
 
     rows: Rows
     passed: tuple[Passed, ...]
@@ -56,7 +56,7 @@ class RecordDecoder:
 
     Args:
         exact: keep the value of the topic where the REST API would lose something of it.
-        lenient: hand rows with a value that its type cannot hold out as `Flawed`, instead of raising SchemaError.
+        lenient: return rows with a value that its type cannot hold as `Flawed`, instead of raising SchemaError.
     """
 
     def __init__(self, plan: Plan, *, exact: bool = False, lenient: bool = False) -> None:
@@ -76,7 +76,7 @@ class RecordDecoder:
 
         Raises:
             SchemaError: a value that its type cannot hold, and the decoder is not lenient.
-            Unsure: a record of which it is not known what ksqlDB makes.
+            Unsure: it is not known how ksqlDB decodes a record.
         """
         rows: list[list[Any]] = []
         passed: list[Passed] = []
