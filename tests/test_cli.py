@@ -262,7 +262,7 @@ def test_plain_progress_is_a_line_a_feed_now_and_then(
     assert export_to_data_lake.main(["--stream", "s", "--progress", "plain"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines and all(line.startswith("s: ") for line in lines)
-    assert any("no row for 1 s of 1.5, then this stream counts as read" in line and "10 rows" in line for line in lines)
+    assert any("no row for 1 s of 1.5, after which the stream counts as read" in line and "10 rows" in line for line in lines)
     assert export_to_data_lake.main(["--stream", "s"]) == 0 and capsys.readouterr().err == "", "no terminal, nothing"
 
 
@@ -568,7 +568,7 @@ def test_a_server_without_the_feeds_of_the_config(ksqldb: EmbeddedKsqlDB, capsys
     shown = capsys.readouterr()
     assert len(shown.err.splitlines()) == 2, "streams and tables"
     assert "8 feeds have no source" in shown.out and 'CONFIG_FEEDS = "off"' in shown.out
-    assert "2 of 10 feeds fit" in shown.out
+    assert "2 of 10 feeds match" in shown.out
     assert export_to_data_lake.main(["--all", "--quiet"]) == 1
     capsys.readouterr()
     assert metadata_utils.main(["report"]) == 0
@@ -599,7 +599,7 @@ def test_check_online_offers_to_disable_what_has_no_source(ksqldb: EmbeddedKsqlD
     capsys.readouterr()
     assert manage_feeds.main(["check", "--online"]) == 0, "what no export takes cannot fail"
     shown = capsys.readouterr()
-    assert "no source" not in shown.out + shown.err and "2 of 2 feeds fit" in shown.out
+    assert "no source" not in shown.out + shown.err and "2 of 2 feeds match" in shown.out
     assert manage_feeds.main(["check", "--online", "gone"]) == 1, "asked about by its name, it is looked at"
     assert "gone: no such stream" in capsys.readouterr().err
     assert export_to_data_lake.main(["--all"]) == 0

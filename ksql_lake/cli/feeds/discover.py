@@ -71,7 +71,7 @@ def _add(config: Config, source: str, kind: str) -> bool:
     except FeedError:
         other = next(one for one in (f"{name[:190]}_{n}" for n in range(2, 10**6)) if _is_free(config, one))
         command = f"python manage_feeds.py add --source {source} --name {other}"
-        print(f"error: {shown(source)}: there is already a feed called {name}, and names must differ in more than "
+        print(f"error: {shown(source)}: there is already a feed called {name}, and names must not differ only in "
               f"case; add it under another name: {command}", file=sys.stderr)
         return False
     make_dirs(path.parent)
