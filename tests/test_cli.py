@@ -262,7 +262,8 @@ def test_plain_progress_is_a_line_a_feed_now_and_then(
     assert export_to_data_lake.main(["--stream", "s", "--progress", "plain"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines and all(line.startswith("s: ") for line in lines)
-    assert any("no row for 1 s of 1.5, after which the stream counts as read" in line and "10 rows" in line for line in lines)
+    waits = "no row for 1 s of 1.5, after which the stream counts as read"
+    assert any(waits in line and "10 rows" in line for line in lines)
     assert export_to_data_lake.main(["--stream", "s"]) == 0 and capsys.readouterr().err == "", "no terminal, nothing"
 
 

@@ -127,7 +127,7 @@ def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None
 def test_what_runs_say_becomes_kinds() -> None:
     said = [
         Finding("gap", "at most 7 rows of partition 1 expired before they were exported", feed="s", partition=1),
-        Finding("drift", "the topic was recreated (x); generation 2 starts, older data stay", feed="s"),
+        Finding("drift", "the topic was recreated (x); generation 2 starts, older data stays", feed="s"),
         Finding("drift", "2025-01-16  source        120  lake        100  20 not in the lake", feed="s"),
         Finding("files", "/lake/x.parquet: no metadata knows this file, readers will see its rows", feed="s"),
         Finding("incomplete", "stopped at the time limit; the rest is read next time", feed="s"),

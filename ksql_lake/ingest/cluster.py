@@ -9,23 +9,15 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.files import atomic_write, make_closed
+from ksql_lake.ingest.workers import Workers
 
 PATIENCE = 15  # seconds to wait for the scheduler to answer, and for a first worker
-
-
-@dataclass(frozen=True)
-class Workers:
-    """An open cluster: who works, and how many feeds at the same time."""
-
-    executor: Executor
-    threads: int
 
 
 @contextmanager

@@ -93,7 +93,8 @@ KEYS: dict[str, Key] = {
     "read_from": Key((str,), "Streams: kafka reads the topic, rest asks ksqlDB, auto (default) takes Kafka if it can",
                      ("auto", "rest", "kafka")),
     "exact_values": Key((bool,), "Streams from Kafka: keep what ksqlDB's REST API loses (TIME below a second, ...)"),
-    "on_bad_value": Key((str,), "A value that its type cannot hold: fail stops the feed (default), null stores null, "
+    "on_bad_value": Key((str,), "What to do with a value that its type cannot hold: fail stops the feed (default), "
+                                "null stores null, "
                         "quarantine moves the row to the quarantine", ("fail", "null", "quarantine")),
     "checks": Key((list,), "Checks of the new rows before they are published: warn, fail or quarantine"),
 }

@@ -72,6 +72,7 @@ class Aside:
         """Finish the files, durably."""
         if self._writer is not None:
             self.files = self._writer.close({**(footer or {}), LABELS: json.dumps(sorted(self.labels))})
+            self._writer = None
 
     def abort(self) -> None:
         """Discard everything; the caller removes what is in staging."""

@@ -62,7 +62,7 @@ class StreamExport:
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
         self.first_day = (job.since - EPOCH).days if job.since and not self.base else None
-        salt = salt_of([*self.base.values(), *self.base_heads.values()])
+        salt = job.part.salt if job.part else salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
         self.seen: set[int] = set()  # partitions for which it is known why their last exported row is missing
@@ -77,7 +77,7 @@ class StreamExport:
             self._hold_back()
         except (TopicRecreated, Replaced) as evidence:
             self._discard(evidence)
-            next_one = f"generation {self.state.generation + 1} starts, older data stays"
+            next_one = f"generation {self.state.generation + 1} starts, older data stayss"
             message = f"the topic was recreated ({evidence}); {next_one}"
             offset = evidence.offset if isinstance(evidence, TopicRecreated) else None
             self._found("drift", message, evidence.partition, offset)

@@ -18,7 +18,6 @@ FORCED: dict[str, Any] = {
     "enable.partition.eof": True,
     "check.crcs": True,
     "fetch.queue.backoff.ms": 10,  # its default of a second stalls the reading
-    "queued.max.messages.kbytes": 32768,  # what is fetched ahead
 }
 SHOWN = ("bootstrap.servers", "security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "group.id")
 _WHERE = re.compile(r"^(?:[a-z_]+://)?(?P<address>[^/ ]+)/(?P<broker>\S+): (?P<what>.*)$", re.DOTALL)
@@ -175,7 +174,7 @@ def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
     what = connection.hide(found["what"] if found else trouble.text)
     start = f"{connection.origin}: {address}"
     if trouble.name == "_AUTHENTICATION":
-        return BrokerError(f"{start}: the broker refuses these credentials ({what}); check sasl.mechanism, "
+        return BrokerError(f"{start}: the broker the broker refuses these credentials ({what}); check sasl.mechanism, "
                            "sasl.username, "
                            "sasl.password and security.protocol")
     if trouble.name == "_SSL":
