@@ -77,7 +77,7 @@ class StreamExport:
             self._hold_back()
         except (TopicRecreated, Replaced) as evidence:
             self._discard(evidence)
-            next_one = f"generation {self.state.generation + 1} starts, older data stayss"
+            next_one = f"generation {self.state.generation + 1} starts, older data stays"
             message = f"the topic was recreated ({evidence}); {next_one}"
             offset = evidence.offset if isinstance(evidence, TopicRecreated) else None
             self._found("drift", message, evidence.partition, offset)

@@ -174,7 +174,7 @@ def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
     what = connection.hide(found["what"] if found else trouble.text)
     start = f"{connection.origin}: {address}"
     if trouble.name == "_AUTHENTICATION":
-        return BrokerError(f"{start}: the broker the broker refuses these credentials ({what}); check sasl.mechanism, "
+        return BrokerError(f"{start}: the broker refuses these credentials ({what}); check sasl.mechanism, "
                            "sasl.username, "
                            "sasl.password and security.protocol")
     if trouble.name == "_SSL":
