@@ -583,7 +583,7 @@ def test_sources_that_differ_in_case_only(ksqldb: EmbeddedKsqlDB, capsys: Any) -
     assert manage_feeds.main(["discover"]) == 0 and "stream  s\n" in capsys.readouterr().out
     assert manage_feeds.main(["discover", "--add"]) == 1
     advice = capsys.readouterr().err
-    assert "names must differ in more than case" in advice and "add --source s --name s_2" in advice
+    assert "names must not differ only in case" in advice and "add --source s --name s_2" in advice
     assert manage_feeds.main(advice.split("manage_feeds.py ")[1].split()) == 0
     capsys.readouterr()
     assert manage_feeds.main(["discover"]) == 0 and capsys.readouterr().out == "every source has a feed\n"

@@ -287,7 +287,7 @@ def test_a_version_of_somebody_else_is_a_finding_with_its_way_out(
     assert delta("rebuild", "s") == 0
     assert right(lake, "s") == 0 and table(lake, "s").metadata().id != old
     (kept,) = (lake / ".state" / "delta").iterdir()
-    assert f"now {kept}" in capsys.readouterr().out and len(list(kept.glob("*.json"))) == 4
+    assert f"now in {kept}" in capsys.readouterr().out and len(list(kept.glob("*.json"))) == 4
     assert export("--stream", "s") == 0 and right(lake, "s") == 1
 
 

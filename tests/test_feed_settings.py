@@ -61,7 +61,7 @@ def test_compression_of_one_feed(lake: Path, name: str, level: int | None, writt
 def test_compression_of_the_whole_lake(lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("PARQUET_COMPRESSION_LEVEL", "9")
     assert export_to_data_lake.main(["--all"]) == 2
-    assert "PARQUET_COMPRESSION_LEVEL goes with PARQUET_COMPRESSION zstd or gzip, not snappy" in capsys.readouterr().err
+    assert "PARQUET_COMPRESSION_LEVEL needs PARQUET_COMPRESSION zstd or gzip, not snappy" in capsys.readouterr().err
     monkeypatch.setenv("PARQUET_COMPRESSION", "zstd")
     monkeypatch.setenv("PARQUET_COMPRESSION_LEVEL", "23")
     assert export_to_data_lake.main(["--all"]) == 2 and "from 1 to 22" in capsys.readouterr().err

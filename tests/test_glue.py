@@ -129,7 +129,7 @@ def test_feeds_become_tables_with_their_partitions(ksqldb: EmbeddedKsqlDB, catal
         "lake.payments: create table: it is not in the catalog",
         "lake.payments: add 3 partitions: 2025/01/15, 2025/01/16, 2025/01/17",
         "lake.totals: create table: it is not in the catalog",
-        "lake.totals: add 1 partitions: v1",
+        "lake.totals: add 1 partition: v1",
         "2 tables, 2 changed, 0 failed",
     ]
     stream = table("payments")
@@ -171,7 +171,7 @@ def test_a_new_day_a_new_version_and_one_that_retention_took(
     assert export("--all") == 0
     capsys.readouterr()
     register("--dry-run")
-    assert changes(catalog) == {} and "lake.payments: add 1 partitions: 2025/01/20" in capsys.readouterr().out
+    assert changes(catalog) == {} and "lake.payments: add 1 partition: 2025/01/20" in capsys.readouterr().out
     register()
     assert changes(catalog) == {"BatchCreatePartition": 2, "UpdateTable": 1}
     assert "2025/01/20" in partitions("payments") and set(partitions("totals")) == {"v1", "v2"}

@@ -96,7 +96,7 @@ def test_corrupt_metadata_is_one_line_and_the_other_feeds_are_shown(lake: Path, 
     (lake / "streams" / "transaction_stream" / "_metadata.json").write_text("{torn")
     assert metadata_utils.main(["--report", "--lake", str(lake)]) == 1
     shown = capsys.readouterr()
-    assert "_metadata.json: not readable" in " ".join((shown.out + shown.err).split())
+    assert "_metadata.json:notreadable" in "".join((shown.out + shown.err).split())
     assert "payment_method_totals" in shown.out
 
 

@@ -57,7 +57,7 @@ def run(check: Check, values: list[Any], kind: pa.DataType, cut: int = 0) -> tup
     aside: list[bool] = []
     reasons: list[str] = []
     for batch in (whole.slice(0, cut), whole.slice(cut)):
-        bad = checker.look(batch)
+        bad = checker.inspect(batch)
         aside += [False] * len(batch) if bad is None else bad.mask.tolist()
         if bad is not None:
             reasons += bad.reasons.to_pylist()
@@ -161,7 +161,7 @@ def test_not_null_reaches_into_structs(column: list[Any]) -> None:
     schema = pa.schema([pa.field("C", kind)])
     checks = parse([{"check": "not_null", "column": "c.a"}, {"check": "range", "column": "C.a", "min": 2}])
     checker = Checker("f", checks, schema, {"C": "C"})
-    checker.look(pa.RecordBatch.from_arrays([pa.array(column, kind)], schema=schema))
+    checker.inspect(pa.RecordBatch.from_arrays([pa.array(column, kind)], schema=schema))
     missing = [value is None or value.get("A") is None for value in column]
     small = [value is not None and value.get("A") is not None and value["A"] < 2 for value in column]
     assert checker.failed == [sum(missing), sum(small)]
@@ -198,7 +198,7 @@ def test_row_count(usual: list[int], rows: int) -> None:
     (check,) = parse([{"check": "row_count", "min_share": 0.5, "max_share": 2.0}])
     schema = pa.schema([pa.field("A", pa.int64())])
     checker = Checker("f", [check], schema, {})
-    checker.look(pa.RecordBatch.from_arrays([pa.array([0] * rows)], schema=schema))
+    checker.inspect(pa.RecordBatch.from_arrays([pa.array([0] * rows)], schema=schema))
     (result,) = results([check], [checker], Occasion(NOW, usual))
     if len(usual) < 3:
         assert result.failed == 0 and "not enough history" in result.message and "Wednesday" in result.message
@@ -236,7 +236,7 @@ def test_freshness_of_a_stream(kind: Any, newest: Any, before: Any, failed: int,
     checker = Checker("f", [check], schema, {})
     if newest is not None:
         times = [NOW - newest - dt.timedelta(days=9), NOW - newest]
-        checker.look(pa.RecordBatch.from_arrays([pa.array(times, kind)], schema=schema))
+        checker.inspect(pa.RecordBatch.from_arrays([pa.array(times, kind)], schema=schema))
     earlier = None if before is None else int((NOW - before).timestamp() * 1000)
     (result,) = results([check], [checker], Occasion(NOW, newest=earlier))
     assert result.failed == failed and words in result.message, result
@@ -249,7 +249,7 @@ def test_freshness_of_a_table_goes_by_its_column(kind: pa.DataType) -> None:
     checker = Checker("f", [check], schema, {})
     at = int(NOW.timestamp() * 1000) - 30 * 3_600_000
     for value in ([at, None], [None]):
-        checker.look(pa.RecordBatch.from_arrays([pa.array(value, pa.int64()).cast(kind)], schema=schema))
+        checker.inspect(pa.RecordBatch.from_arrays([pa.array(value, pa.int64()).cast(kind)], schema=schema))
     (result,) = results([check], [checker], Occasion(NOW, newest=int(NOW.timestamp() * 1000)))
     assert result.failed == 1 and "30.0 hours ago" in result.message
 
@@ -264,7 +264,7 @@ def test_reasons_of_several_checks_stand_together() -> None:
     schema = pa.schema([pa.field("ID", pa.string()), pa.field("AMOUNT", pa.decimal128(9, 2))])
     checker = Checker("f", checks, schema, {})
     amounts = [Decimal("-3.00"), Decimal("2.50"), None, Decimal("11.00")]
-    bad = checker.look(pa.RecordBatch.from_arrays(
+    bad = checker.inspect(pa.RecordBatch.from_arrays(
         [pa.array(["tx1", "tx2", None, "y" * 200]), pa.array(amounts, schema.field(1).type)], schema=schema))
     assert bad is not None and bad.mask.tolist() == [True, False, True, True]
     assert bad.reasons.to_pylist() == [

@@ -18,7 +18,7 @@ from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
 from ksql_lake.base.figures import counted, several, size
 from ksql_lake.base.settings import lake_path
 from ksql_lake.base.text import unguarded
-from ksql_lake.cli import hints, telling
+from ksql_lake.cli import hints, notifying
 from ksql_lake.cli.export_options import choose, days
 from ksql_lake.cli.progress import shown
 from ksql_lake.cli.remote_export import to_remote
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         lake = lake_of(args)
         hints.called(lake if args.lake or args.demo else None)
-        settings = telling.chosen(args)
+        settings = notifying.chosen(args)
     except ConfigError as error:
         code = _refused(error, said)
         _print_json(args, results, said, code)
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         _print_json(args, results, said, code)
         failed = tuple(sorted(result.feed for result in results if result.exit_code and result.feed))
-        telling.end(alerts.Ending(code, failed, _by_feed(results, said)), settings, lake, time.monotonic() - started)
+        notifying.end(alerts.Ending(code, failed, _by_feed(results, said)), settings, lake, time.monotonic() - started)
     return code
 
 
@@ -74,7 +74,7 @@ def _attempt(
 ) -> int:
     """The run: its results as they come, other messages, and the exit code. Only a bug raises."""
     try:
-        telling.begin(settings)
+        notifying.begin(settings)
         if args.demo:
             from ksql_lake.cli import demo
 

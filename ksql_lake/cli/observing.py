@@ -25,8 +25,8 @@ def observers(config: Config) -> tuple[Observer, ...]:
 
 def observed(config: Config, dataset: Dataset) -> Dataset:
     """The feed with the observers of its changes."""
-    told = observers(config)
+    chosen = observers(config)
     if config.alerts.metrics_file:  # an export writes them once, at its end
         share = config.max_delete_percent / 100
-        told += (MetricsFile(config.alerts.metrics_file, __version__, share, config.switched_off),)
-    return replace(dataset, observers=told)
+        chosen += (MetricsFile(config.alerts.metrics_file, __version__, share, config.switched_off),)
+    return replace(dataset, observers=chosen)

@@ -223,7 +223,7 @@ def verify(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import audit
 
     found = 0
-    remote = Remote(config, args, look=True)
+    remote = Remote(config, args, read_only=True)
     for one in remote.turns():
         for line in audit.verify(one, deep=args.deep):
             print(here(line))

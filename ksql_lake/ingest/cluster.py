@@ -55,7 +55,7 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
     make_closed(probe.parent)
     atomic_write(probe, b"do the workers see this lake?")
     try:
-        found = client.run(look, str(probe), on_error="return")
+        found = client.run(probe_worker, str(probe), on_error="return")
     finally:
         probe.unlink()
     for worker, answer in sorted(found.items()):
@@ -74,7 +74,7 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
     return sum(client.nthreads().values())
 
 
-def look(probe: str) -> tuple[str, bool]:
+def probe_worker(probe: str) -> tuple[str, bool]:
     """On a worker: its version of this package, and whether it sees a file that was just written."""
     return __version__, Path(probe).exists()
 

@@ -31,16 +31,16 @@ def remote_state(dataset: Dataset) -> FeedState | None:
         return None
     store = connect.connect(parse(bound.url, "the remote of this lake"), os.environ)
     try:
-        told, _ = mirror.read(store, mirror.key_of(dataset))
+        found, _ = mirror.read(store, mirror.key_of(dataset))
     except RemoteError as error:
         raise RemoteError(
             f"{dataset.feed}: some of its days may be only in the remote, and {error}. If the remote is lost for "
             "good, give up those days with: python manage_feeds.py remote forget --give-up-rows"
         ) from None
-    if told is None:
+    if found is None:
         return None
-    told.pop(mirror.LAKE, None)
-    return FeedState.from_json(told)
+    found.pop(mirror.LAKE, None)
+    return FeedState.from_json(found)
 
 
 def as_logged(state: FeedState) -> Logged:
@@ -63,8 +63,8 @@ def add_away(
     here = [_marked(file, there) for file in found]
     known = {file.entry.path for file in here} | gone
     away = [_away(dataset, file, state) for path, file in there.items() if path not in known]
-    told = [f"{counted(len(away), 'file')} only in the remote"] if away else []
-    return [*away, *here], told
+    lines = [f"{counted(len(away), 'file')} only in the remote"] if away else []
+    return [*away, *here], lines
 
 
 def _marked(found: Found, there: Mapping[str, FileEntry]) -> Found:

@@ -24,7 +24,7 @@ from ksql_lake.model.values import spellings
 from ksql_lake.store.parquet import open_parquet
 
 KEY = b"ksql_lake"
-TELLING = 6  # characters that make a text significant; a shorter one only counts next to the name of its column
+SIGNIFICANT = 6  # characters that make a text significant; a shorter one only counts next to the name of its column
 MAGIC = 64 << 10  # bytes that decide whether a file is text
 
 
@@ -57,7 +57,7 @@ class Unseen:
 
 
 @dataclass
-class Look:
+class SearchResult:
     """The result of searching all files: how many of each kind, and what to report.
 
     `remote`: a line for each thing in the lake's remote that could not be searched, or stays there in part.
@@ -86,14 +86,14 @@ class Look:
         }
 
 
-def look(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str, str]) -> Look:
+def search(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str, str]) -> SearchResult:
     """Search every file in the lake's directory; links are not followed.
 
     Args:
         feeds: only what belongs to these, or to no feed; empty for all.
         closed: feeds that are busy or damaged, and why: what they have in staging cannot be searched.
     """
-    found = Look(unseen=[Unseen(f"feed {feed}", why) for feed, why in sorted(closed.items())])
+    found = SearchResult(unseen=[Unseen(f"feed {feed}", why) for feed, why in sorted(closed.items())])
     needle = _Needle.of(target)
     for path in _files(lake, found):
         parts = path.relative_to(lake).parts
@@ -110,7 +110,7 @@ def look(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str
     return found
 
 
-def _one(path: Path, name: str, target: Target, needle: _Needle, found: Look) -> None:
+def _one(path: Path, name: str, target: Target, needle: _Needle, found: SearchResult) -> None:
     with path.open("rb") as file:
         start = file.read(MAGIC)
     if path.suffix == ".parquet" or start[:4] == b"PAR1":
@@ -128,7 +128,7 @@ def _one(path: Path, name: str, target: Target, needle: _Needle, found: Look) ->
         found.unseen.append(Unseen(name, "neither Parquet nor text"))
 
 
-def _files(lake: Path, found: Look) -> Iterator[Path]:
+def _files(lake: Path, found: SearchResult) -> Iterator[Path]:
     for top, directories, names in os.walk(lake, onerror=lambda error: found.unseen.append(_unreadable(lake, error))):
         directories.sort()
         for name in sorted([*names, *directories]):
@@ -199,9 +199,9 @@ class _Needle:
         plain = json.dumps(text, ensure_ascii=False)
         forms = {text, json.dumps(text)[1:-1], plain[1:-1], html.escape(text), repr(text)[1:-1]}
         common = any(one.startswith(("boolean:", "date:", "time:", "timestamp:")) for one in spellings(text))
-        telling = len(text) >= TELLING and not common
-        name = None if telling else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
-        return cls(_word(sorted(forms), around=b"" if telling else b"=/"), name)
+        significant = len(text) >= SIGNIFICANT and not common
+        name = None if significant else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
+        return cls(_word(sorted(forms), around=b"" if significant else b"=/"), name)
 
     def lines(self, path: Path) -> int:
         """How many lines of a file mention the value; of JSON, only what is written for people or by them."""

@@ -65,7 +65,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         log = [*log, as_logged(remote)] if not log or log[-1].sequence < remote.sequence else log
         found, said = add_away(dataset, found, remote, log)
         done += said
-    state, told = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
+    state, lines = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
         done.append(f"kept the old metadata as {copy}")
@@ -77,7 +77,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
             "there was no state log: runs that wrote no file, and files that were removed since, are no longer known"
         )
     old = [file.entry for file in found if log and file.footer.sequence <= log[-1].sequence]
-    done += [*told, *_gone(dataset, old, log)]
+    done += [*lines, *_gone(dataset, old, log)]
     held = f"{counted(state.total_records, 'row')} in {counted(len(state.files), 'file')}"
     return [*done, f"rebuilt {dataset.metadata}: {held}"]
 
@@ -186,7 +186,7 @@ def _stream(
     ))
     known = log[-1].sequence if log else 0
     new = [file for file in in_order(found, bad) if file.footer.sequence > known]
-    missing, told = _missing(dataset, state, new)
+    missing, lines = _missing(dataset, state, new)
     first: dict[tuple[int, int], tuple[int, str]] = {}
     for one in missing:
         first.setdefault((one.generation, one.partition), one.order)
@@ -198,24 +198,23 @@ def _stream(
             parts[partition] = covered.with_upto(covered.upto, merge(covered.beyond, [], covered.upto))
     if state.sequence > known:
         state.run = f"{state.run}g{state.generation}"  # the name that commits of a stream have
-    return state, told
+    return state, lines
 
 
 def _missing(dataset: Dataset, state: FeedState, new: Sequence[Found]) -> tuple[list[Missing], list[str]]:
     """What neither the log nor a file has. Rows that an erasure took out must not be read again."""
     missing = missing_of_streams(new, _elsewhere(dataset)) if new else []
     if missing and (state.erasures or receipts.concern(dataset.lake, dataset.feed)):
-        return [], ["rows were erased from this feed, and rows that were lost cannot be told from those: none are read "
+        return [], ["rows were erased from this feed, and lost rows cannot be distinguished from them: none are read "
                     "again"]
     if missing and binding.is_bound(dataset.lake):
-        return [], ["this lake has a remote home, where rows may lie that no file on this disk holds: none are read "
-                    "again"]
-    told = []
+        return [], ["this lake has a remote, where rows may be that are in no file on this disk: none are read again"]
+    lines = []
     for one in missing:
         what = "the last rows" if one.rows is None else counted(one.rows, "row")
-        told.append(f"{what} of partition {one.partition} that run {one.run} read lie in no file; they are read again "
+        lines.append(f"{what} of partition {one.partition} that run {one.run} read are in no file; they are read again "
                     "by the next export")
-    return missing, told
+    return missing, lines
 
 
 def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
@@ -253,7 +252,7 @@ def _table(
     known = log[-1].sequence if log else 0
     lost = whole_versions([*found, *bad])
     if state.erasures or receipts.concern(dataset.lake, dataset.feed):
-        lost = {}  # rows that were erased cannot be told from those
+        lost = {}  # rows that were erased cannot be distinguished from them
     whole = [file for file in found if not lost.get(str(file.footer.version))]
     for file in found:
         state.last_version = max(state.last_version, _number(file))
@@ -264,8 +263,8 @@ def _table(
     # its files are gone: use the newest one that is there
     if found and (state.current is None or state.current.path not in there):
         state.current = _version(max(whole or found, key=_number))
-    told = [f"version {version} lacks {rows:,} rows that it had" for version, rows in sorted(lost.items()) if rows]
-    return state, told
+    lines = [f"version {version} lacks {rows:,} rows that it had" for version, rows in sorted(lost.items()) if rows]
+    return state, lines
 
 
 def _number(file: Found) -> int:

@@ -51,14 +51,14 @@ class LastRun:
 
 
 @dataclass(frozen=True)
-class Told:
+class KeptFinding:
     """A finding of the last export as the metadata keep it: `said` is `Finding.as_json`, or only a message."""
 
     at: str
     said: Json
 
     @classmethod
-    def of(cls, at: str, findings: Iterable[Finding]) -> tuple[Told, ...]:
+    def of(cls, at: str, findings: Iterable[Finding]) -> tuple[KeptFinding, ...]:
         return tuple(cls(at, finding.as_json()) for finding in findings)
 
     def to_json(self) -> Json:
@@ -135,7 +135,7 @@ class FeedState:
     sequence: int = 0
     run: str | None = None
     columns: tuple[RecordedColumn, ...] = ()
-    findings: tuple[Told, ...] = ()
+    findings: tuple[KeptFinding, ...] = ()
     last_run: LastRun | None = None
     files: FileSet = field(default_factory=FileSet)
     # of a stream
@@ -246,7 +246,7 @@ class FeedState:
                 "generation": self.generation, "resume": anchors_json(self.resume), "heads": anchors_json(self.heads),
                 "coverage": _coverage_json(self.coverage),
             }
-        made["findings"] = [told.to_json() for told in self.findings]
+        made["findings"] = [kept.to_json() for kept in self.findings]
         made["last_run"] = None if self.last_run is None else dict(vars(self.last_run))
         made["files"] = []
         optional: Json = {
@@ -285,7 +285,7 @@ class FeedState:
             value["source"], value["type"], value.get("created_at", ""), value.get("last_export"),
             value.get("schema_version", "1.0"), value["sequence"], value.get("run"),
             tuple(map(RecordedColumn.from_json, value.get("columns", ()))),
-            tuple(_told(one) for one in value.get("findings", ())),
+            tuple(_kept_finding(one) for one in value.get("findings", ())),
             None if last is None else LastRun(last["ended"], last["rows"], last["files"], last["result"]),
             files, value.get("timezone") or "UTC", value.get("timestamp_column"), value.get("generation", 1),
             anchors_from(value.get("resume") or {}), anchors_from(value.get("heads") or {}),
@@ -310,8 +310,8 @@ _STATE_KEYS = frozenset(f.name for f in fields(FeedState)) - {"extra"} | {
 }
 
 
-def _told(value: Mapping[str, Any]) -> Told:
-    return Told(str(value.get("at", "")), {key: item for key, item in value.items() if key != "at"})
+def _kept_finding(value: Mapping[str, Any]) -> KeptFinding:
+    return KeptFinding(str(value.get("at", "")), {key: item for key, item in value.items() if key != "at"})
 
 
 def new_stream(

@@ -31,7 +31,7 @@ class BadValues:
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, Flaw] = field(default_factory=dict)
 
-    def look(self, table: pa.RecordBatch, keep: np.ndarray, flaws: Sequence[Flaw]) -> BadRows | None:
+    def inspect(self, table: pa.RecordBatch, keep: np.ndarray, flaws: Sequence[Flaw]) -> BadRows | None:
         """Count the flaws of the rows in `keep`; returns the rows to quarantine and their mask over all rows."""
         reasons: dict[int, list[str]] = {}
         counts: Counter[str] = Counter()
@@ -50,7 +50,7 @@ class BadValues:
         return BadRows(bad, table.filter(mask(bad)), texts, counts)
 
 
-def told(feed: str, found: Iterable[BadValues]) -> list[Finding]:
+def bad_value_findings(feed: str, found: Iterable[BadValues]) -> list[Finding]:
     """One finding for each column with a value that its type cannot hold."""
     counts: Counter[str] = Counter()
     first: dict[str, tuple[Flaw, str]] = {}
@@ -59,12 +59,12 @@ def told(feed: str, found: Iterable[BadValues]) -> list[Finding]:
         for column, flaw in bad.first.items():
             first.setdefault(column, (flaw, bad.policy))
     after = {"null": "stored as null", "quarantine": f"quarantined: python manage_feeds.py quarantine {feed}"}
-    told_ = []
+    findings = []
     for column, count in sorted(counts.items()):
         flaw, policy = first[column]
         message = (
             f"column {column}: {count:,} {'value' if count == 1 else 'values'} that its type cannot hold, "
             f"{after[policy]}; the first: {flaw}"
         )
-        told_.append(Finding("quality", message, "warning", feed, flaw.partition, flaw.offset))
-    return told_
+        findings.append(Finding("quality", message, "warning", feed, flaw.partition, flaw.offset))
+    return findings

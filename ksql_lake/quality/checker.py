@@ -107,7 +107,7 @@ class Checker:
         """What it found, which is all that a verdict needs; the rules themselves do not travel."""
         return {**vars(self), "rules": [], "_keys": []}
 
-    def look(self, batch: pa.RecordBatch) -> BadRows | None:
+    def inspect(self, batch: pa.RecordBatch) -> BadRows | None:
         """Count what fails in rows that would be published, and return those that go into quarantine instead."""
         if not self.rules:
             return None

@@ -223,7 +223,7 @@ class Import:
         self, batch: pa.RecordBatch, checker: Checker, writer: PartitionWriter, aside: Aside, partition: str
     ) -> None:
         day = f"{parse_day(partition):%Y%m%d}"
-        bad = checker.look(batch)
+        bad = checker.inspect(batch)
         if bad is not None:
             aside.write(bad, partition, day)
             batch = batch.filter(pa.array(~bad.mask))

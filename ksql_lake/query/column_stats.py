@@ -119,9 +119,9 @@ def _add(columns: dict[str, _Column], parquet: pq.ParquetFile) -> None:
     for schema_field in parquet.schema_arrow:
         column = columns.setdefault(schema_field.name, _Column(schema_field.name, schema_field.type))
         column.rows += parquet.metadata.num_rows
-        told = _from_footer(column, parquet.metadata, leaves.get(schema_field.name))
+        from_footer = _from_footer(column, parquet.metadata, leaves.get(schema_field.name))
         for batch in parquet.iter_batches(BATCH, columns=[schema_field.name]):
-            _read(column, batch.column(0), told)
+            _read(column, batch.column(0), from_footer)
 
 
 def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> bool:
@@ -140,8 +140,8 @@ def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> 
     return True
 
 
-def _read(column: _Column, values: pa.Array, told: bool) -> None:
-    if not told:
+def _read(column: _Column, values: pa.Array, from_footer: bool) -> None:
+    if not from_footer:
         column.nulls += values.null_count
     if pa.types.is_nested(column.type):
         return
@@ -150,7 +150,7 @@ def _read(column: _Column, values: pa.Array, told: bool) -> None:
         return
     different = present.unique()
     column.sketch.add(different)
-    if not told:
+    if not from_footer:
         extremes = pc.min_max(different)
         raw = pa.types.is_temporal(column.type)
         column.span(*(extremes[end].value if raw else extremes[end].as_py() for end in ("min", "max")))

@@ -32,18 +32,18 @@ def findings_of_runs(feed: str, runs: Sequence[Run], state: FeedState | None) ->
     checks = (run.checks if run else ()) or tuple(history.read_checks(state.checks if state else None))
     kept = [one.to_json() for one in state.findings] if state else []
     said = run.findings if run else read_findings(feed, kept)
-    found = [finding for finding in said if not _told_elsewhere(finding, checks)]
+    found = [finding for finding in said if not _reported_elsewhere(finding, checks)]
     if run and run.result == "failed" and not any(finding.kind != "quality" for finding in found):
         found.append(Finding("failed", "the last run failed", feed=feed))
     return [*_quality(feed, checks), *found]
 
 
-def _told_elsewhere(finding: Finding, checks: Sequence[Result]) -> bool:
+def _reported_elsewhere(finding: Finding, checks: Sequence[Result]) -> bool:
     """Whether the present state or the results of the checks already report it, with their own figures."""
     if finding.kind in ("retention", "quality"):
         return finding.kind == "retention" or bool(checks)
-    told = any(check.message in finding.message for check in checks)  # by versions that wrote plain text
-    return told or finding.message.startswith("retention: ")
+    reported = any(check.message in finding.message for check in checks)  # by versions that wrote plain text
+    return reported or finding.message.startswith("retention: ")
 
 
 def _quality(feed: str, checks: Sequence[Result]) -> Iterator[Finding]:

@@ -350,7 +350,7 @@ def as_json(summary: FeedSummary) -> dict[str, Any]:
     stands = shown.pop("remote")
     if stands is not None:
         shown["remote"] = dict(vars(stands))
-    shown["last_run"] = None if summary.last_run is None else summary.last_run.told()
+    shown["last_run"] = None if summary.last_run is None else summary.last_run.as_json()
     shown["findings"] = [
         {
             "kind": finding.kind, "level": finding.level, "message": finding.line, "feed": finding.feed or summary.feed,

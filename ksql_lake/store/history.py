@@ -94,7 +94,7 @@ class Run:
             "checks": [asdict(check) for check in self.checks], "tool": tool,
         }
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For machines: the line of the history, or what it would be."""
         return dict(self.line) or self.as_line(__version__)
 

@@ -28,7 +28,7 @@ from ksql_lake.model.state import QUARANTINE, Amendment, FeedState
 from ksql_lake.model.state_shape import refuse_other_entries, refuse_other_shapes
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
-from ksql_lake.store.observers import tell
+from ksql_lake.store.observers import notify
 from ksql_lake.store.remote import binding
 
 log = logging.getLogger("ksql_lake")
@@ -219,7 +219,7 @@ def restore(dataset: Dataset, state: FeedState) -> None:
     _record(dataset, state)
     state_log.append(dataset.log, state, None, None)
     state.files.committed()
-    tell(dataset.observers, dataset, state, None)
+    notify(dataset.observers, dataset, state, None)
 
 
 def _rebuild(dataset: Dataset) -> str:
@@ -341,7 +341,7 @@ def amend(
 
 def catch_up(dataset: Dataset, state: FeedState) -> list[Finding]:
     """Let observers catch up on what they missed, as after a crash; a finding for each that failed. Hold the lock."""
-    return tell(dataset.observers, dataset, state, None) if state.sequence else []
+    return notify(dataset.observers, dataset, state, None) if state.sequence else []
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
@@ -404,7 +404,7 @@ def _carry_out(
         make_dirs(dataset.directory, dataset.dir_mode)
         _record(dataset, state, text)
     state_log.append(dataset.log, state, None if recorded else before, change)
-    problems = tell(dataset.observers, dataset, state, change)
+    problems = notify(dataset.observers, dataset, state, change)
     remove_tree(directory)
     fsync_dir(dataset.staging)
     return problems

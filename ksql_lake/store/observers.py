@@ -17,7 +17,7 @@ from ksql_lake.store.dataset import Dataset, Observer
 log = logging.getLogger("ksql_lake")
 
 
-def tell(observers: Sequence[Observer], dataset: Dataset, state: FeedState, change: Change | None) -> list[Finding]:
+def notify(observers: Sequence[Observer], dataset: Dataset, state: FeedState, change: Change | None) -> list[Finding]:
     """Pass a change on to every observer, or with None let each catch up; a finding for each that failed."""
     failed = []
     for observer in observers:

@@ -103,7 +103,7 @@ def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt
     if args.dry_run:
         print(f"{counted(rows, 'row')} would be erased; nothing was changed")
         return ExitCode.OK
-    return _finish_erasure(config, args, meant, receipt, closed, there.told)
+    return _finish_erasure(config, args, meant, receipt, closed, there.problems)
 
 
 def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
@@ -162,8 +162,8 @@ def _erase_one(
         receipts.write(config.lake_dir, receipt)
     elif not args.dry_run and state is not None:
         number = receipt["receipt"]
-        told = any(e.receipt == number for e in state.erasures)
-        if found or (args.later == "drop" and not told and erase.declared(state, target)):
+        recorded = any(e.receipt == number for e in state.erasures)
+        if found or (args.later == "drop" and not recorded and erase.declared(state, target)):
             erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
         there.settle()
     return sum(file.rows for file in found) + (there.rows if state is not None and args.dry_run else 0)
@@ -178,8 +178,8 @@ def _finish_erasure(
     from ksql_lake.store import metadata
     from ksql_lake.store.lake import datasets
 
-    look = leftovers.look(config.lake_dir, meant, args.feeds, closed)
-    look.remote += remote
+    left = leftovers.search(config.lake_dir, meant, args.feeds, closed)
+    left.remote += remote
     receipt.pop("remote", None)  # from an earlier attempt
     lines = list(receipt.get("trash_without_metadata", []))
     for dataset in datasets(config.lake_dir):
@@ -188,16 +188,16 @@ def _finish_erasure(
             lines += [{"feed": dataset.feed, "rows": e.rows, "files": e.files} for e in mine]
     rows = sum(line["rows"] for line in lines)
     done = {
-        **receipt, "ended": context.now() if look.clean else None, "only": sorted(args.feeds), "feeds": lines,
-        "rows": rows, "rows_left": look.rows, **look.to_json(),
+        **receipt, "ended": context.now() if left.clean else None, "only": sorted(args.feeds), "feeds": lines,
+        "rows": rows, "rows_left": left.rows, **left.to_json(),
     }
     path = receipts.write(config.lake_dir, done)
-    for problem in (*look.left, *look.unseen, *look.remote):
+    for problem in (*left.left, *left.unseen, *left.remote):
         print(problem, file=sys.stderr)
-    print(f"{counted(rows, 'row')} erased in {counted(len(lines), 'feed')}, {look.rows} left; receipt {path}")
-    if not look.clean:
+    print(f"{counted(rows, 'row')} erased in {counted(len(lines), 'feed')}, {left.rows} left; receipt {path}")
+    if not left.clean:
         print("this erasure is not complete: see above, then run the same command again", file=sys.stderr)
-    return ExitCode.OK if look.clean else ExitCode.FINDINGS
+    return ExitCode.OK if left.clean else ExitCode.FINDINGS
 
 
 def _condition(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
 from ksql_lake.base.figures import counted
 from ksql_lake.cli.export_options import day
-from ksql_lake.cli.looking import colour, now, only_feed, width
+from ksql_lake.cli.loading import colour, now, only_feed, width
 from ksql_lake.reporting import terminal
 from ksql_lake.store import history, running
 
@@ -30,7 +30,10 @@ def run(config: Config, args: argparse.Namespace) -> int:
         one for one in chain(history.read(lake, start, unreadable), running.dead_runs(lake, now()))
         if args.feed in (None, one.feed) and one.ended[:10] >= str(args.since or "")
     )
-    shown = terminal.json_list(one.told() for one in runs) if args.json else terminal.history(runs, colour(), width())
+    if args.json:
+        shown = terminal.json_list(one.as_json() for one in runs)
+    else:
+        shown = terminal.history(runs, colour(), width())
     sys.stdout.writelines(shown)
     if unreadable.lines:
         print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from data_lake_config import Config
-from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.loading import load_feeds, only_feed
 from ksql_lake.cli.metadata.flags import CATALOGS
 
 
@@ -24,5 +24,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.cli.register import register
 
-    found = look(config.lake_dir, args.feed)
+    found = load_feeds(config.lake_dir, args.feed)
     return max(register(args, config.lake_dir, found.states), found.code)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.cli.export_options import day
-from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.loading import load_feeds, only_feed
 from ksql_lake.reporting import terminal
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, partitions_of
 
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    found = look(config.lake_dir, args.feed)
+    found = load_feeds(config.lake_dir, args.feed)
     partitions = [part for record in found.exported for part in partitions_of(record, args.since)]
     columns = _columns(config.lake_dir, found.exported, partitions) if args.deep else {}
     if not args.json:

@@ -8,7 +8,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, StateError
 from ksql_lake.base.figures import counted
 from ksql_lake.cli.hints import here
-from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.loading import load_feeds, only_feed
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
@@ -25,7 +25,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.permissions import drift
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
-    found = look(config.lake_dir, args.feed)
+    found = load_feeds(config.lake_dir, args.feed)
     if args.remote:
         from ksql_lake.cli import remote
 

@@ -82,10 +82,10 @@ class Attempt:
         keep = keep.copy()
         found, counts = np.unique(numbers(table.column("ROWPARTITION"))[keep], return_counts=True)
         self.taken.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-        flawed = self.bad.look(table, keep, flaws) if flaws else None
+        flawed = self.bad.inspect(table, keep, flaws) if flaws else None
         if flawed is not None:
             self._quarantine(flawed, np.flatnonzero(flawed.mask), keep, days)
-        unfit = self.checker.look(table if keep.all() else table.filter(mask(keep)))
+        unfit = self.checker.inspect(table if keep.all() else table.filter(mask(keep)))
         if unfit is not None:
             self._quarantine(unfit, np.flatnonzero(keep)[unfit.mask], keep, days)
         for day in np.unique(days[keep]).tolist():

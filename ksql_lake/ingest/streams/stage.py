@@ -26,8 +26,8 @@ from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
 from ksql_lake.model.entries import AHEAD, FileEntry
-from ksql_lake.model.state import FeedState, LastRun, Told
-from ksql_lake.quality.bad_values import told
+from ksql_lake.model.state import FeedState, KeptFinding, LastRun
+from ksql_lake.quality.bad_values import bad_value_findings
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.kafka.topic_rows import TopicRows
 from ksql_lake.sources.ksqldb.client import Client
@@ -106,7 +106,7 @@ def _judged(
     """What was brought, once the checks let it pass."""
     outcome.checks = _verdict(job, state, brought, now())
     brought.findings += judge(job.dataset.feed, outcome.checks)
-    brought.findings += told(job.dataset.feed, [attempt.bad for attempt in brought.attempts])
+    brought.findings += bad_value_findings(job.dataset.feed, [attempt.bad for attempt in brought.attempts])
     if not brought.recreated:
         state.topic = _mark(job, state, brought, proof)
     return _staged(job, state, brought, outcome, now())
@@ -167,7 +167,7 @@ def _staged(job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome
     outcome.retries += brought.retries
     base, run = state.sequence, run_name(job, state)
     state.sequence, state.last_export, state.run = base + 1, now, run
-    state.findings = Told.of(now, brought.findings)
+    state.findings = KeptFinding.of(now, brought.findings)
     state.last_run = LastRun(now, brought.rows, outcome.files, "findings" if brought.findings else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)

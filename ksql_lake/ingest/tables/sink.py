@@ -71,12 +71,12 @@ class Sink:
         keep = np.ones(len(made), bool) if erased is None else ~erased
         self._taken += int(keep.sum())
         day = self.job.run[:8]
-        flawed = self._bad.look(made, keep, [*flaws, *unfit])
+        flawed = self._bad.inspect(made, keep, [*flaws, *unfit])
         if flawed is not None:
             self._aside.write(flawed, self._partition, day)
             keep &= ~flawed.mask
         made = made if keep.all() else made.filter(mask(keep))
-        bad = self._checker.look(made)
+        bad = self._checker.inspect(made)
         if bad is not None:
             self._aside.write(bad, self._partition, day)
             made = made.filter(mask(~bad.mask))

@@ -19,8 +19,8 @@ from ksql_lake.model.columns import record_schema
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
-from ksql_lake.model.state import Current, FeedState, LastRun, Told
-from ksql_lake.quality.bad_values import told
+from ksql_lake.model.state import Current, FeedState, KeptFinding, LastRun
+from ksql_lake.quality.bad_values import bad_value_findings
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.ksqldb.client import Client
@@ -49,7 +49,7 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         _refuse_shrunk(job, state, snapshot.rows)
         occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
         outcome.checks = results(job.checks, [snapshot.checker], occasion)
-        found = [*judge(job.dataset.feed, outcome.checks), *told(job.dataset.feed, [snapshot.bad])]
+        found = [*judge(job.dataset.feed, outcome.checks), *bad_value_findings(job.dataset.feed, [snapshot.bad])]
         outcome.findings += found
         empty = not snapshot.rows and not _rows_of_current(state) and not job.allow_shrink
         return _staged(job, state, snapshot, outcome, found, now(), None if empty else number)
@@ -107,7 +107,7 @@ def _staged(
     state.files.add(_file_entry(job, state, file, now) for file in snapshot.files)
     base = state.sequence
     state.sequence, state.run, state.last_export = base + 1, job.run, now
-    state.findings = Told.of(now, found)
+    state.findings = KeptFinding.of(now, found)
     state.last_run = LastRun(now, rows, len(snapshot.files), "findings" if found else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)

@@ -32,7 +32,7 @@ class AnswerRows:
         self._closed = False
         self._failed: KsqlUnavailable | None = None
 
-    def look(self) -> list[Element] | None:
+    def poll(self) -> list[Element] | None:
         """What came: rows and tombstones; [] when nothing did for POLL seconds; None at the end of the body.
 
         Raises:
@@ -69,7 +69,7 @@ class AnswerRows:
         Raises:
             AnswerCut: it ended, which such a query should never do.
         """
-        while (found := self.look()) is not None:
+        while (found := self.poll()) is not None:
             yield found
         raise AnswerCut(f"{self.name}: the server ended a query that never ends")
 
@@ -81,7 +81,7 @@ class AnswerRows:
                 closing bracket, or a server that no longer answers on the same connection: the answer may be
                 incomplete.
         """
-        while (found := self.look()) is not None:
+        while (found := self.poll()) is not None:
             yield from found
             now = time.monotonic()
             if found:

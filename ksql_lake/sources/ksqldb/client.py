@@ -120,7 +120,10 @@ class Client:
     def sources(self) -> list[tuple[str, str, bool]]:
         """(name, "stream" or "table", windowed) of everything the server has."""
         kinds = ("stream", "table")
-        return [found for kind in kinds for found in self._told(partial(listed, kind=kind), f"LIST {kind.upper()}S;")]
+        return [
+            found for kind in kinds
+            for found in self._described(partial(listed, kind=kind), f"LIST {kind.upper()}S;")
+        ]
 
     def resolve(self, name: str, kind: str) -> Source:
         """Find a source by its exact name, in upper case, or uniquely in any case.
@@ -139,19 +142,19 @@ class Client:
             raise SourceError(f"{name}: no such {kind} on {self.url}{hint}")
         if there[match] != kind:
             raise SourceError(f"{match} is a {there[match]} on {self.url}, not a {kind}; change feed_type of the feed")
-        return self._told(source, f"DESCRIBE {quote(match)};")
+        return self._described(source, f"DESCRIBE {quote(match)};")
 
     def description(self, name: str) -> dict[str, Any]:
         """`sourceDescription` of DESCRIBE name EXTENDED; `name` as the server spells it."""
-        return self._told(description, f"DESCRIBE {quote(name)} EXTENDED;")
+        return self._described(description, f"DESCRIBE {quote(name)} EXTENDED;")
 
     def settings(self) -> dict[str, str]:
         """The server's own settings, as far as it shows them."""
-        return self._told(settings, "LIST PROPERTIES;")
+        return self._described(settings, "LIST PROPERTIES;")
 
     def running(self) -> frozenset[str]:
         """The ids of the queries that the server runs at present, push queries included."""
-        return self._told(queries, "SHOW QUERIES;")
+        return self._described(queries, "SHOW QUERIES;")
 
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.
@@ -183,7 +186,7 @@ class Client:
             return None
         return None
 
-    def _told(self, read: Callable[[Any], T], statement: str) -> T:
+    def _described(self, read: Callable[[Any], T], statement: str) -> T:
         """What a statement of /ksql answers, read by one of the functions of `described`."""
         content = self._small("POST", "/ksql", {"ksql": statement, "streamsProperties": {}}, limits.METADATA)
         try:

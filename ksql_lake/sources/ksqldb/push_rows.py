@@ -208,7 +208,7 @@ class PushSource:
         sql = f"SELECT ROWTIME, ROWOFFSET FROM {where} EMIT CHANGES LIMIT 1;"
         with self._client.query(sql, earliest=True) as answer:
             rows = AnswerRows(answer, self.name)
-            while (found := rows.look()) is not None:
+            while (found := rows.poll()) is not None:
                 for batch in found:
                     if isinstance(batch, pa.RecordBatch) and len(batch):
                         return int(numbers(batch.column(1))[0]), int(numbers(batch.column(0))[0])

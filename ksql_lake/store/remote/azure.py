@@ -94,7 +94,7 @@ class AzureStore:
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5))
         try:
             with path.open("rb") as file:
-                self._told(key, lambda: self._blob(key).upload_blob(
+                self._asked(key, lambda: self._blob(key).upload_blob(
                     file, length=size, overwrite=False, metadata={"crc32": str(crc32)}, content_settings=settings,
                     validate_content=True, standard_blob_tier=StandardBlobTier(tier) if tier else None,
                 ))
@@ -118,7 +118,7 @@ class AzureStore:
             "overwrite": True, "etag": etag, "match_condition": MatchConditions.IfNotModified
         }
         try:
-            done = self._told(key, lambda: self._blob(key).upload_blob(data, validate_content=True, **condition))
+            done = self._asked(key, lambda: self._blob(key).upload_blob(data, validate_content=True, **condition))
             return str(done["etag"])
         except (Taken, Gone):
             content = io.BytesIO()
@@ -136,10 +136,10 @@ class AzureStore:
             answer.readinto(sink)
             return str(answer.properties.etag)
 
-        return str(self._told(key, read))
+        return str(self._asked(key, read))
 
     def stat(self, key: str) -> Stat:
-        there = self._told(key, self._blob(key).get_blob_properties)
+        there = self._asked(key, self._blob(key).get_blob_properties)
         return self._stat(key, there)
 
     def _stat(self, key: str, there: Any) -> Stat:
@@ -153,7 +153,7 @@ class AzureStore:
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         found = iter(self.container.list_blobs(name_starts_with=self.address.name(prefix)))
-        while (there := self._told("", lambda: next(found, None))) is not None:
+        while (there := self._asked("", lambda: next(found, None))) is not None:
             yield self._stat(self.address.key(there.name), there)
 
     def purge(self, key: str, versions: bool = False) -> tuple[str, ...]:
@@ -194,12 +194,12 @@ class AzureStore:
         except HttpResponseError as error:
             if error.status_code != 400:
                 raise _failure(f"{self.url}/{key}", error) from None
-        found: Sequence[Any] = self._told(key, lambda: ask("deleted"))  # an account that cannot have versions
+        found: Sequence[Any] = self._asked(key, lambda: ask("deleted"))  # an account that cannot have versions
         return found
 
     def _delete(self, key: str, **more: str) -> None:
         try:
-            self._told(key, lambda: self._blob(key).delete_blob(**more))
+            self._asked(key, lambda: self._blob(key).delete_blob(**more))
         except Gone:
             pass
 
@@ -209,12 +209,12 @@ class AzureStore:
             return
         if there.archived:
             raise Archived(f"{self.url}/{key}: is archived; ask for it with: python manage_feeds.py remote pull")
-        self._told(key, lambda: self._blob(key).set_standard_blob_tier(tier))
+        self._asked(key, lambda: self._blob(key).set_standard_blob_tier(tier))
 
     def restore(self, key: str, days: int) -> None:
         there = self.stat(key)
         if there.archived and not there.restoring:
-            self._told(key, lambda: self._blob(key).set_standard_blob_tier("Hot", rehydrate_priority="Standard"))
+            self._asked(key, lambda: self._blob(key).set_standard_blob_tier("Hot", rehydrate_priority="Standard"))
 
     def abort_stale(self, before: dt.datetime) -> int:
         return 0  # blocks that were never committed are invisible, and Azure removes them after a week
@@ -256,7 +256,7 @@ class AzureStore:
     def _blob(self, key: str) -> Any:
         return self.container.get_blob_client(self.address.name(key))
 
-    def _told(self, key: str, ask: Callable[[], Any]) -> Any:
+    def _asked(self, key: str, ask: Callable[[], Any]) -> Any:
         """Run a request; its failures become the exceptions of `seam`."""
         what = f"{self.url}/{key}".rstrip("/")
         try:
