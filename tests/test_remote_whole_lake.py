@@ -82,7 +82,7 @@ def test_a_new_machine_has_the_quarantine_too(
     assert remote("restore") == 1 and not (new / "streams" / "s" / "_metadata.json").exists()
     memory.hook = lambda moment, verb, key: None
     capsys.readouterr()
-    assert remote("restore") == 0 and "2 rows in quarantine are here" in capsys.readouterr().out
+    assert remote("restore") == 0 and "2 rows in quarantine fetched" in capsys.readouterr().out
     assert {path: (new / path).read_bytes() for path in aside_here(new)} == held and rows(new) == before
     assert metadata_utils.main(["--verify", "--deep"]) == 0 and remote("verify", "--deep") == 0
     assert manage_feeds.main(["quarantine", "s", "--import", "--force"]) == 0

@@ -206,7 +206,8 @@ def status(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.store.remote import binding
 
     bound = binding.load(config.lake_dir)
-    print(f"remote: {bound.url if bound else config.remote or 'none; set REMOTE'}")
+    unused = f"{config.remote}, nothing was pushed yet" if config.remote else "none; set REMOTE"
+    print(f"remote: {bound.url if bound else unused}")
     for dataset in changing.datasets(config, args.name):
         state = metadata.load(dataset)
         if state is None:
@@ -294,9 +295,12 @@ def _show(plan: Plan, every: bool = False) -> None:
     for part in plan.parts if every else plan.going:
         word = f"{plan.verb:<6}" if part.goes else "stays "
         print(f"{plan.feed}  {word} {part.partition}  {_files(len(part.files))}  {part.bytes:,} bytes  {part.reason}")
+    if not plan.files:
+        print(f"{plan.feed}: nothing to {plan.verb}")
+        return
     asked = ", ".join(f"{number} {verb}" for verb, number in plan.requests.items() if number)
-    print(f"{plan.feed}: {_files(len(plan.files))}, {plan.bytes:,} bytes would be dealt with, in about "
-          f"{asked or 'no request'}; nothing was changed")
+    print(f"{plan.feed}: {_files(len(plan.files))}, {plan.bytes:,} bytes to {plan.verb}, with about {asked}; "
+          "nothing was changed")
 
 
 def _did(plan: Plan, word: str, files: Sequence[FileEntry] | None = None) -> None:

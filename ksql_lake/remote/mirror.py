@@ -19,7 +19,8 @@ from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import Gone, ObjectStore, Taken
 
 LAKE = "lake"
-WHOLE_LAKE = (".state/erasures.jsonl", "logs/runs.jsonl")  # files of no single feed that a restored lake needs
+# files of no single feed that a restored lake needs; without the last one it would take rows of another Kafka cluster
+WHOLE_LAKE = (".state/erasures.jsonl", "logs/runs.jsonl", ".state/kafka_cluster.json")
 RECEIPTS = "logs/erasures"
 
 

@@ -79,8 +79,8 @@ def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Ite
     _quarantine(dataset, store, state)
     metadata.restore(dataset, state)
     aside = sum(file.rows for file in state.quarantined)
-    more = f"; {aside:,} rows in quarantine are here" if aside else ""
-    yield f"{name}: {counted(state.total_records, 'row')} in {counted(len(files), 'file')} in the remote{more}"
+    more = f"; {counted(aside, 'row')} in quarantine fetched" if aside else ""
+    yield f"{name}: {counted(state.total_records, 'row')} in {counted(len(files), 'file')} of the remote{more}"
 
 
 def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:
