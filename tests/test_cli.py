@@ -297,7 +297,7 @@ def test_several_feeds_below_each_other() -> None:
     board.of("t")(1)
     board.done("t")
     board.of("s")(10)
-    board.of("a_long_name").waits("no row for 2 s of 10, then this stream counts as read")
+    board.of("a_long_name").waits("no row for 2 s of 10, after which the stream counts as read")
     short, long, done = board.lines()
     assert short.startswith("s:           10 rows, ") and long.startswith("a_long_name: 0 rows, ")
     assert done == "1 of 3 feeds done"

@@ -116,7 +116,7 @@ def test_later_events_follow_the_rule(ksqldb: EmbeddedKsqlDB, tmp_path: Path, ru
 @pytest.mark.parametrize(("argv", "message", "code"), [
     (["erase", "--where", "user_idd=user_3", "--later", "drop"], "no feed has a column user_idd", 1),
     (["erase", "--where", "user_id=user_3"], "--later drop, or --later keep", 2),
-    ([*ERASE, "--feeds", "zz"], "zz: nothing in the lake; there are", 1),
+    ([*ERASE, "--feeds", "zz"], "zz: not in the lake; feeds with data:", 1),
 ])
 def test_mistakes(ksqldb: EmbeddedKsqlDB, argv: list[str], message: str, code: int, capsys: Any) -> None:
     assert manage_feeds.main(argv) == code

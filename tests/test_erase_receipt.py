@@ -197,29 +197,29 @@ def feed_file(lake: Path) -> str:
 def compressed(lake: Path) -> str:
     with gzip.open(lake / "logs" / "export_2024_12.log.gz", "wt") as log:
         log.write(WHO)
-    return "logs/export_2024_12.log.gz: not looked at: neither Parquet nor text"
+    return "logs/export_2024_12.log.gz: not searched: neither Parquet nor text"
 
 
 def torn(lake: Path) -> str:
     whole = next((lake / DAY).glob("*.parquet")).read_bytes()
     (lake / DAY / "torn.parquet").write_bytes(whole[:-20])
-    return f"{DAY}/torn.parquet: not looked at: not readable as Parquet"
+    return f"{DAY}/torn.parquet: not searched: not readable as Parquet"
 
 
 def link(lake: Path) -> str:
     shutil.copytree(lake / "tables", lake.parent / "elsewhere")
     (lake / "tables" / "linked").symlink_to(lake.parent / "elsewhere")
-    return "tables/linked: not looked at: a symbolic link that leads out of the lake"
+    return "tables/linked: not searched: a symbolic link that leads out of the lake"
 
 
 def fifo(lake: Path) -> str:
     os.mkfifo(lake / "logs" / "pipe")
-    return "logs/pipe: not looked at: neither a file nor a directory"
+    return "logs/pipe: not searched: neither a file nor a directory"
 
 
 def damaged(lake: Path) -> str:
     (lake / "tables" / "t" / "_metadata.json").write_text("{")
-    return "feed t: not looked at:"
+    return "feed t: not searched:"
 
 
 @pytest.mark.parametrize("spoil", [

@@ -310,7 +310,7 @@ def test_a_catalog_of_an_earlier_version_is_put_right(
     changes(catalog)
     capsys.readouterr()
     register()
-    assert "lake.the-totals: drop table: its name is the_totals now, the files stay" in capsys.readouterr().out
+    assert "lake.the-totals: drop table: it is now called the_totals; the files stay" in capsys.readouterr().out
     assert changes(catalog) == {
         "BatchDeletePartition": 1, "BatchCreatePartition": 2, "CreateTable": 1, "DeleteTable": 1}
     assert set(partitions("payments")) == {"2025/01/15", "2025/01/16", "2025/01/17"}

@@ -475,9 +475,9 @@ def test_a_late_file_of_a_day_that_is_away_is_a_finding(
             monkeypatch.setenv(name, value)
         assert export_to_data_lake.main(["--stream", "s", "--quiet"]) == 0
     assert metadata_utils.main(["--report"]) == 0
-    assert "1 late files of days that lie only in the remote" in " ".join(capsys.readouterr().out.split())
+    assert "1 late file of days that are only in the remote" in " ".join(capsys.readouterr().out.split())
     assert remote("push", "s") == 0 and metadata_utils.main(["--report"]) == 0
-    assert "late files" not in capsys.readouterr().out and len(rows(lake)) == 36
+    assert "late file" not in capsys.readouterr().out and len(rows(lake)) == 36
 
 
 def test_verify_of_metadata_utils_looks_at_the_remote_when_asked(
@@ -537,7 +537,7 @@ def test_lost_metadata_of_a_lake_in_two_places(
             (lake / ".state" / f"{name}.jsonl").unlink()
     capsys.readouterr()
     assert metadata_utils.main(["--rebuild"]) == 0
-    assert "4 files lie only in the remote" in capsys.readouterr().out
+    assert "4 files only in the remote" in capsys.readouterr().out
     assert (rows(lake), rows(lake, "t")) == before
     for old, name in zip(known, ("streams/s", "tables/t"), strict=True):
         new = metadata(lake, name)
@@ -607,7 +607,7 @@ def test_two_copies_of_one_lake_are_told_from_each_other(
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "copy"))
     before = memory.objects["streams/s/_metadata.json"]
     assert remote("drop", "s", "--days", "2025-01-16") == 1
-    assert "another copy is at work" in capsys.readouterr().err
+    assert "a second copy is in use" in capsys.readouterr().err
     assert manage_feeds.main(["compact", "s"]) == 0 and remote("push", "s") == 1
     assert memory.objects["streams/s/_metadata.json"] == before
 

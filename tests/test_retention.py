@@ -283,7 +283,7 @@ def test_a_reconciliation_explains_what_retention_took(ksqldb: EmbeddedKsqlDB, t
     assert manage_feeds.main(["retention", "s"]) == 0
     capsys.readouterr()
     assert metadata_utils.main(["--reconcile", "s"]) == 0
-    assert capsys.readouterr().out.count("1 removed here by retention or erasure") == 2
+    assert capsys.readouterr().out.count("1 removed from the lake by retention or erasure") == 2
     assert manage_feeds.main(["undo", "s"]) == 0
     assert metadata_utils.main(["--reconcile", "s"]) == 0
 

@@ -119,7 +119,8 @@ def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None
     feed = replace(feeds.load(lake / "feeds" / "active" / "transaction_stream.json"), retention_days=365)
     state = FeedState.from_json({**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"})
     (due,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 16, 2, tzinfo=dt.UTC), 0.3)
-    assert due == Finding("retention", "1 day, 100 rows, due to go; python manage_feeds.py retention s", feed="s")
+    assert due == Finding("retention", "1 day, 100 rows, due to be removed: python manage_feeds.py retention "
+                                       "s", feed="s")
     (refused,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 18, 2, tzinfo=dt.UTC), 0.3)
     assert (refused.kind, refused.level) == ("retention", "warning") and "would go" in refused.message
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass
 
+from ksql_lake.base.figures import counted
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import plans
@@ -55,10 +56,10 @@ def findings(feed: str, stands: Standing, now: dt.datetime) -> list[Finding]:
     found = []
     push = f"python manage_feeds.py remote push {feed}"
     if stands.late_files:
+        late = counted(stands.late_files, "late file")
         found.append(Finding(
-            "remote", f"{stands.late_files:,} late files of days that are only in the remote were not pushed yet: "
-                      "Spark, "
-            f"Hive, Athena and BigQuery miss their rows; {push}", feed=feed,
+            "remote", f"{late} of days that are only in the remote not pushed yet: Spark, Hive, Athena and BigQuery miss "
+            f"their rows; {push}", feed=feed,
         ))
     oldest = stands.oldest_unpushed
     if oldest and now - dt.datetime.fromisoformat(oldest) > LATE:
