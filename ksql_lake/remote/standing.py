@@ -58,8 +58,8 @@ def findings(feed: str, stands: Standing, now: dt.datetime) -> list[Finding]:
     if stands.late_files:
         late = counted(stands.late_files, "late file")
         found.append(Finding(
-            "remote", f"{late} of days that are only in the remote not pushed yet: Spark, Hive, Athena and BigQuery miss "
-            f"their rows; {push}", feed=feed,
+            "remote", f"{late} of days that are only in the remote not pushed yet: Spark, Hive, Athena and BigQuery "
+                      f"miss their rows; {push}", feed=feed,
         ))
     oldest = stands.oldest_unpushed
     if oldest and now - dt.datetime.fromisoformat(oldest) > LATE:
