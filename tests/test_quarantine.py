@@ -273,11 +273,11 @@ def test_import_what_passes_now(lake: Path, capsys: Any) -> None:
     before = state(lake)
     capsys.readouterr()
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "0 rows imported, 3 stay in quarantine" in capsys.readouterr().out and state(lake) == before
+    assert "0 rows imported, 3 left in quarantine" in capsys.readouterr().out and state(lake) == before
     assert strays(lake) == []
     declare(lake, {**amount, "min": -1, "level": "fail"}, {"check": "regex", "column": "id", "pattern": "^tx"})
     assert manage_feeds.main(["quarantine", "s", "--import"]) == 1
-    assert "s: 1 row imported, 2 stay in quarantine" in capsys.readouterr().out
+    assert "s: 1 row imported, 2 left in quarantine" in capsys.readouterr().out
     after = state(lake)
     assert "y11" in ids(lake) and sorted(r["ID"] for r in aside(lake)) == ["tx_3", "y10"]
     assert [file["origin"] for file in after["files"]][-1] == "quarantine" and after["total_records"] == 18
