@@ -277,6 +277,11 @@ def test_spark(server: Server, spark: Any, there: Split, dialect: str, capsys: A
     assert asked("select count(*), count(distinct ID), sum(V) from s") == [there.seen]
 
 
+def register_in_glue(made: Split) -> None:
+    argv = ["--register", "glue", "--database", "lake", "--location", "s3://copy/lake", "--lake", str(made.lake)]
+    assert metadata_utils.main(argv) == 0
+
+
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
     """moto's S3 and Glue: the directory is copied to one bucket, as people do for Athena, and the remote is another."""
@@ -298,8 +303,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
         client.create_bucket(Bucket="copy")
         for path in made.lake.rglob("*.parquet"):
             client.upload_file(str(path), "copy", f"lake/{path.relative_to(made.lake).as_posix()}")
-        argv = ["--register", "glue", "--database", "lake", "--location", "s3://copy/lake", "--lake", str(made.lake)]
-        assert metadata_utils.main(argv) == 0
+        register_in_glue(made)
         yield made
     moto.shutdown()
 
@@ -309,7 +313,9 @@ def run(cursor: Any, query: str) -> list[list[Any]]:
     return [list(row) for row in cursor.fetchall()]
 
 
-def test_trino_over_glue(cloud: Split, tmp_path: Path) -> None:
+def test_trino_over_glue(cloud: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cloud.server.environment.items():
+        monkeypatch.setenv(name, value)
     text = (engines.SERVICES / "trino-glue.properties").read_text().replace("@PORT@", str(cloud.server.port))
     text += "hive.table-statistics-enabled=false\n"  # which moto cannot answer
     with engines.trino(tmp_path / "t", "trino483", glue=text) as cursor:
@@ -322,12 +328,7 @@ def test_trino_over_glue(cloud: Split, tmp_path: Path) -> None:
         run(cursor, "call glue.system.sync_partition_metadata('lake', 's', 'FULL')")
         assert run(cursor, f"select count(*) from {table}") == [[8]], "FULL takes out what is not below the table"
         (cloud.lake / ".state" / "glue.json").unlink(missing_ok=True)
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in cloud.server.environment.items():
-                patch.setenv(name, value)
-            assert metadata_utils.main(
-                ["--register", "glue", "--database", "lake", "--location", "s3://copy/lake", "--lake", str(cloud.lake)]
-            ) == 0
+        register_in_glue(cloud)
         run(cursor, "call glue.system.flush_metadata_cache()")
         assert run(cursor, f"select count(*) from {table}") == [[24]], "and to register again repairs it"
 

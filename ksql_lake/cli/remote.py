@@ -96,9 +96,9 @@ def _selection(args: argparse.Namespace) -> Selection:
 def push(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import mirror, plans, turn
 
-    selection, code = _selection(args), int(ExitCode.OK)
-    remote = Remote(config, args)
-    for one in remote.turns():
+    selection, remote = _selection(args), Remote(config, args)
+
+    def act(one: Turn) -> int:
         if args.repair and not args.dry_run:
             for line in turn.forget_wrong(one):
                 print(f"{one.dataset.feed}: {line}")
@@ -106,11 +106,14 @@ def push(config: Config, args: argparse.Namespace) -> int:
         if args.dry_run:
             _show(plan)
             _advise_merging(one, plan)
-            continue
+            return ExitCode.OK
         with remote.progress(one, plan):
             turn.push(one, plan)
-        code = max(code, _finish(one))
+        code = _finish(one)
         _did(plan, "pushed")
+        return code
+
+    code = remote.each(act)
     if not args.dry_run:
         mirror.keep_lake(config.lake_dir, remote.store)
         remote.store.abort_stale(now() - STALE)
@@ -120,83 +123,90 @@ def push(config: Config, args: argparse.Namespace) -> int:
 def drop(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import plans, turn
 
-    selection, code = _selection(args), int(ExitCode.OK)
-    remote = Remote(config, args)
-    for one in remote.turns():
+    selection = _selection(args)
+
+    def act(one: Turn) -> int:
         policy, today = policy_of(config, one.dataset.feed), plans.today_of(one.state, now())
         plan = plans.drop(one.dataset.feed, one.state, policy, today, selection)
         if args.dry_run:
             _show(plan, every=True)
-            continue
-        for part in plan.parts:
-            if not part.goes and not selection.everything:
-                _warn(f"{plan.feed}: {part.partition} stays: {part.reason}")
-                code = ExitCode.FINDINGS
-        stay = turn.drop(one, plan)
+            return ExitCode.OK
+        asked_for = [] if selection.everything else [part for part in plan.parts if not part.goes]
+        stay = [f"{part.partition} stays: {part.reason}" for part in asked_for]
+        stay += turn.drop(one, plan)
         for line in stay:
             _warn(f"{plan.feed}: {line}")
-        code = max(code, ExitCode.FINDINGS if stay else ExitCode.OK, _finish(one))
+        code = max(ExitCode.FINDINGS if stay else ExitCode.OK, _finish(one))
         away = {file.path for file in one.state.files if not file.local}
         _did(plan, "dropped from this disk", [file for file in plan.files if file.path in away])
-    return code
+        return code
+
+    return Remote(config, args).each(act)
 
 
 def pull(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import plans, turn
 
-    selection, code = _selection(args), int(ExitCode.OK)
-    remote = Remote(config, args)
-    for one in remote.turns():
+    selection, remote = _selection(args), Remote(config, args)
+
+    def act(one: Turn) -> int:
         plan = plans.pull(one.dataset.feed, one.state, selection)
         if args.dry_run:
             _show(plan)
-            continue
+            return ExitCode.OK
         with remote.progress(one, plan):
             waiting = turn.pull(one, plan)
         for line in waiting:
             _warn(f"{plan.feed}: {line}")
-        code = max(code, ExitCode.FINDINGS if waiting else ExitCode.OK, _finish(one))
+        code = max(ExitCode.FINDINGS if waiting else ExitCode.OK, _finish(one))
         here_ = {file.path for file in one.state.files if file.local}
         _did(plan, "pulled", [file for file in plan.files if file.path in here_])
-    return code
+        return code
+
+    return remote.each(act)
 
 
 def tier(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import plans, turn
 
-    code = int(ExitCode.OK)
     remote = Remote(config, args)
-    for one in remote.turns():
+
+    def act(one: Turn) -> int:
         plan = plans.retier(one.dataset.feed, one.state, remote.policy(one), plans.today_of(one.state, now()),
                             remote.address.tiers[0])
         if args.dry_run:
             _show(plan, every=True)
-            continue
+            return ExitCode.OK
         turn.retier(one, plan)
-        code = max(code, _finish(one))
+        code = _finish(one)
         _did(plan, f"moved to {plan.tier}")
-    return code
+        return code
+
+    return remote.each(act)
 
 
 def purge(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import audit, plans
 
-    code = int(ExitCode.OK)
     remote = Remote(config, args)
-    for one in remote.turns():
-        due = plans.due(one.state, config.trash_days, now().date(), audit.in_trash(one.dataset))
+
+    def act(one: Turn) -> int:
+        due = [one.key_of(gone.path)
+               for gone in plans.due(one.state, config.trash_days, now().date(), audit.in_trash(one.dataset))]
         unknown = audit.unknown(one) if args.unknown else []
         if args.dry_run:
-            for key in [*(f"{one.dataset.kind}s/{one.dataset.feed}/{gone.path}" for gone in due), *unknown]:
+            for key in [*due, *unknown]:
                 print(f"would be deleted: {remote.store.url}/{key}")
-            continue
+            return ExitCode.OK
         for key in unknown:
             remote.store.purge(key, versions=True)
-        code = max(code, _finish(one))
-        print(f"{one.dataset.feed}: {len(due) + len(unknown)} objects deleted from the remote")
+        code = _finish(one)
+        print(f"{one.dataset.feed}: {counted(len(due) + len(unknown), 'object')} deleted from the remote")
+        return code
+
+    code = remote.each(act)
     if not args.dry_run:
-        parts = remote.store.abort_stale(now() - STALE)
-        print(f"{parts} interrupted uploads removed")
+        print(f"{counted(remote.store.abort_stale(now() - STALE), 'interrupted upload')} removed")
     return code
 
 
@@ -223,14 +233,20 @@ def verify(config: Config, args: argparse.Namespace) -> int:
     """Also what `metadata_utils.py --verify --remote` runs."""
     from ksql_lake.remote import audit
 
-    found = 0
-    remote = Remote(config, args, read_only=True)
-    for one in remote.turns():
+    remote, found = Remote(config, args, read_only=True), list[str]()
+
+    def act(one: Turn) -> int:
         for line in audit.verify(one, deep=args.deep):
             print(here(line))
-            found += 1
-    print(counted(found, "finding") if found else f"every object of {remote.address.url} is as recorded")
-    return ExitCode.FINDINGS if found else ExitCode.OK
+            found.append(line)
+        return ExitCode.OK
+
+    code = remote.each(act)
+    if found:
+        print(counted(len(found), "finding"))
+    elif code == ExitCode.OK:
+        print(f"every object of {remote.address.url} is as recorded")
+    return max(code, ExitCode.FINDINGS if found else ExitCode.OK)
 
 
 def check(config: Config, args: argparse.Namespace) -> int:
