@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from ksql_lake.base.errors import CatalogError, SchemaError
 from ksql_lake.base.figures import counted
@@ -51,6 +52,7 @@ class Style:
 class Table:
     """A table as it should be: names in lower case, Hive types, partition values as in the path (01)."""
 
+    UNIT: ClassVar[str] = "partition"
     name: str
     keys: Columns
     columns: Columns
@@ -110,8 +112,8 @@ class Plan:
         said = [f"{'update' if self.found else 'create'} table: {reason}" for reason in self.reasons]
         for word, values in (("add", self.new), ("update", self.changed), ("remove", self.gone)):
             if values:
-                shown = ", ".join("/".join(one) for one in values[:3])
-                said.append(f"{word} {counted(len(values), 'partition')}: {shown}{' ...' if len(values) > 3 else ''}")
+                shown = ", ".join("/".join(one) for one in values[:3]) + (" ..." if len(values) > 3 else "")
+                said.append(f"{word} {counted(len(values), self.table.UNIT)}: {shown}")
         return said
 
 

@@ -9,11 +9,12 @@ from ksql_lake import __version__
 from ksql_lake.cli.export_options import day
 
 COLUMNS = "feed, type, source, path, records, size_mb, exported_at, current"
-CATALOGS = ("glue", "hive")
+CATALOGS = ("glue", "hive", "iceberg")
 DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
 COMMANDS = ("report", "stats", "csv", "html", "history", "verify", "rebuild", "reconcile", "compare", "sql", "register")
 BELONG = {  # the commands that an option belongs to; with others it is refused, rather than doing nothing
     "dry_run": ("register",), "database": ("register",), "uri": ("register",), "without_time": ("register",),
+    "warehouse": ("register",),
     "location": ("sql", "register"), "date": ("reconcile",),
     "deep": ("verify", "stats"), "since": ("stats", "csv", "history"), "remote": ("verify",), "open": ("html",),
 }
@@ -56,7 +57,9 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
     parser.add_argument(
         "--database", metavar="NAME", help="with --register: the database, created if it does not exist"
     )
-    parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore")
+    parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore; "
+                        "with --register iceberg: http://HOST:PORT of a REST catalog, or an SQL URL")
+    parser.add_argument("--warehouse", metavar="URI", help="with --register iceberg: where the catalog's own files go")
     parser.add_argument(
         "--without-time", action="store_true",
         help="with --register hive: leave out columns of type TIME, which Trino cannot read",
