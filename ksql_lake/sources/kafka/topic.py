@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from ksql_lake.base import native
 from ksql_lake.base.errors import BrokerError, BrokerUnavailable
@@ -31,12 +31,14 @@ from ksql_lake.sources.kafka.consumer import POLL, Consumer, Event, MessageConsu
 
 _silent = logging.Logger("librdkafka")  # it repeats itself many times a second; what it means comes by `Troubles`
 _silent.addHandler(logging.NullHandler())
+MOCK = "mockCluster"  # the id that the broker inside librdkafka makes up; no ksqlDB can know it
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's id
 ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
 GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
 UNREACHABLE = 5.0  # seconds that a request may still take when one of the brokers refuses connections
 BATCH = 10_000  # records in a block
 AHEAD = 32_768  # KiB that are fetched ahead
+Offsets: TypeAlias = dict[int, int | None]  # of partitions, None for those without a leader
 GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
 
 
@@ -56,12 +58,14 @@ class TopicState:
         id: changes when the topic is made anew under its name; None where the broker does not tell.
         bounds: of each partition that has a leader.
         leaderless: partitions that nobody serves at the moment.
+        cluster: the id of the Kafka cluster; None where the broker does not tell.
     """
 
     name: str
     id: str | None
     bounds: Mapping[int, Bounds]
     leaderless: tuple[int, ...] = ()
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,9 @@ class Broker:
         wanted = [p for p in sorted(partitions) if p not in leaderless]
         bounds, without = self._bounds(topic, wanted)
         identity = self._id(topic) if metadata.controller_id in metadata.brokers else None
-        return TopicState(topic, identity, bounds, tuple(sorted({*leaderless, *without})))
+        cluster = str(metadata.cluster_id or "")
+        named = None if not cluster or cluster.startswith(MOCK) else cluster
+        return TopicState(topic, identity, bounds, tuple(sorted({*leaderless, *without})), named)
 
     def topic_id(self, topic: str) -> str | None:
         """The topic's id, None where the broker does not tell it.
@@ -280,18 +286,19 @@ class Broker:
 
     def _bounds(self, topic: str, partitions: Sequence[int]) -> tuple[dict[int, Bounds], list[int]]:
         """The bounds of partitions, and those that lost their leader meanwhile."""
-        specs = self._kafka.admin.OffsetSpec
-        first = self._offsets(topic, partitions, specs.earliest())
-        last = self._offsets(topic, partitions, specs.latest())
+        first, last = self._offsets(topic, partitions) if partitions else ({}, {})
         without = [p for p in partitions if first[p] is None or last[p] is None]
         return {p: Bounds(first[p] or 0, last[p] or 0) for p in partitions if p not in without}, without
 
-    def _offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
-        """An offset of each partition, None for those without a leader; waits for brokers that are just coming up."""
+    def _offsets(self, topic: str, partitions: Sequence[int]) -> tuple[Offsets, Offsets]:
+        """The first and the last stable offset of each partition; waits for brokers that are just coming up."""
         started = time.monotonic()
+        specs = self._kafka.admin.OffsetSpec
         while True:
             try:
-                return self._ask_offsets(topic, partitions, spec) if partitions else {}
+                asked = [self._ask_offsets(topic, partitions, spec) for spec in (specs.earliest(), specs.latest())]
+                first, last = (self._told_offsets(topic, futures) for futures in asked)
+                return first, last
             except BrokerUnavailable:
                 waited = time.monotonic() - started
                 if waited > self.connection.timeout or (waited > GRACE and self._troubles.refused):
@@ -300,14 +307,17 @@ class Broker:
                 self._admin = None  # its knowledge of partitions and leaders may be old, and it does not ask again
                 time.sleep(POLL)
 
-    def _ask_offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
+    def _ask_offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> Mapping[Any, Any]:
         make = self._kafka.TopicPartition
-        futures = self._administrator().list_offsets(
+        futures: Mapping[Any, Any] = self._administrator().list_offsets(
             {make(topic, p): spec for p in partitions},
             isolation_level=self._kafka.IsolationLevel.READ_COMMITTED, request_timeout=self.connection.timeout,
         )
+        return futures
+
+    def _told_offsets(self, topic: str, futures: Mapping[Any, Any]) -> Offsets:
         self._wait(futures)
-        offsets: dict[int, int | None] = {}
+        offsets: Offsets = {}
         for partition, future in futures.items():
             try:
                 found = int(future.result().offset)
