@@ -74,7 +74,7 @@ def test_a_person_is_gone_everywhere(ksqldb: EmbeddedKsqlDB, tmp_path: Path, cap
         pq.ParquetFile(p).read().to_pylist()) or "other" in p.parts}
     capsys.readouterr()
     assert manage_feeds.main([*ERASE[:3], "--dry-run"]) == 0
-    assert f"{8 + before['n']} rows would go" in capsys.readouterr().out and users(lake) == before
+    assert f"{8 + before['n']} rows would be erased" in capsys.readouterr().out and users(lake) == before
     resume = json.loads((lake / "streams/s/_metadata.json").read_text())["resume"]
     assert manage_feeds.main(ERASE) == 0
     out = capsys.readouterr().out

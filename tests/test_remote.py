@@ -368,7 +368,7 @@ def test_an_erasure_reaches_what_lies_only_in_the_remote(
     capsys.readouterr()
     assert manage_feeds.main(["erase", "--where", "USER_ID=user_4", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "2 rows in s3://memory/lake/streams/s/year=2025/month=01/day=16" in told and "4 rows would go" in told
+    assert "2 rows in s3://memory/lake/streams/s/year=2025/month=01/day=16" in told and "4 rows would be erased" in told
     assert manage_feeds.main([*ERASE]) == 0
     assert _holding(memory, tmp_path) == [] and len(rows(lake)) == 20
     assert {path[:26] for path in files_of(lake)} == {"year=2025/month=01/day=17/"}, "what was away is away again"

@@ -35,7 +35,7 @@ def remote_state(dataset: Dataset) -> FeedState | None:
     except RemoteError as error:
         raise RemoteError(
             f"{dataset.feed}: some of its days may be only in the remote, and {error}. If the remote is lost for "
-            "good, give up those days with: python manage_feeds.py remote forget --give-up-rows"
+            "good, give it up with: python manage_feeds.py remote forget"
         ) from None
     if found is None:
         return None
