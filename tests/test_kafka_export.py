@@ -162,7 +162,7 @@ def test_a_recreated_topic_that_is_shorter_than_it_was(place: Place) -> None:
     place.made = 0
     place.append(6)
     result = place.export("kafka", code=1)
-    assert "the topic was recreated (Kafka gives it another id)" in result["messages"][0]
+    assert "the topic was recreated (Kafka gives it a different id)" in result["messages"][0]
     assert result["rows"] == 6 and place.state()["generation"] == 2 and place.export("kafka")["rows"] == 0
 
 
@@ -263,7 +263,7 @@ def test_exact_values_are_for_the_first_export_on(place: Place) -> None:
     place.append(10)
     place.export("kafka")
     place.feed(exact_values=True)
-    assert "exact_values was false at the first export and is true now" in place.export("kafka", code=1)["messages"][0]
+    assert "exact_values was false at the first export and is now true" in place.export("kafka", code=1)["messages"][0]
 
 
 def test_exact_values_keep_what_rest_loses(place: Place) -> None:
