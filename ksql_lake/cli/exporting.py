@@ -235,7 +235,7 @@ def _road(result: FeedResult, roads: bool) -> str:
     """Which road the rows took and why, where there is more than one."""
     if not result.road or not (roads or result.road == "kafka"):
         return ""
-    passed = f", {result.passed_over:,} records passed over" if result.passed_over else ""
+    passed = f", {counted(result.passed_over, 'record')} skipped by ksqlDB" if result.passed_over else ""
     return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 
