@@ -336,7 +336,7 @@ REFUSED = [
      "column V, whose letters"),
     (changed(), {"ksql.timestamp.throw.on.invalid": "true"}, "ksql.timestamp.throw.on.invalid is true"),
     (changed(fields=described(ONE_VALUE)["fields"]), {"ksql.persistence.wrap.single.values": "false"},
-     "does not say WRAP_SINGLE_VALUE"),
+     "without WRAP_SINGLE_VALUE"),
 ]
 
 
