@@ -57,8 +57,8 @@ def parse(text: str, setting: str = "REMOTE") -> Address:
     scheme, found, rest = text.partition("://")
     if found and scheme == "gs":
         raise ConfigError(
-            f"{setting} names Google Cloud Storage, which is not supported: nothing in our tests plays that service "
-            "whole, so nobody could say that a lake there is safe. Use s3:// or az://"
+            f"{setting} names Google Cloud Storage, which is not supported: no test server behaves enough like it to "
+            "prove that a lake there is safe. Use s3:// or az://"
         )
     if not found or scheme not in TIERS:
         raise ConfigError(f"{setting} must look like s3://bucket/prefix or az://container/prefix")

@@ -70,8 +70,9 @@ def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
     mine = load(lake)
     if mine is not None and mine.url != store.url:
         raise ConfigError(
-            f"REMOTE is {store.url}, but this lake's remote is {mine.url}. To move it, copy every object to the new "
-            f'place with a tool of the cloud, then change "url" in {path_of(lake)}'
+            f"REMOTE is {store.url}, but this lake's remote is {mine.url}. To move the lake there, set REMOTE back, "
+            "bring its days here (python manage_feeds.py remote pull), give up the old place (python manage_feeds.py "
+            "remote forget), then set REMOTE to the new place and push"
         )
     if mine is None:
         there = marker.read(store)
