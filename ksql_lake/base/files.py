@@ -129,8 +129,15 @@ def _kind(mode: int) -> str:
     return "a device"
 
 
-def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file by these bytes: a reader sees the old content or the new, also after a power cut."""
+def atomic_write(path: Path, data: bytes, mode: int = 0o644, *, new: bool = False) -> None:
+    """Replace a file by these bytes: a reader sees the old content or the new, also after a power cut.
+
+    Args:
+        new: there must be no such file yet, not even one that somebody adds at this moment.
+
+    Raises:
+        FileExistsError: there is one, and `new` is asked for.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.inprogress")
     made = False
     try:
@@ -142,7 +149,10 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.replace(temporary, path)
+        if new:
+            _add(temporary, path)
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         if made:
             with contextlib.suppress(OSError):
@@ -150,6 +160,20 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         error.filename, error.filename2 = str(path), None  # what the caller asked for, not our name for it meanwhile
         raise
     fsync_dir(path.parent)
+
+
+def _add(temporary: Path, path: Path) -> None:
+    """Give a file its name where nothing has that name, unlike a rename, which replaces what is there."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if os.path.lexists(path):  # a file system without hard links, where looking first is all that can be done
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _create(temporary: Path, mode: int) -> int:

@@ -13,14 +13,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
-from ksql_lake.base.files import atomic_write, exclusive_lock, make_dirs
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
 
-SEEN = ".state/registered.json"  # target -> feed -> sequence number that it was registered at
-SEEN_LOCK = ".state/.registered.lock"
 _GLUE = re.compile(r"glue:([^/?]+)(?:\?(.*))?")
 _HIVE = re.compile(r"hive:(thrift://[^/?]+)/([^/?]+)(?:\?(.*))?")
 
@@ -90,7 +89,8 @@ def connected(target: Target, lake: Path, *, wait: bool = False) -> Iterator[Any
         LakeBusyError: another registration is at it.
     """
     opened = _glue if target.kind == "glue" else _hive
-    with exclusive_lock(lake / f".state/.{target.kind}.lock", f"the {target.kind} catalog", wait=wait):
+    lock = layout.catalog_lock(lake, target.kind)
+    with storage_of(lake).lock(lock, f"the {target.kind} catalog", wait=wait):
         with opened(target, lake) as catalog:
             yield catalog
 
@@ -182,11 +182,11 @@ class Registered:
         failures = register_with(self.target, dataset.lake, {dataset.feed: state}, lambda line: None, wait=True)[1]
         if failures:
             raise CatalogError("; ".join(failures))
-        with exclusive_lock(dataset.lake / SEEN_LOCK, "the list of registered feeds", wait=True):
+        lock = layout.catalog_lock(dataset.lake, "registered")
+        with dataset.storage.lock(lock, "the list of registered feeds", wait=True):
             seen = _seen(dataset.lake)
             seen.setdefault(self.name, {})[dataset.feed] = state.sequence
-            make_dirs((dataset.lake / SEEN).parent)
-            atomic_write(dataset.lake / SEEN, json.dumps(seen, indent=1).encode())
+            dataset.storage.put(layout.registered(dataset.lake), json.dumps(seen, indent=1).encode())
 
     def catch_up(self, dataset: Dataset, state: FeedState) -> None:
         """Send what a run that was killed, or a catalog that was away, has missed; raises as `committed`."""
@@ -196,6 +196,6 @@ class Registered:
 
 def _seen(lake: Path) -> dict[str, dict[str, int]]:
     try:
-        return dict(json.loads((lake / SEEN).read_bytes()))
+        return dict(json.loads(storage_of(lake).read(layout.registered(lake))))
     except (OSError, ValueError, TypeError):
         return {}

@@ -15,6 +15,7 @@ from ksql_lake.base.errors import ConfigError
 from ksql_lake.base.settings import lake_path
 from ksql_lake.model import feeds as feed_files
 from ksql_lake.model.feeds import Feed, FeedProblem
+from ksql_lake.store import layout
 
 Row = dict[str, Any]
 Settings = Mapping[str, object] | None
@@ -58,7 +59,7 @@ def export(
 
 def _chosen(config: Config, names: Sequence[str] | str | None) -> tuple[list[Feed], list[FeedProblem]]:
     """Every enabled feed, or those named; a name that is not there is a problem of its own."""
-    active = config.lake_dir / "feeds" / "active"
+    active = layout.feed_files(config.lake_dir)
     loaded = feed_files.load_all(active)
     good = {feed.name: feed for feed in loaded if isinstance(feed, Feed)}
     bad = [feed for feed in loaded if isinstance(feed, FeedProblem)]

@@ -16,14 +16,16 @@ from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
+from ksql_lake.store import layout
+from ksql_lake.store.lake import directories
 
 
 def active(config: Config) -> Path:
-    return config.lake_dir / "feeds" / "active"
+    return layout.feed_files(config.lake_dir)
 
 
 def archived(config: Config) -> Path:
-    return config.lake_dir / "feeds" / "archived"
+    return layout.feed_files(config.lake_dir, "archived")
 
 
 def now() -> str:
@@ -56,8 +58,8 @@ def free(config: Config, name: str) -> Path:
     known: dict[str, Path] = {}
     for directory in (active(config), archived(config)):
         known |= {found.stem: found for found in directory.glob("*.json")}
-    for kind in ("streams", "tables"):
-        known |= {found.name: found for found in (config.lake_dir / kind).glob("*") if found.name not in known}
+    for kind in layout.KINDS:
+        known |= {one.name: Path(one) for one in directories(config.lake_dir, kind) if one.name not in known}
     if name in known and known[name].suffix == ".json":
         raise FeedError(f"{known[name]}: already exists; choose another name, or restore or edit that feed")
     if other := names.twin(name, known):

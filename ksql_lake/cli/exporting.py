@@ -26,6 +26,7 @@ from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.model import feeds
 from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
+from ksql_lake.store import layout
 
 log = logging.getLogger("export_to_data_lake")
 
@@ -93,7 +94,7 @@ def _settings(args: argparse.Namespace) -> data_lake_config.Config:
     try:
         return data_lake_config.load(os.environ)
     except ConfigError as error:
-        active = lake_of(args) / "feeds" / "active"
+        active = layout.feed_files(lake_of(args))
         loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
         good = [feed for feed in loaded if isinstance(feed, feeds.Feed)]
         named = (*args.stream, *args.table)
@@ -185,7 +186,7 @@ def _to_remote(
 
 def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     limited = days(args, dt.datetime.now(dt.UTC).date())
-    chosen, problems = choose(args, config.lake_dir / "feeds" / "active", config.switched_off)
+    chosen, problems = choose(args, layout.feed_files(config.lake_dir), config.switched_off)
     if limited and args.since:
         raise ConfigError("--since is for a whole export; give --from alone")
     if limited:

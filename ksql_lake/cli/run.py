@@ -13,7 +13,6 @@ from pathlib import Path
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
-from ksql_lake.base.files import make_closed, make_dirs, refuse_links
 from ksql_lake.base.logs import LogFormatter
 from ksql_lake.base.retry import until_answered
 from ksql_lake.cli.observing import observers
@@ -26,7 +25,9 @@ from ksql_lake.model.findings import findings_of
 from ksql_lake.sources.kafka.connection import connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import cluster, history, running
+from ksql_lake.store import cluster, history, layout
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import CLOSED
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -83,8 +84,9 @@ def carry_out(
     Args:
         turns: what to do with the feeds' tasks instead of exporting each once.
     """
-    refuse_links(config.lake_dir, (history.RUNS, running.RUNNING))
-    make_closed(config.lake_dir / ".state", 0o750)
+    lake, storage = config.lake_dir, storage_of(config.lake_dir)
+    storage.guard(lake, (layout.runs(lake), layout.running(lake)))
+    storage.close(layout.state(lake), CLOSED)
     named = (p for p in order.problems if p.path.is_absolute())
     names = (*((p.path.stem, "?") for p in named), *((feed.name, feed.type) for feed in order.feeds))
     with RunRecord(config.lake_dir, run_name(), names, order.days, results) as record:
@@ -214,14 +216,14 @@ def exit_code(results: Sequence[FeedResult]) -> int:
 
 def log_to(lake: Path, level: str, form: str) -> None:
     """Send what is logged to this month's log of the lake."""
-    logs = lake / "logs"
-    make_dirs(logs)
+    file = layout.log_file(lake, dt.datetime.now(dt.UTC))
+    storage_of(lake).make(file.parent)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    file = logging.FileHandler(logs / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
-    file.setFormatter(LogFormatter(form))
-    root.addHandler(file)
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(LogFormatter(form))
+    root.addHandler(handler)
     root.setLevel(level)

@@ -33,10 +33,9 @@ from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import metadata, trash
-from ksql_lake.store.dataset import Observer
+from ksql_lake.store import journal, metadata, trash
+from ksql_lake.store.dataset import Dataset, Observer
 from ksql_lake.store.hold import hold
-from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -227,14 +226,14 @@ def _export(
 ) -> Outcome:
     """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
     other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
-    if other.metadata.exists() and not dataset.metadata.exists():
+    if dataset.storage.stat(other.metadata) and not dataset.storage.stat(dataset.metadata):
         raise SourceError(
             f"{task.feed.name}: was exported as a {other.kind}, and is a {dataset.kind} now; change feed_type back, "
             "or add a feed under another name"
         )
-    outcome = Outcome(notes=metadata.recover(dataset))
+    outcome = Outcome(notes=journal.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
-    metadata.catch_up(dataset, state)  # who cannot is told of by the commit that follows
+    journal.catch_up(dataset, state)  # who cannot is told of by the commit that follows
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))

@@ -30,6 +30,7 @@ from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
 from ksql_lake.store import metadata
+from ksql_lake.store.layout import KINDS, storage_of
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import Places
 
@@ -69,7 +70,7 @@ def find(lake: Path, name: str) -> Dataset:
     Raises:
         ConfigError: no such lake or feed, or two of them.
     """
-    if not lake.is_dir():
+    if storage_of(lake).stat(lake) is None:
         raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
     there = feeds(lake)
     folder, _, plain = name.rpartition("/")
@@ -134,8 +135,8 @@ def feeds(lake: Path) -> list[Dataset]:
     """Every feed that was exported into a lake, whatever became of its feed file."""
     return [
         Dataset(lake, path.parent.name, kind)
-        for kind in ("stream", "table")
-        for path in sorted((lake / f"{kind}s").glob(f"*/{metadata.METADATA}"))
+        for kind in KINDS
+        for path in storage_of(lake).list(lake, f"{kind}s/*/{metadata.METADATA}")
     ]
 
 

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,7 +18,7 @@ from ksql_lake.model.entries import FileEntry, Leaving, Remote
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror, notice, plans
 from ksql_lake.remote.plans import Part, Plan
-from ksql_lake.store import metadata, trash
+from ksql_lake.store import journal, trash
 from ksql_lake.store.dataset import Dataset, Move
 from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.binding import Binding
@@ -54,7 +55,7 @@ class Turn:
     def commit(self, moves: Sequence[Move], kind: str, what: str) -> None:
         run = self.next_run()
         self.commits += 1
-        metadata.amend(self.dataset, run, self.state, moves, kind=kind, now=self.now, by=self.by, what=what)
+        journal.amend(self.dataset, run, self.state, moves, kind=kind, now=self.now, by=self.by, what=what)
         notice.write(self.dataset, self.state, self.binding)
 
 
@@ -90,7 +91,7 @@ def _batches(files: Sequence[FileEntry]) -> Iterable[list[FileEntry]]:
 
 
 def _upload(turn: Turn, file: FileEntry, tier: str | None) -> None:
-    turn.store.create(turn.key(file), turn.dataset.file(file.path), file.crc32, tier)
+    turn.store.create(turn.key(file), turn.dataset.local(file.path), file.crc32, tier)
     turn.progress(file.bytes)
 
 
@@ -123,7 +124,7 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
         return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; see: remote verify"
     if not there.holds(file.bytes, file.crc32):
         return f"{turn.store.url}/{key}: is not what was uploaded, so its day stays here; see: remote verify"
-    if there.md5 is not None and there.md5 != _md5(turn.dataset.file(file.path)):
+    if there.md5 is not None and there.md5 != _md5(turn.dataset.local(file.path)):
         return f"{turn.store.url}/{key}: differs from the local file, so its day stays here; see: remote verify"
     return None
 
@@ -153,8 +154,8 @@ def _md5(path: Path) -> bytes:
 
 def _take_from_disk(turn: Turn, parts: Sequence[Part]) -> None:
     files = [file for part in parts for file in part.files]
-    dropped = turn.dataset.staging / turn.next_run() / "dropped"  # removed with the staging directory, at the end
-    make_dirs(dropped.parent)
+    dropped = turn.dataset.staged(turn.next_run(), "dropped")  # removed with the staging directory, at the end
+    turn.dataset.storage.make(dropped.parent)
     moves = trash.moves(turn.dataset, files, dropped)
     turn.state.files.mark([replace(file, local=False) for file in files])
     size = sum(file.bytes for file in files)
@@ -174,8 +175,8 @@ def pull(turn: Turn, plan: Plan) -> list[str]:
             waiting += asleep
             continue
         run = turn.next_run()
-        there = turn.dataset.staging / run / "pulled"
-        make_dirs(there)
+        there = partial(turn.dataset.staged, run, "pulled")
+        turn.dataset.storage.make(there())
         _, failed = _each(part.files, lambda file, there=there: _download(turn, file, there))  # type: ignore[misc]
         if failed is not None:
             raise failed
@@ -185,11 +186,11 @@ def pull(turn: Turn, plan: Plan) -> list[str]:
     return waiting
 
 
-def _back(dataset: Dataset, part: Part, there: Path) -> list[Move]:
+def _back(dataset: Dataset, part: Part, there: Callable[[str], Path]) -> list[Move]:
     """A table's version by one rename of its directory, so that no reader sees half of it; days file by file."""
-    whole = dataset.kind == "table" and not (dataset.file(part.partition)).exists()
+    whole = dataset.kind == "table" and not dataset.storage.stat(dataset.file(part.partition))
     paths = [part.partition] if whole else [file.path for file in part.files]
-    return [Move.of(dataset, there / path, dataset.directory / path) for path in paths]
+    return [Move.of(dataset, there(path), dataset.file(path)) for path in paths]
 
 
 def _asleep(turn: Turn, files: Sequence[FileEntry]) -> list[str]:
@@ -210,8 +211,8 @@ def _asleep(turn: Turn, files: Sequence[FileEntry]) -> list[str]:
     return lines
 
 
-def _download(turn: Turn, file: FileEntry, there: Path) -> None:
-    fetch(turn.store, turn.key(file), file, there / file.path)
+def _download(turn: Turn, file: FileEntry, there: Callable[[str], Path]) -> None:
+    fetch(turn.store, turn.key(file), file, there(file.path))
     turn.progress(file.bytes)
 
 

@@ -1,7 +1,8 @@
 """Runs that are under way: a file for each in `.state/running/`, locked while its process lives.
 
 The kernel lets the lock go when the process ends, however it ends. A file without a lock is therefore a run that was
-killed, or whose machine stopped, and never wrote how it ended.
+killed, or whose machine stopped, and never wrote how it ended. A process is a thing of one machine, and so are these
+files: they lie on the local disk, whatever the lake lies in.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any
 from ksql_lake.base.errors import LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.model.findings import Finding
-from ksql_lake.store import history, metadata
+from ksql_lake.store import history, layout, metadata
+from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.history import Run
 
-RUNNING = ".state/running"
 KILLED = (
     "the run that began at {} was killed, or the machine stopped{}; nothing is lost, the next run goes on from there"
 )
@@ -53,7 +54,7 @@ class Started:
 @contextlib.contextmanager
 def underway(lake: Path, started: Started) -> Iterator[None]:
     """Say that a run is under way until the block ends; a lake where nothing can be written is no obstacle."""
-    directory = lake / RUNNING
+    directory = Path(layout.running(lake))
     path, hidden = directory / f"{started.run}.json", directory / f".{secrets.token_hex(6)}.inprogress"
     handle = None
     with contextlib.suppress(OSError):
@@ -101,7 +102,7 @@ def _runs(lake: Path, found: Sequence[Started], now: dt.datetime) -> list[Run]:
 def _run(lake: Path, started: Started, feed: str, kind: str, now: dt.datetime) -> Run:
     """How a dead run left a feed: a commit that it came to counts, though nobody was told of it."""
     try:
-        state = metadata.load(metadata.Dataset(lake, feed, kind)) if kind in ("stream", "table") else None
+        state = metadata.load(Dataset(lake, feed, kind)) if kind in ("stream", "table") else None
     except LakeError:
         state = None
     files = [file for file in state.files.recent if file.run == started.run] if state else []
@@ -123,7 +124,7 @@ def _dead(lake: Path, *, forget: bool = False) -> Iterator[Sequence[Started]]:
     held: list[tuple[int, Path]] = []
     found: list[Started] = []
     try:
-        for path in sorted((lake / RUNNING).glob("*")):  # with those of runs that died while they made theirs
+        for path in sorted(Path(layout.running(lake)).glob("*")):  # with those of runs that died while they made theirs
             handle = _lock(path)
             if handle is None:
                 continue

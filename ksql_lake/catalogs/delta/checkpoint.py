@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ksql_lake.base.files import atomic_write
 from ksql_lake.catalogs.delta.actions import APP, Snapshot
 from ksql_lake.catalogs.delta.table import log_of, trusted
 from ksql_lake.store.metadata import Dataset
@@ -50,10 +49,10 @@ def write(dataset: Dataset, version: int) -> None:
     rows = actions(trusted(dataset, log.replay()))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="snappy")
-    path = log.directory / f"{version:020d}.checkpoint.parquet"
-    atomic_write(path, sink.getvalue().to_pybytes(), dataset.file_mode)
+    path = log.place(f"{version:020d}.checkpoint.parquet")
+    log.storage.put(path, sink.getvalue().to_pybytes(), dataset.file_mode)
     last = json.dumps({"version": version, "size": len(rows)}).encode()
-    atomic_write(log.directory / LAST, last, dataset.file_mode)
+    log.storage.put(log.place(LAST), last, dataset.file_mode)
 
 
 def actions(now: Snapshot) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from ksql_lake.base.errors import ExitCode
 from ksql_lake.cli.export_options import day
 from ksql_lake.cli.looking import colour, now, only_feed, width
 from ksql_lake.reporting import terminal
-from ksql_lake.store import history, running
+from ksql_lake.store import history, layout, running
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,5 +32,5 @@ def run(config: Config, args: argparse.Namespace) -> int:
     shown = terminal.json_list(one.told() for one in runs) if args.json else terminal.history(runs, colour(), width())
     sys.stdout.writelines(shown)
     if unreadable.lines:
-        print(f"note: {lake / history.RUNS}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
+        print(f"note: {layout.runs(lake)}: passed over {unreadable.lines:,} lines that are not runs", file=sys.stderr)
     return ExitCode.OK

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
-from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.streams.attempt import Attempt, run_name
@@ -77,7 +76,7 @@ def stage_rows(
             state.topic = _mark(job, export, proof)
         return _staged(job, export, outcome, now(), recreated)
     except BaseException:
-        remove_tree(job.dataset.staging / run_name(job, state))
+        job.dataset.storage.delete(job.dataset.staged(run_name(job, state)))
         raise
 
 
