@@ -191,6 +191,11 @@ def lake_dir(env: Mapping[str, str]) -> Path:
     return _lake_dir(Reader(env, settings_file(env)))
 
 
+def switched_off(env: Mapping[str, str]) -> tuple[str, ...]:
+    """The feeds that CONFIG_FEEDS leaves out; known also when another setting is wrong."""
+    return _switched_off(Reader(env, settings_file(env)))
+
+
 def load_alerts(env: Mapping[str, str]) -> Alerts:
     """Who learns how an export went; known also when another setting is wrong, so that this is told too.
 

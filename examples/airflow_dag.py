@@ -40,7 +40,10 @@ def feed_names() -> list[str]:
 
 
 try:
-    from airflow.decorators import dag, task
+    try:
+        from airflow.sdk import dag, task
+    except ImportError:  # Airflow 2
+        from airflow.decorators import dag, task
 except ImportError:  # read or tested where there is no Airflow
     pass
 else:

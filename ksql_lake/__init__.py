@@ -112,7 +112,8 @@ def export(
     """Export what is new in ksqlDB, as `export_to_data_lake.py` does.
 
     Args:
-        feeds: one name or several; None for every enabled feed, after which retention is applied as after `--all`.
+        feeds: one name or several; None for every enabled feed, after which retention is applied and the lake's remote
+            is brought up to date, as after `--all`.
         lake: as for `read`.
         settings: settings by their names, such as {"KSQLDB_URL": "http://ksqldb:8088"}; they go before the environment.
         days: only events of these days (streams).
@@ -120,7 +121,8 @@ def export(
     Returns:
         A dict for each feed, by name: feed, type, result (ok, findings, failed or busy), rows, files, bytes, seconds,
         version, messages, findings, exit_code and what else `--json` prints. A feed that failed raises nothing, nor
-        does a server that cannot be reached: then every feed has failed.
+        does a server that cannot be reached: then every feed has failed. What went wrong in the lake's remote is a
+        dict whose feed is "".
 
     Raises:
         ksql_lake.base.errors.LakeError: a setting is wrong.

@@ -124,6 +124,23 @@ def test_the_notebook_runs_from_top_to_bottom(demo: EmbeddedKsqlDB, capsys: Any)
     assert made["sales"].columns.tolist()[:3] == ["COUNTRY", "CURRENCY", "AMOUNT"]
 
 
+def test_the_server_with_sources_of_its_own_serves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "own_server.py"), "--port", "0"], cwd=tmp_path,
+        stdout=subprocess.PIPE, text=True,
+    )
+    try:
+        assert server.stdout is not None
+        for name, value in (("KSQLDB_URL", server.stdout.readline().split()[2].strip(";")), ("IDLE_SECONDS", "0.3")):
+            monkeypatch.setenv(name, value)
+        assert manage_feeds.main(["discover", "--add"]) == 0 and manage_feeds.main(["check", "--online"]) == 0
+        assert [one["rows"] for one in ksql_lake.export()] == [20, 300]
+        assert len(ksql_lake.read("orders")) == 300 and len(ksql_lake.read("customers")) == 20
+    finally:
+        server.terminate()
+        assert server.wait(10) == 0
+
+
 def test_the_tasks_of_the_dag_run(demo: EmbeddedKsqlDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """What each task calls, in the order of the DAG; the DAG itself where Airflow is installed."""
     dag = runpy.run_path(str(ROOT / "examples" / "airflow_dag.py"))

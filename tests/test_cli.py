@@ -505,6 +505,7 @@ def test_feeds_of_the_config_are_switched_off_in_one_place(
     states = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)}
     assert states["s"] == "active" and states["transaction_stream"] == "off"
     assert {path: path.read_bytes() for path in (tmp_path / "lake" / "feeds" / "active").iterdir()} == before
+    _nothing_is_said_of_feeds_that_are_off(tmp_path, monkeypatch, capsys)
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "other"))
     monkeypatch.setenv("CONFIG_FEEDS", "payment_method_totals, transaction_stream")
     assert manage_feeds.main(["sync"]) == 0
@@ -512,6 +513,54 @@ def test_feeds_of_the_config_are_switched_off_in_one_place(
     assert written == ["payment_method_totals", "transaction_stream"]
     with pytest.raises(ConfigError, match="CONFIG_FEEDS names nobody"):
         data_lake_config.load({"CONFIG_FEEDS": "nobody"})
+
+
+def _nothing_is_said_of_feeds_that_are_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Though their last run failed: not by the report, the page or the metrics, nor by a check or a refused run."""
+    metrics, page = tmp_path / "lake.prom", tmp_path / "lake.html"
+    assert manage_feeds.main(["check", "--online"]) == 0
+    assert metadata_utils.main(["report"]) == 0
+    assert metadata_utils.main(["html", str(page)]) == 0
+    assert export_to_data_lake.main(["--all", "--metrics-file", str(metrics)]) == 0
+    monkeypatch.setenv("JOBS", "many")
+    assert export_to_data_lake.main(["--all"]) == 2
+    monkeypatch.delenv("JOBS")
+    shown = capsys.readouterr()
+    assert "transaction_" not in shown.out + shown.err + metrics.read_text()
+    assert "transaction_" not in page.read_text().split("<h2>Runs</h2>")[0], "the history keeps what happened"
+    assert metadata_utils.main(["history", "--json"]) == 0
+    refused = {one["feed"] for one in json.loads(capsys.readouterr().out) if "JOBS" in str(one["findings"])}
+    assert refused == {"r", "s"}
+    assert {one["feed"] for one in ksql_lake.report()} == {"r", "s"}
+
+
+def test_a_server_without_the_feeds_of_the_config(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
+    """One line for each cause, and the one setting that ends it; on a server that has other sources."""
+    assert manage_feeds.main(["sync"]) == 0
+    capsys.readouterr()
+    assert manage_feeds.main(["discover"]) == 0 and 'CONFIG_FEEDS = "off"' in capsys.readouterr().out
+    assert manage_feeds.main(["check", "--online"]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.err.splitlines()) == 2, "streams and tables"
+    assert "8 feeds have no source" in shown.out and 'CONFIG_FEEDS = "off"' in shown.out
+    assert "2 of 10 feeds fit" in shown.out
+    assert export_to_data_lake.main(["--all", "--quiet"]) == 1
+    capsys.readouterr()
+    assert metadata_utils.main(["report"]) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("! failed")]
+    assert len(found) == 2, "the report, too, names several feeds in one line"
+    assert found[0].startswith("! failed      payment_method_totals, product_purchase_counts,")
+
+
+def test_sources_that_differ_in_case_only(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
+    ksqldb.create_stream("s", "`A` STRING")
+    assert manage_feeds.main(["discover"]) == 0 and "stream  s\n" in capsys.readouterr().out
+    assert manage_feeds.main(["discover", "--add"]) == 1
+    advice = capsys.readouterr().err
+    assert "names must differ in more than case" in advice and "add --source s --name s_2" in advice
+    assert manage_feeds.main(advice.split("manage_feeds.py ")[1].split()) == 0
+    capsys.readouterr()
+    assert manage_feeds.main(["discover"]) == 0 and capsys.readouterr().out == "every source has a feed\n"
 
 
 def test_check_online_offers_to_disable_what_has_no_source(ksqldb: EmbeddedKsqlDB, capsys: Any) -> None:
@@ -523,7 +572,11 @@ def test_check_online_offers_to_disable_what_has_no_source(ksqldb: EmbeddedKsqlD
     assert f"2 feeds have no source on {ksqldb.url}: gone lost" in out and "manage_feeds.py disable gone lost" in out
     assert manage_feeds.main(["disable", "gone", "lost"]) == 0
     capsys.readouterr()
-    assert manage_feeds.main(["check", "--online"]) == 1 and "no source" not in capsys.readouterr().out
+    assert manage_feeds.main(["check", "--online"]) == 0, "what no export takes cannot fail"
+    shown = capsys.readouterr()
+    assert "no source" not in shown.out + shown.err and "2 of 2 feeds fit" in shown.out
+    assert manage_feeds.main(["check", "--online", "gone"]) == 1, "asked about by its name, it is looked at"
+    assert "gone: no such stream" in capsys.readouterr().err
     assert export_to_data_lake.main(["--all"]) == 0
 
 

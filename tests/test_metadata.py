@@ -12,7 +12,7 @@ from ksql_lake.base import files
 from ksql_lake.base.errors import LakeBusyError, StateError
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import journal, metadata
+from ksql_lake.store import journal, manifests, metadata
 from ksql_lake.store.dataset import Dataset, Move
 from tests.conftest import ROOT, YouForgotToChooseALake
 
@@ -71,7 +71,7 @@ def test_fail_at_every_call_of_a_commit(
     tmp_path: Path, error: BaseException, seal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every Nth call fails until none does; recovery then makes the whole change or none of it, manifests included."""
-    monkeypatch.setattr(metadata, "SEAL", seal)
+    monkeypatch.setattr(manifests, "SEAL", seal)
     nth, fired = 0, True
     outcomes = set()
     while fired:

@@ -81,7 +81,8 @@ last run ended 2025-01-18T01:30:00Z, 30m ago
 
 
 def test_every_line_fits_80_columns_and_the_worst_come_first() -> None:
-    many = [summary(f"feed_{i:03}", Finding("gap", f"feed_{i:03}: " + "word " * 40 + "/path" * 40)) for i in range(30)]
+    many = [summary(f"feed_{i:03}", Finding("gap", f"feed_{i:03}: {i} " + "word " * 40 + "/path" * 40))
+            for i in range(30)]
     many += [summary("zzz", Finding("failed", "broke"), rows=10**15, bytes=10**17, freshness_seconds=9e8,
                      partitions=99_999)]
     text = report(Path("lake"), many, NOW)

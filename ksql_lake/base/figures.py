@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 
 def count(number: float) -> str:
@@ -40,6 +41,12 @@ def since(moment: str | None, now: dt.datetime) -> float | None:
 def short_time(moment: str) -> str:
     """An ISO 8601 time in UTC to the minute: 2025-01-18 01:00Z."""
     return f"{moment[:16].replace('T', ' ')}Z"
+
+
+def several(names: Sequence[str], most: int = 5) -> str:
+    """Some names in a line: a, b, c, d, e and 3 more."""
+    rest = len(names) - most
+    return ", ".join(names) if rest <= 1 else f"{', '.join(names[:most])} and {rest} more"
 
 
 def counted(number: int, noun: str) -> str:

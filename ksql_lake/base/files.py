@@ -237,19 +237,6 @@ def open_regular(path: Path, flags: int, mode: int) -> int:
     return handle
 
 
-def last_line(path: Path) -> bytes:
-    """The last line of a file, however long the file is; b"" where there is none."""
-    if not path.exists():
-        return b""
-    with path.open("rb") as file:
-        start, tail = file.seek(0, os.SEEK_END), b""
-        while start and b"\n" not in tail.rstrip(b"\n"):
-            start = max(start - (64 << 10), 0)
-            file.seek(start)
-            tail = file.read()
-    return tail.rstrip(b"\n").rpartition(b"\n")[2]
-
-
 def remove_tree(directory: Path) -> None:
     """Remove a directory of ours; links are removed, never followed. Somebody may still be making files in it.
 

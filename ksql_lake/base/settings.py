@@ -41,7 +41,8 @@ def read_file(path: Path, *, must_exist: bool) -> SettingsFile:
     try:
         said = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not TOML ({error})") from None
+        example = 'KSQLDB_URL = "http://host:8088"'
+        raise ConfigError(f"{path}: is not TOML ({error}); a setting looks like this: {example}") from None
     values = {}
     for name, value in said.items():
         if isinstance(value, bool):

@@ -44,6 +44,7 @@ def lake_of(lake: str | Path | None, config: Config | None = None) -> Path:
 def export(
     feeds: Sequence[str] | str | None, lake: str | Path | None, settings: Settings, days: Sequence[dt.date | str],
 ) -> list[Row]:
+    from ksql_lake.cli.remote_export import to_remote
     from ksql_lake.cli.run import Listener, Order, carry_out  # loads Arrow
 
     config = configured(lake, settings)
@@ -54,6 +55,8 @@ def export(
     order = Order(tuple(chosen), tuple(problems), limited, feeds is None, jobs=config.jobs)
     results: list[Any] = []
     carry_out(config, order, Listener(), results)
+    if (there := to_remote(config, order, results)) is not None:
+        results.append(there)
     return [result.as_json() for result in sorted(results, key=lambda result: result.feed)]
 
 
@@ -87,4 +90,5 @@ def report(feed: str | None, lake: str | Path | None, settings: Settings) -> lis
 
     config = configured(lake, settings)
     now = dt.datetime.now(dt.UTC)
-    return [as_json(one) for one in summarise(config.lake_dir, now, feed, config.max_delete_percent / 100)]
+    share = config.max_delete_percent / 100
+    return [as_json(one) for one in summarise(config.lake_dir, now, feed, share, config.switched_off)]

@@ -137,4 +137,4 @@ def _what_next(lake: Path, last: dt.date) -> str:
     return f"""
 The lake is in {lake}. Look into it, for instance:
   {python} -c "import pandas as pd; print(pd.read_parquet('{path}').head())"
-  {hints.here("python metadata_utils.py --report")}"""
+  {hints.here("python metadata_utils.py report")}"""

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import data_lake_config
 from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
+from ksql_lake.base.figures import counted, several, size
 from ksql_lake.base.settings import lake_path
 from ksql_lake.base.text import unguarded
 from ksql_lake.cli import hints, telling
 from ksql_lake.cli.export_options import choose, days
 from ksql_lake.cli.progress import shown
+from ksql_lake.cli.remote_export import to_remote
 from ksql_lake.cli.run import Listener, Order, carry_out, exit_code, log_to, note_refused, run_name
 from ksql_lake.ingest.export import FeedResult, FeedTask, file_error
 from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         _print_json(args, results, said, code)
-        failed = tuple(sorted(result.feed for result in results if result.exit_code))
+        failed = tuple(sorted(result.feed for result in results if result.exit_code and result.feed))
         telling.end(alerts.Ending(code, failed, _by_feed(results, said)), settings, lake, time.monotonic() - started)
     return code
 
@@ -98,10 +100,20 @@ def _settings(args: argparse.Namespace) -> data_lake_config.Config:
         loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
         good = [feed for feed in loaded if isinstance(feed, feeds.Feed)]
         named = (*args.stream, *args.table)
-        wanted = [feed for feed in good if (feed.enabled if args.all else feed.name in named)]
+        off = _switched_off()
+        wanted = [
+            feed for feed in good if (feed.enabled and feed.name not in off if args.all else feed.name in named)
+        ]
         if wanted and not args.dry_run:
             note_refused(lake_of(args), wanted, error)
         raise
+
+
+def _switched_off() -> tuple[str, ...]:
+    try:
+        return data_lake_config.switched_off(os.environ)
+    except ConfigError:
+        return ()
 
 
 def _refused(error: LakeError, said: list[str]) -> int:
@@ -136,17 +148,18 @@ def export(
         def stopped(results: Sequence[FeedResult], why: str) -> None:
             """One cause is one line, whatever the number of feeds."""
             said.extend(line for result in results for line in complaints(result))
-            names = [result.feed for result in results]
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            names = several([result.feed for result in results])
             with progress.aside():
-                print(f"error: {', '.join(names[:5])}{more}: {why}", file=sys.stderr, flush=True)
+                print(f"error: {names}: {why}", file=sys.stderr, flush=True)
 
         listener = Listener(say, note, progress.of, progress.done, stopped)
         if args.follow:
             return _follow(args, config, order, listener)
         carry_out(config, order, listener, results)
-    after = _to_remote(args, config, order, results)
-    return exit_code(results) or (ExitCode.FINDINGS if after else ExitCode.OK)
+    if not args.demo and (there := to_remote(config, order, results)) is not None:
+        results.append(there)
+        _say(there, args)
+    return exit_code(results)
 
 
 def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Order, listener: Listener) -> int:
@@ -169,21 +182,6 @@ def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Or
     return follow.run(tasks, rhythm, args.listen, tell, listener.note, args.limit)
 
 
-def _to_remote(
-    args: argparse.Namespace, config: data_lake_config.Config, order: Order, results: Sequence[FeedResult]
-) -> list[str]:
-    """Bring the remote home of the lake up to date; what went wrong there, told as findings."""
-    if not order.everything or args.demo or order.days or not config.remote_after_export:
-        return []
-    from ksql_lake.cli.remote_export import after_export
-
-    lines = after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
-        log.warning("%s", line)
-    return lines
-
-
 def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     limited = days(args, dt.datetime.now(dt.UTC).date())
     chosen, problems = choose(args, layout.feed_files(config.lake_dir), config.switched_off)
@@ -201,7 +199,7 @@ def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
 
 
 def _say(result: FeedResult, args: argparse.Namespace) -> None:
-    if not args.quiet and not args.json and result.result in ("ok", "findings"):
+    if not args.quiet and not args.json and result.feed and result.result in ("ok", "findings"):
         print(line_of(result, _roads(args)), flush=True)
     for line in result.reconciled if not args.quiet and not args.json else ():
         print(f"  {line}", flush=True)
@@ -217,11 +215,10 @@ def _roads(args: argparse.Namespace) -> bool:
 def line_of(result: FeedResult, roads: bool = False) -> str:
     """How a feed went, in one line."""
     version = f" as {result.version}" if result.version else ""
-    files = "1 file" if result.files == 1 else f"{result.files} files"
-    size = f"{result.bytes / 1e6:.1f} MB in {files}" if result.files else "nothing new"
+    wrote = f"{size(result.bytes)} in {counted(result.files, 'file')}" if result.files else "nothing new"
     aside = f"  {result.quarantined:,} quarantined" if result.quarantined else ""
     took = f"{result.seconds:.1f} s{_road(result, roads)}"
-    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {size}{aside}  {took}"
+    return f"{result.feed:<32} {result.rows:>10,} rows{version}  {wrote}{aside}  {took}"
 
 
 def _road(result: FeedResult, roads: bool) -> str:
@@ -237,7 +234,7 @@ def complaints(result: FeedResult) -> list[str]:
 
 
 def _print_json(args: argparse.Namespace, results: Sequence[FeedResult], said: Sequence[str], code: int) -> None:
-    """With --json always an array: a result for each feed, and one without a feed for what stopped the whole run."""
+    """With --json always an array: a result for each feed, and one without a feed for what concerns the whole run."""
     if not args.json or args.dry_run:
         return
     shown_ = [result.as_json() for result in sorted(results, key=lambda result: result.feed)]

@@ -7,6 +7,7 @@ import datetime as dt
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,19 +29,20 @@ class Look:
         return {record.name: record.state for record in self.exported if record.state is not None}
 
 
-def look(lake: Path, feed: str | None, *, reports: bool = False) -> Look:
-    """Read what the lake knows; metadata that cannot be used are told, and the others looked at.
+def look(lake: Path, feed: str | None, *, reports: bool = False, off: Collection[str] = ()) -> Look:
+    """Read what the lake knows; metadata that cannot be used are reported, and the other feeds looked at.
 
     Args:
         feed: only this one.
-        reports: a feed without any data is of interest, too.
+        reports: for a report, which names itself what cannot be used; a feed without any data is of interest, too.
+        off: feeds that are switched off by CONFIG_FEEDS.
 
     Raises:
         StateError: `feed` is not known.
     """
-    records = tuple(read(lake, feed, now()))
+    records = tuple(read(lake, feed, now(), off))
     problems = [f"{record.name}: {record.metadata_problem}" for record in records if record.metadata_problem]
-    for problem in problems:
+    for problem in problems if not reports else ():
         print(f"error: {problem}", file=sys.stderr)
     exported = tuple(sorted((r for r in records if r.state is not None), key=lambda r: (r.type, r.name)))
     if feed and not (records if reports else exported or problems):

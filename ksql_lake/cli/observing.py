@@ -26,5 +26,6 @@ def observed(config: Config, dataset: Dataset) -> Dataset:
     """A feed whose changes the observers learn of."""
     told = observers(config)
     if config.alerts.metrics_file:  # an export writes them once, at its end
-        told += (MetricsFile(config.alerts.metrics_file, __version__, config.max_delete_percent / 100),)
+        share = config.max_delete_percent / 100
+        told += (MetricsFile(config.alerts.metrics_file, __version__, share, config.switched_off),)
     return replace(dataset, observers=told)

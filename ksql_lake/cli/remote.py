@@ -6,13 +6,14 @@ import argparse
 import datetime as dt
 import re
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.hints import here
+from ksql_lake.cli.remote_forget import forget
 from ksql_lake.cli.remote_turn import STALE, Remote, address_of, now, open_store, policy_of, size_text
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from ksql_lake.remote.plans import Plan, Selection
     from ksql_lake.remote.turn import Turn
 
+OVER_DAYS = 2  # as the command compact has it
 DAYS = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\.(\d{4}-\d\d-\d\d))?")
 
 
 def arguments(remote: argparse.ArgumentParser) -> None:
     """The verbs below `remote`."""
-    verbs = remote.add_subparsers(required=True, metavar="COMMAND")
+    verbs = _Verbs(remote.add_subparsers(required=True, metavar="COMMAND"))
     moving = (
         ("push", push, "upload what is not in the remote yet"),
         ("drop", drop, "take days off this disk that the remote proves to have (default: by local_days)"),
@@ -34,7 +36,7 @@ def arguments(remote: argparse.ArgumentParser) -> None:
         ("purge", purge, "delete from the remote what left the lake, and what interrupted uploads left"),
     )
     for name, run, says in moving:
-        verb = verbs.add_parser(name, help=says)
+        verb = verbs.add(name, run, says)
         verb.add_argument("name", nargs="*", help="only these feeds (default: all in the lake)")
         if name in ("push", "drop", "pull"):
             verb.add_argument("--days", type=_days, metavar="DAY[..DAY]", help="such as 2025-01-01..2025-01-31")
@@ -44,21 +46,31 @@ def arguments(remote: argparse.ArgumentParser) -> None:
         if name == "purge":
             verb.add_argument("--unknown", action="store_true", help="also objects that no metadata know")
         verb.add_argument("--dry-run", action="store_true", help="only show the plan, its bytes and its requests")
-        verb.set_defaults(run=run)
-    status_ = verbs.add_parser("status", help="what lies where and what is due; asks no store")
+    status_ = verbs.add("status", status, "where the files are and what is due; sends no request")
     status_.add_argument("name", nargs="*")
-    status_.set_defaults(run=status)
-    verify_ = verbs.add_parser("verify", help="look at every object: size and checksum as the store tells them")
+    verify_ = verbs.add("verify", verify, "compare the size and checksum of every object with the metadata")
     verify_.add_argument("name", nargs="*")
     verify_.add_argument("--deep", action="store_true", help="also read every object")
-    verify_.set_defaults(run=verify)
-    check_ = verbs.add_parser("check", help="try the store with one small object, and say what is switched on there")
-    check_.set_defaults(run=check)
-    policy_ = verbs.add_parser("policy", help="print a lifecycle rule for the bucket; it is not applied for you")
-    policy_.set_defaults(run=policy)
-    restore_ = verbs.add_parser("restore", help="bring a whole lake back into an empty directory")
+    verbs.add("check", check, "try the store with one small object, and show which of its features matter to a lake")
+    verbs.add("policy", policy, "print a lifecycle rule for the bucket; it is not applied for you")
+    restore_ = verbs.add("restore", restore, "bring a whole lake back into an empty directory")
     restore_.add_argument("--metadata-only", action="store_true", help="leave the files in the remote for now")
-    restore_.set_defaults(run=restore)
+    forget_ = verbs.add("forget", forget, "use the lake without its remote from now on; needs no answer from the store")
+    forget_.add_argument("--give-up-rows", action="store_true", help="also days that are only in the remote")
+    forget_.add_argument("--dry-run", action="store_true", help="only show what the lake would lose")
+
+
+class _Verbs:
+    """Adds commands below `remote`, each of which also takes --lake behind its name."""
+
+    def __init__(self, verbs: Any) -> None:
+        self._verbs = verbs
+
+    def add(self, name: str, run: Callable[[Config, argparse.Namespace], int], says: str) -> argparse.ArgumentParser:
+        verb: argparse.ArgumentParser = self._verbs.add_parser(name, help=says)
+        verb.add_argument("--lake", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        verb.set_defaults(run=run)
+        return verb
 
 
 def _days(text: str) -> tuple[dt.date, dt.date]:
@@ -91,6 +103,7 @@ def push(config: Config, args: argparse.Namespace) -> int:
         plan = plans.push(one.dataset.feed, one.state, selection)
         if args.dry_run:
             _show(plan)
+            _advise_merging(one, plan)
             continue
         with remote.progress(one, plan):
             turn.push(one, plan)
@@ -259,6 +272,16 @@ def _finish(one: Turn) -> int:
     for line in kept:
         _warn(f"{one.dataset.feed}: {line}")
     return ExitCode.FINDINGS if kept else ExitCode.OK
+
+
+def _advise_merging(one: Turn, plan: Plan) -> None:
+    """Each file is a request, and cold tiers bill small ones as if they were larger."""
+    from ksql_lake.maintain.merges import small_files
+
+    files, days = small_files(one.state, OVER_DAYS, now())
+    if files and plan.files:
+        print(here(f"{plan.feed}: {_files(files)} of {days} days that are over are small; merge them before the first "
+                   f"push with: python manage_feeds.py compact {plan.feed}"))
 
 
 def _warn(line: str) -> None:

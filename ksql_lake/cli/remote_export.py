@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
-from ksql_lake.base.errors import LakeBusyError, LakeError
+from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.remote_turn import STALE, now, open_store, policy_of, turn_of
+from ksql_lake.cli.run import Order
+from ksql_lake.ingest.export import FeedResult
+from ksql_lake.model.findings import findings_of
 
 if TYPE_CHECKING:
     from ksql_lake.store.remote.address import Address
     from ksql_lake.store.remote.binding import Binding
     from ksql_lake.store.remote.seam import ObjectStore
+
+log = logging.getLogger("export_to_data_lake")
+
+
+def to_remote(config: Config, order: Order, results: Sequence[FeedResult]) -> FeedResult | None:
+    """Bring the lake's remote up to date after a run of all feeds; a result without a feed for what went wrong."""
+    if not order.everything or order.days or not config.remote_after_export:
+        return None
+    lines = after_export(config, {result.feed for result in results if result.result in ("failed", "busy")})
+    for line in lines:
+        log.warning("%s", line)
+    found = tuple(findings_of("", "remote", "\n".join(lines)))
+    return FeedResult("", "", "findings", findings=found, exit_code=ExitCode.FINDINGS) if found else None
 
 
 def after_export(config: Config, failed: Collection[str]) -> list[str]:

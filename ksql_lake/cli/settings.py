@@ -16,7 +16,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import data_lake_config
-from data_lake_config import Config
+from data_lake_config import STREAMS, TABLES, Config
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.settings import lake_path
@@ -71,7 +71,7 @@ def _show(config: Config) -> None:
         "MAX_DURATION_SECONDS": config.max_duration, "JOBS": config.jobs,
         "RETENTION": "on" if config.retention else "off",
         "TRASH_DAYS": config.trash_days, "MAX_DELETE_PERCENT": config.max_delete_percent, "LOG_LEVEL": config.log_level,
-        "CONFIG_FEEDS": "on" if not config.switched_off else f"without {', '.join(config.switched_off)}",
+        "CONFIG_FEEDS": _config_feeds(config),
         "DELTA": "on" if config.delta else "off", "REGISTER": config.register,
         "REMOTE": config.remote, "REMOTE_AFTER_EXPORT": "on" if config.remote_after_export else "off",
         "METRICS_FILE": config.alerts.metrics_file, "PING_URL": _masked(config.alerts.ping_url),
@@ -84,6 +84,12 @@ def _show(config: Config) -> None:
 
     why = native.ensure()
     print(f"{'native reader':<25} {'in use' if why is None else f'not built: {why}'}")
+
+
+def _config_feeds(config: Config) -> str:
+    """On, off, or the names that are kept."""
+    kept = [name for name in (*STREAMS, *TABLES) if name not in config.switched_off]
+    return ("on" if not config.switched_off else ", ".join(kept)) if kept else "off"
 
 
 def _by_host(config: Config) -> bool:

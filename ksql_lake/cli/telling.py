@@ -41,19 +41,21 @@ def end(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, se
         from ksql_lake.reporting import metrics
 
         run = metrics.ExportRun(ending.exit_code, dt.datetime.now(dt.UTC), seconds)
-        _warn(metrics.write(settings.metrics_file, lake, run, __version__, _max_share()))
+        _warn(metrics.write(settings.metrics_file, lake, run, __version__, *_rules()))
     if settings.ping_url:
         _warn(alerts.Ping(settings.ping_url).end(ending))
     if settings.on_failure and ending.exit_code:
         _warn(alerts.on_failure(settings.on_failure, ending, lake, os.environ))
 
 
-def _max_share() -> float:
-    """MAX_DELETE_PERCENT, by which the report counts findings; its default where the settings are wrong."""
+def _rules() -> tuple[float, tuple[str, ...]]:
+    """What the report goes by: MAX_DELETE_PERCENT as a share, and the feeds that CONFIG_FEEDS leaves out; the defaults
+    where the settings are wrong."""
     try:
-        return data_lake_config.load(os.environ).max_delete_percent / 100
+        config = data_lake_config.load(os.environ)
     except ConfigError:
-        return data_lake_config.MAX_DELETE_PERCENT / 100
+        return data_lake_config.MAX_DELETE_PERCENT / 100, ()
+    return config.max_delete_percent / 100, config.switched_off
 
 
 def _warn(warning: str | None) -> None:

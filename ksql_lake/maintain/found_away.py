@@ -32,7 +32,10 @@ def remote_state(dataset: Dataset) -> FeedState | None:
     try:
         told, _ = mirror.read(store, mirror.key_of(dataset))
     except RemoteError as error:
-        raise RemoteError(f"{dataset.feed}: some of its days may lie only in the remote, and {error}") from None
+        raise RemoteError(
+            f"{dataset.feed}: some of its days may lie only in the remote, and {error}. If the remote is lost for "
+            "good, give it up with: python manage_feeds.py remote forget"
+        ) from None
     if told is None:
         return None
     told.pop(mirror.LAKE, None)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ksql_lake.base.errors import RemoteError
 from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.state import QUARANTINE
 from ksql_lake.remote import mirror
 from ksql_lake.remote.turn import Turn, checksum
 from ksql_lake.store import trash
@@ -19,7 +20,7 @@ from ksql_lake.store.remote.seam import Archived, Gone, ObjectStore, Stat, Taken
 
 def in_trash(dataset: Dataset) -> set[str]:
     """Paths of files that can still be brought back."""
-    return {file.path for bundle in trash.bundles(dataset.lake, dataset.feed) for file in bundle.files}
+    return {file.path for bundle in trash.bundles(dataset.lake, dataset.feed) for file in bundle.every}
 
 
 def verify(turn: Turn, *, deep: bool = False) -> Iterator[str]:
@@ -29,8 +30,8 @@ def verify(turn: Turn, *, deep: bool = False) -> Iterator[str]:
         deep: read every object; else the store's own size and checksum are compared.
     """
     prefix = mirror.key_of(turn.dataset, "")
-    there = {found.key: found for found in turn.store.list(prefix)}
-    for file in turn.state.files:
+    there = _listed(turn)
+    for file in (*turn.state.files, *turn.state.quarantined):
         if file.remote is None:
             continue
         key = turn.key(file)
@@ -83,10 +84,17 @@ def _read(turn: Turn, file: FileEntry) -> str | None:
 def unknown(turn: Turn, listed: dict[str, Stat] | None = None) -> list[str]:
     """Keys below the feed that neither its files nor what is to be deleted explain."""
     prefix = mirror.key_of(turn.dataset, "")
-    there = listed if listed is not None else {found.key: found for found in turn.store.list(prefix)}
-    known = {turn.key(file) for file in turn.state.files} | {prefix + METADATA}
-    known |= {prefix + gone.path for gone in turn.state.remote_gone}
+    there = listed if listed is not None else _listed(turn)
+    known = {turn.key(file) for file in (*turn.state.files, *turn.state.quarantined)} | {prefix + METADATA}
+    known |= {mirror.key_of(turn.dataset, gone.path) for gone in turn.state.remote_gone}
     return sorted(set(there) - known)
+
+
+def _listed(turn: Turn) -> dict[str, Stat]:
+    """What is in the remote of the feed; its quarantine is looked at only where it ever had one."""
+    aside = f"{QUARANTINE}/{turn.dataset.feed}/"
+    places = [mirror.key_of(turn.dataset, ""), *([aside] if turn.state.quarantine is not None else [])]
+    return {found.key: found for place in places for found in turn.store.list(place)}
 
 
 def check(store: ObjectStore, address: Address) -> Iterator[str]:

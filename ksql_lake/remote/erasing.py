@@ -137,6 +137,6 @@ def settle(one: Turn, away: set[str]) -> list[str]:
 
 def _hurry(one: Turn) -> None:
     """What left the lake before and is not in the trash any more was not looked at: it is deleted now."""
-    held = {file.path for bundle in trash.bundles(one.dataset.lake, one.dataset.feed) for file in bundle.files}
+    held = {file.path for bundle in trash.bundles(one.dataset.lake, one.dataset.feed) for file in bundle.every}
     hurried = tuple(gone if gone.path in held else replace(gone, purge=True) for gone in one.state.remote_gone)
     one.state.remote_gone = hurried  # in memory: `finish` deletes by it and commits what is left

@@ -11,7 +11,7 @@ from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.entries import FileSet
-from ksql_lake.model.state import FeedState
+from ksql_lake.model.state import QUARANTINE, FeedState
 from ksql_lake.store import layout, state_log
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.layout import STATUSES, feed_file, storage_of
@@ -23,8 +23,12 @@ LAKE = "lake"
 
 
 def key_of(dataset: Dataset, path: str = METADATA) -> str:
-    """The key of a feed's file: its path below the lake."""
-    return f"{dataset.kind}s/{dataset.feed}/{path}"
+    """The key of a feed's file: its path below the lake. Paths of files in quarantine begin there already."""
+    return path if is_quarantine(path) else f"{dataset.kind}s/{dataset.feed}/{path}"
+
+
+def is_quarantine(path: str) -> bool:
+    return path.startswith(f"{QUARANTINE}/")
 
 
 def read(store: ObjectStore, key: str) -> tuple[dict[str, Any] | None, str | None]:
@@ -95,7 +99,8 @@ def _refuse_another_copy(dataset: Dataset, state: FeedState, there: Mapping[str,
 def _for_remote(state: FeedState, binding: Binding) -> FeedState:
     """All file entries in one object, so that a reader of the remote needs no other one to find them."""
     files = FileSet(replace(file, local=True) for file in state.files if file.remote is not None)
-    return replace(state, files=files, remote_gone=(), extra={**state.extra, LAKE: binding.lake})
+    aside = None if state.quarantine is None else tuple(file for file in state.quarantined if file.remote is not None)
+    return replace(state, files=files, quarantine=aside, remote_gone=(), extra={**state.extra, LAKE: binding.lake})
 
 
 def _keep_feed(dataset: Dataset, store: ObjectStore) -> None:
@@ -115,7 +120,7 @@ def keep_lake(lake: PurePath, store: ObjectStore) -> None:
 
 
 def keep(store: ObjectStore, lake: PurePath, path: PurePath) -> None:
-    """Let the remote have this small file as it is now; a file that is not there is passed over."""
+    """Let the remote have this small file as it is now; a file that is not there is skipped."""
     try:
         data = storage_of(lake).read(path)
     except FileNotFoundError:

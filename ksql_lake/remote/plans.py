@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ksql_lake.model.entries import FileEntry, Leaving
 from ksql_lake.model.partitions import parse_day, parse_version
-from ksql_lake.model.state import FeedState
+from ksql_lake.model.state import QUARANTINE, FeedState
 from ksql_lake.store.remote.address import LEAST_BYTES, LEAST_DAYS
 
 PART = 64 << 20  # bytes of one request of an upload
@@ -90,12 +90,15 @@ class Plan:
 
 
 def push(feed: str, state: FeedState, selection: Selection = ALL) -> Plan:
-    """Every file that is not in the remote yet."""
+    """Every file that is not in the remote yet, with those in quarantine."""
     parts = []
     for partition, files in _partitions(state, selection):
         new = tuple(file for file in files if file.remote is None and file.local)
         if new:
             parts.append(Part(partition, new, "not in the remote yet"))
+    aside = tuple(file for file in state.quarantined if file.remote is None and selection.has(file.partition))
+    if aside:
+        parts.append(Part(QUARANTINE, aside, "not in the remote yet"))
     sent = [file for part in parts for file in part.files]
     puts = sum(max(1, -(-file.bytes // PART) + 2 * (file.bytes > PART)) for file in sent)
     return Plan(feed, "push", tuple(parts), {"PUT": puts + bool(sent), "GET": 1})
@@ -187,7 +190,7 @@ def due(state: FeedState, trash_days: int, today: dt.date, in_trash: Collection[
 
 
 def unpushed(state: FeedState) -> list[FileEntry]:
-    return [file for file in state.files if file.remote is None]
+    return [file for file in (*state.files, *state.quarantined) if file.remote is None]
 
 
 def age_of(state: FeedState, partition: str, today: dt.date) -> int | None:

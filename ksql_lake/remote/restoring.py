@@ -11,7 +11,7 @@ from pathlib import Path
 from ksql_lake.base.errors import ConfigError, RemoteError
 from ksql_lake.model.entries import FileSet
 from ksql_lake.model.state import FeedState
-from ksql_lake.remote import mirror
+from ksql_lake.remote import mirror, turn
 from ksql_lake.store import layout, metadata, state_log
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.lake import dataset_of
@@ -74,13 +74,25 @@ def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Ite
     _shorten_log(dataset, state)
     logged = state_log.last(dataset.log)
     gone = logged.typed().remote_gone if logged is not None else ()
-    aside = sum(file.rows for file in state.quarantined)
     files = FileSet(replace(file, local=False) for file in state.files)
-    state = replace(state, files=files, remote_gone=gone, quarantine=None)
+    state = replace(state, files=files, remote_gone=gone)
+    _quarantine(dataset, store, state)
     metadata.restore(dataset, state)
-    yield f"{name}: {state.total_records:,} rows in {len(files)} files are in the remote"
-    if aside:
-        yield f"{name}: {aside:,} rows in quarantine were only on the other disk, and are not restored"
+    aside = sum(file.rows for file in state.quarantined)
+    more = f"; {aside:,} rows in quarantine are here" if aside else ""
+    yield f"{name}: {state.total_records:,} rows in {len(files)} files are in the remote{more}"
+
+
+def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:
+    """Files in quarantine are always on this disk: here before the metadata name them, fetched anew after a crash."""
+    storage = dataset.storage
+    storage.close(layout.staging(dataset.lake))
+    storage.make(dataset.quarantine.parent)  # of all feeds: open, whatever the feed's access
+    for file in state.quarantined:
+        staged = dataset.staged("restore", file.path)
+        turn.fetch(store, mirror.key_of(dataset, file.path), file, staged)
+        storage.move(staged, dataset.in_lake(file.path), dataset.file_mode)
+    storage.delete(dataset.staged("restore"))
 
 
 def _shorten_log(dataset: Dataset, state: FeedState) -> None:

@@ -40,13 +40,13 @@ def standing(feed: str, state: FeedState, policy: Policy, now: dt.datetime) -> S
         now: the present time, with a time zone.
     """
     files = list(state.files)
-    unpushed = [file for file in files if file.remote is None]
+    unpushed = plans.unpushed(state)
     away = {file.partition for file in files if not file.local}
     return Standing(
         sum(file.bytes for file in files if file.local), sum(file.bytes for file in files if file.remote is not None),
         len(unpushed), min((file.exported_at for file in unpushed), default=None),
         plans.drop(feed, state, policy, plans.today_of(state, now)).bytes,
-        sum(file.partition in away for file in unpushed), len(state.remote_gone),
+        sum(file.partition in away and file.remote is None for file in files), len(state.remote_gone),
     )
 
 

@@ -49,6 +49,18 @@ class Turn:
     def key(self, file: FileEntry) -> str:
         return mirror.key_of(self.dataset, file.path)
 
+    def path(self, file: FileEntry) -> Path:
+        """Where a file of the feed, or one in quarantine, is on this disk."""
+        aside = mirror.is_quarantine(file.path)
+        return Path(self.dataset.in_lake(file.path)) if aside else self.dataset.local(file.path)
+
+    def mark(self, entries: Sequence[FileEntry]) -> None:
+        """Let the state have these entries instead of those with the same paths."""
+        self.state.files.mark([file for file in entries if not mirror.is_quarantine(file.path)])
+        new = {file.path: file for file in entries}
+        if any(file.path in new for file in self.state.quarantined):
+            self.state.quarantine = tuple(new.get(file.path, file) for file in self.state.quarantined)
+
     def next_run(self) -> str:
         return f"{self.run}r{self.commits}"
 
@@ -70,7 +82,7 @@ def push(turn: Turn, plan: Plan) -> int:
         sent, failed = _each(batch, lambda file: _upload(turn, file, plan.tier))
         if sent:
             remote = Remote(turn.now, plan.tier or "")
-            turn.state.files.mark([replace(file, remote=remote) for file, _ in sent])
+            turn.mark([replace(file, remote=remote) for file, _ in sent])
             size = sum(file.bytes for file, _ in sent)
             turn.commit([], "push", f"push: {len(sent)} files, {size:,} bytes into the remote")
         if failed is not None:
@@ -91,7 +103,7 @@ def _batches(files: Sequence[FileEntry]) -> Iterable[list[FileEntry]]:
 
 
 def _upload(turn: Turn, file: FileEntry, tier: str | None) -> None:
-    turn.store.create(turn.key(file), turn.dataset.local(file.path), file.crc32, tier)
+    turn.store.create(turn.key(file), turn.path(file), file.crc32, tier)
     turn.progress(file.bytes)
 
 
@@ -124,14 +136,15 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
         return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; see: remote verify"
     if not there.holds(file.bytes, file.crc32):
         return f"{turn.store.url}/{key}: is not what was uploaded, so its day stays here; see: remote verify"
-    if there.md5 is not None and there.md5 != _md5(turn.dataset.local(file.path)):
+    if there.md5 is not None and there.md5 != _md5(turn.path(file)):
         return f"{turn.store.url}/{key}: differs from the local file, so its day stays here; see: remote verify"
     return None
 
 
 def forget_wrong(turn: Turn) -> list[str]:
     """Delete objects that are not what this disk has, and let the next push send them again; a line for each."""
-    both = [file for file in turn.state.files if file.remote is not None and file.local]
+    known = (*turn.state.files, *turn.state.quarantined)
+    both = [file for file in known if file.remote is not None and file.local]
     looked, failed = _each(both, lambda file: _proof(turn, file))
     if failed is not None:
         raise failed
@@ -139,7 +152,7 @@ def forget_wrong(turn: Turn) -> list[str]:
     for file in wrong:
         turn.store.purge(turn.key(file))
     if wrong:
-        turn.state.files.mark([replace(file, remote=None) for file in wrong])
+        turn.mark([replace(file, remote=None) for file in wrong])
         turn.commit([], "push", f"push: {len(wrong)} files are to be sent again")
     return [f"{turn.store.url}/{turn.key(file)}: is sent again" for file in wrong]
 
@@ -270,7 +283,7 @@ def finish(turn: Turn) -> list[str]:
         RemoteError, StateError: the next command goes on from there.
     """
     mirror.bring_up(turn.dataset, turn.state, turn.store, turn.binding)
-    in_trash = {file.path for bundle in trash.bundles(turn.dataset.lake, turn.dataset.feed) for file in bundle.files}
+    in_trash = {file.path for bundle in trash.bundles(turn.dataset.lake, turn.dataset.feed) for file in bundle.every}
     day = dt.date.fromisoformat(turn.now[:10])
     due = plans.due(turn.state, turn.trash_days, day, in_trash)
     if not due:

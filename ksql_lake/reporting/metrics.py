@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,8 @@ class ExportRun:
 
 
 def write(
-    file: Path, lake: Path, export: ExportRun, version: str, max_share: float, now: dt.datetime | None = None
+    file: Path, lake: Path, export: ExportRun, version: str, max_share: float, off: Collection[str] = (),
+    now: dt.datetime | None = None,
 ) -> str | None:
     """Replace the metrics file in one step; a warning when that cannot be done. See `text` and `summarise`.
 
@@ -41,7 +42,7 @@ def write(
         now: the present time; default: when the export ended.
     """
     try:
-        content = text(summarise(lake, now or export.ended, max_share=max_share), export, version)
+        content = text(summarise(lake, now or export.ended, max_share=max_share, off=off), export, version)
         write_out(file, content.encode(errors="replace"), wait=False)
     except OSError as error:
         return f"{file}: {error.strerror}; the metrics there are old, the export is not affected"

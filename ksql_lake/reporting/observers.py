@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +73,19 @@ class MetricsFile:
     Args:
         file: METRICS_FILE; nothing is written before an export has made it.
         max_share: of a feed's bytes that retention may remove at a time.
+        off: feeds that CONFIG_FEEDS leaves out.
     """
 
     name = "metrics file"
 
-    def __init__(self, file: Path, version: str, max_share: float) -> None:
-        self.file, self.version, self.max_share = file, version, max_share
+    def __init__(self, file: Path, version: str, max_share: float, off: Sequence[str] = ()) -> None:
+        self.file, self.version, self.max_share, self.off = file, version, max_share, off
 
     def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
         export = _last_export(self.file)
         if export is not None:
             now = dt.datetime.now(dt.UTC)
-            metrics.write(self.file, dataset.lake, export, self.version, self.max_share, now)
+            metrics.write(self.file, dataset.lake, export, self.version, self.max_share, self.off, now)
 
     def catch_up(self, dataset: Dataset, state: FeedState) -> None:
         """The next export writes all of it."""

@@ -7,12 +7,13 @@ and findings, the worst first.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import FeedError, StateError
+from ksql_lake.base.figures import several
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding
@@ -37,7 +38,7 @@ class FeedRecord:
 
     name: str
     type: str
-    status: str  # active, disabled, archived, broken, no feed
+    status: str  # active, disabled, off (by CONFIG_FEEDS), archived, broken, no feed
     state: FeedState | None = None
     feed: Feed | None = None
     runs: tuple[Run, ...] = ()  # oldest first
@@ -52,7 +53,7 @@ class FeedSummary:
 
     feed: str
     type: str
-    state: str  # active, disabled, archived, broken (its file cannot be used), no feed
+    state: str  # active, disabled, off (by CONFIG_FEEDS), archived, broken (its file cannot be used), no feed
     rows: int
     bytes: int
     files: int
@@ -70,22 +71,28 @@ class FeedSummary:
     remote: Standing | None = None  # of a lake that has a remote home
 
 
-def summarise(lake: Path, now: dt.datetime, feed: str | None = None, max_share: float = 0.3) -> list[FeedSummary]:
+def summarise(
+    lake: Path, now: dt.datetime, feed: str | None = None, max_share: float = 0.3, off: Collection[str] = ()
+) -> list[FeedSummary]:
     """Every feed that has a file, data or a run in the history, by name.
 
     Args:
         now: the present time, with a time zone.
         feed: only this one.
         max_share: of a feed's bytes that retention may take at a time.
+        off: feeds that are switched off by CONFIG_FEEDS.
     """
-    return [summary_of(record, now, max_share) for record in read(lake, feed, now)]
+    return [summary_of(record, now, max_share) for record in read(lake, feed, now, off)]
 
 
-def read(lake: Path, feed: str | None = None, now: dt.datetime | None = None) -> list[FeedRecord]:
+def read(
+    lake: Path, feed: str | None = None, now: dt.datetime | None = None, off: Collection[str] = ()
+) -> list[FeedRecord]:
     """What the lake knows of each feed, by name; files that cannot be used are told as problems.
 
     Args:
         now: where given, runs that were killed and that no later run has noticed yet are told as of this time.
+        off: feeds that are switched off by CONFIG_FEEDS; without data they are left out.
     """
     runs: dict[str, list[Run]] = {}
     for run in [*history.runs(lake), *(running.dead_runs(lake, now) if now else ())]:
@@ -96,17 +103,21 @@ def read(lake: Path, feed: str | None = None, now: dt.datetime | None = None) ->
     }
     active = {path.stem for path in storage_of(lake).list(lake, "feeds/active/*.json")}
     names = sorted({*kinds, *active, *runs} if feed is None else {feed} & {*kinds, *active, *runs})
-    records = (_record(lake, name, kinds.get(name), runs.get(name, [])) for name in names)
-    return [record for record in records if _is_known(record)]
+    records = (_record(lake, name, kinds.get(name), runs.get(name, []), name in off) for name in names)
+    return [record for record in records if _is_known(record) or record.name == feed]
 
 
 def _is_known(record: FeedRecord) -> bool:
-    """Whether there is a reason to show it: an empty directory and runs of a feed that was removed are none."""
-    return record.state is not None or record.metadata_problem is not None or record.status != "no feed"
+    """Whether there is a reason to show it: an empty directory and runs of a feed that was removed are none, nor is the
+    file of a feed that is switched off."""
+    has_data = record.state is not None or record.metadata_problem is not None
+    return has_data or record.status not in ("no feed", "off")
 
 
-def _record(lake: Path, name: str, kind: str | None, runs: list[Run]) -> FeedRecord:
+def _record(lake: Path, name: str, kind: str | None, runs: list[Run], off: bool) -> FeedRecord:
     feed, feed_problem, status = _feed(lake, name)
+    if off and status in ("active", "disabled"):
+        status = "off"
     if feed is not None and storage_of(lake).stat(layout.directory(lake, feed.type, name)):
         kind = feed.type  # the name may have been another kind of feed before
     state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
@@ -222,12 +233,20 @@ def _findings(
     if record.status in ("active", "disabled", "broken"):  # of the others nobody expects another run
         found += findings_of_runs(record.name, record.runs, record.state)
     if record.state is not None:
-        rule = record.feed if record.status in ("active", "disabled") else None
+        rule = record.feed if record.status in ("active", "disabled", "off") else None
         found += findings_of_state(record.name, record.state, rule, now, max_share)
     stands = _remote(record, now)
     if stands is not None:
         found += findings_of_remote(record.name, stands, now)
-    return tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.rank))
+    return tuple(sorted(_without_echoes(found), key=lambda finding: finding.rank))
+
+
+def _without_echoes(found: Sequence[Finding]) -> Iterator[Finding]:
+    """Each finding once: that the last run failed because of something that is still so need not be said again."""
+    seen = {finding.said for finding in found if finding.kind in ("metadata", "feed file")}
+    for finding in dict.fromkeys(found):
+        if not (finding.kind == "failed" and finding.said in seen):
+            yield finding
 
 
 def _age(
@@ -301,10 +320,28 @@ def worst_first(summaries: Sequence[FeedSummary]) -> list[FeedSummary]:
     return sorted(summaries, key=urgency)
 
 
-def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[Finding]:
-    """All findings with their feeds, the worst first."""
-    found = [replace(finding, feed=summary.feed) for summary in summaries for finding in summary.findings]
-    return sorted(found, key=lambda finding: (finding.rank, finding.feed))
+@dataclass(frozen=True)
+class SharedFinding:
+    """A finding, and the feeds that have it."""
+
+    finding: Finding
+    feeds: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """As a person reads it: the feeds, the place, the message."""
+        return f"{several(self.feeds)}: {self.finding.said}"
+
+
+def findings_by_rank(summaries: Sequence[FeedSummary]) -> list[SharedFinding]:
+    """All findings, the worst first; what is said of several feeds in the same words is one of them."""
+    feeds: dict[Finding, list[str]] = {}
+    for summary in sorted(summaries, key=lambda summary: summary.feed):
+        for finding in summary.findings:
+            own = replace(finding, feed=summary.feed)  # takes the name off its message
+            feeds.setdefault(replace(own, feed=""), []).append(summary.feed)
+    shared = [SharedFinding(finding, tuple(names)) for finding, names in feeds.items()]
+    return sorted(shared, key=lambda one: (one.finding.rank, one.feeds))
 
 
 def as_json(summary: FeedSummary) -> dict[str, Any]:

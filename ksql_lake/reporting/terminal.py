@@ -80,8 +80,8 @@ def _findings(
     if not found:
         return [ink("good", "nothing needs attention"), ""]
     lines = []
-    for finding in found[:SHOWN]:
-        lines += _finding(finding, complete(finding.line), ink, width)
+    for shared in found[:SHOWN]:
+        lines += _finding(shared.finding, complete(shared.line), ink, width)
     if len(found) > SHOWN:
         lines.append(ink("quiet", complete(f"  and {len(found) - SHOWN:,} more: python metadata_utils.py --json")))
     return [*lines, ""]

@@ -54,7 +54,7 @@ def commit(
     dataset.storage.make(directory)
     change = with_files(change, state)
     if binding.is_bound(dataset.lake):
-        state.remote_gone = binding.leaving(state.remote_gone, change)
+        state.remote_gone = binding.leaving(state.remote_gone, change, *_quarantines(dataset, state))
     if manifests.is_due(state):
         moves = [*moves, _seal(dataset, directory, state)]
     journal = {
@@ -66,6 +66,12 @@ def commit(
     problems = _carry_out(dataset, directory, journal, state, text)
     state.files.committed()
     return problems
+
+
+def _quarantines(dataset: Dataset, state: FeedState) -> tuple[set[str], set[str]]:
+    """Paths of the files in quarantine before a commit and after it."""
+    before = metadata.load(dataset) if state.quarantine is not None else None
+    return {file.path for file in before.quarantined} if before else set(), {file.path for file in state.quarantined}
 
 
 def is_journalled(dataset: Dataset, run: str) -> bool:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
@@ -84,10 +84,8 @@ def last(path: PurePath) -> Logged | None:
 
 def last_sequence(path: PurePath) -> int | None:
     """The number of the newest change, read from the end of the file; None without a whole last line."""
-    try:
-        with storage_of(path).open(path) as file:
-            line = last_line(file)
-    except FileNotFoundError:
+    line = last_line(path)
+    if not line:
         return None
     try:
         sequence = json.loads(line)["sequence"]
@@ -96,13 +94,18 @@ def last_sequence(path: PurePath) -> int | None:
     return sequence if isinstance(sequence, int) else None
 
 
-def last_line(file: BinaryIO) -> bytes:
-    """The last line of a file, however long the file is; b"" of an empty one."""
-    start, tail = file.seek(0, os.SEEK_END), b""
-    while start and b"\n" not in tail.rstrip(b"\n"):
-        start = max(start - (64 << 10), 0)
-        file.seek(start)
-        tail = file.read()
+def last_line(path: PurePath) -> bytes:
+    """The last line of a file, however long the file is; b"" where there is none."""
+    try:
+        file = storage_of(path).open(path)
+    except FileNotFoundError:
+        return b""
+    with file:
+        start, tail = file.seek(0, os.SEEK_END), b""
+        while start and b"\n" not in tail.rstrip(b"\n"):
+            start = max(start - (64 << 10), 0)
+            file.seek(start)
+            tail = file.read()
     return tail.rstrip(b"\n").rpartition(b"\n")[2]
 
 

@@ -176,9 +176,9 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
     Raises:
         StateError: a file of it is gone, or its place is taken; nothing is touched.
     """
-    files = [_as_remote_has_it(file, state) for file in bundle.files]
+    files, aside = ([_as_remote_has_it(file, state) for file in some] for some in (bundle.files, bundle.aside))
     places = [(bundle.file(file), dataset.file(file.path)) for file in files if file.local]
-    places += [(bundle.file(entry), dataset.in_lake(entry.path)) for entry in bundle.aside]
+    places += [(bundle.file(entry), dataset.in_lake(entry.path)) for entry in aside]
     for there, back in places:
         if dataset.storage.stat(there) is None:
             raise StateError(f"{there}: gone from the trash, so it cannot be brought back")
@@ -191,9 +191,9 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
     moves = [Move.of(dataset, there, back) for there, back in places]
     moves.append(Move.of(dataset, bundle.manifest, undone))
     state.files.add(files)
-    if bundle.aside:
+    if aside:
         dataset.storage.make(layout.quarantine(dataset.lake))  # of all feeds: open, whatever the feed's access
-        state.quarantine = (*state.quarantined, *bundle.aside)
+        state.quarantine = (*state.quarantined, *aside)
     count_removed(state, bundle.files, bundle.why, -1)
     count_removed(state, bundle.aside, QUARANTINE, -1)
     what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"

@@ -1,4 +1,7 @@
-"""`manage_feeds.py check`: are the feed files valid, and do they fit their sources?"""
+"""`manage_feeds.py check`: are the feed files valid, and do they fit their sources?
+
+Online, a feed that no export takes (disabled, or left out by CONFIG_FEEDS) is asked about only by its name.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from data_lake_config import Config
+from data_lake_config import STREAMS, TABLES, Config
 from ksql_lake.base.errors import ExitCode, LakeError
+from ksql_lake.base.figures import counted, several
 from ksql_lake.cli import context, server
 from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds
@@ -35,27 +39,33 @@ def run(config: Config, args: argparse.Namespace) -> int:
         for line in problem.message.splitlines():
             print(f"error: {line}", file=sys.stderr)
     if args.online:
-        return _check_online(config, [feed for feed in loaded if isinstance(feed, Feed)], bool(bad))
-    good = len(loaded) - len(bad)
-    print(f"{good} feed{' is' if good == 1 else 's are'} right, {len(bad)} {'is' if len(bad) == 1 else 'are'} wrong")
+        good = [feed for feed in loaded if isinstance(feed, Feed)]
+        return _check_online(config, good if args.name else exported(config, good), bool(bad))
+    right = len(loaded) - len(bad)
+    print(f"{right} feed{' is' if right == 1 else 's are'} right, {len(bad)} {'is' if len(bad) == 1 else 'are'} wrong")
     return ExitCode.FINDINGS if bad else ExitCode.OK
+
+
+def exported(config: Config, found: Sequence[Feed]) -> list[Feed]:
+    """The feeds that `--all` takes."""
+    return [feed for feed in found if feed.enabled and feed.name not in config.switched_off]
 
 
 def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
     """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
     from ksql_lake.sources.ksqldb.client import Client
 
-    wrong = 0
+    wrong: dict[str, list[str]] = {}  # feeds by what is wrong with them
     with Client(server.server_of(config)) as client:
         there = {name.upper() for name, _, _ in client.sources()}
         for feed in good:
             try:
                 print(_fit(config, client, feed))
             except LakeError as error:
-                found = Finding("feed file", str(error), feed=feed.name)
-                print(f"error: {found.line}", file=sys.stderr)
-                wrong += 1
-    print(f"{len(good) - wrong} of {len(good)} feeds fit their source")
+                wrong.setdefault(Finding("feed file", str(error), feed=feed.name).said, []).append(feed.name)
+    for said, names in wrong.items():
+        print(f"error: {several(names)}: {said}", file=sys.stderr)
+    print(f"{len(good) - sum(map(len, wrong.values()))} of {counted(len(good), 'feed')} fit their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
     if missing:
         _offer_to_disable(config, missing)
@@ -81,7 +91,7 @@ def _fit(config: Config, client: Client, feed: Feed) -> str:
     renamed = ", ".join(f"{name} as {disk}" for name, disk in names.items() if name != disk)
     how = "" if feed.type == "stream" or source.queryable else "; read as a changelog"
     road = _road(config, client, source, feed)
-    return f"{feed.name}: {len(columns)} columns{how}{'; stored ' + renamed if renamed else ''}{road}"
+    return f"{feed.name}: {counted(len(columns), 'column')}{how}{'; stored ' + renamed if renamed else ''}{road}"
 
 
 def _road(config: Config, client: Client, source: Source, feed: Feed) -> str:
@@ -95,12 +105,26 @@ def _road(config: Config, client: Client, source: Source, feed: Feed) -> str:
     return f"; {foretold(client, source, feed, kafka, config.idle_seconds)}"
 
 
+def without_config_feeds(missing: Sequence[str]) -> bool:
+    """Whether these are all the feeds of data_lake_config.py: then this server is not the one they were written for."""
+    return {*STREAMS, *TABLES} <= set(missing)
+
+
+def leave_out(missing: Sequence[str]) -> str:
+    """How to export without feeds that have no source."""
+    if without_config_feeds(missing):
+        own = [name for name in missing if name not in (*STREAMS, *TABLES)]
+        rest = f", and: python manage_feeds.py disable {' '.join(own)}" if own else ""
+        return f'leave out the feeds of data_lake_config.py with a line in settings.toml: CONFIG_FEEDS = "off"{rest}'
+    return f"disable with: python manage_feeds.py disable {' '.join(missing)}"
+
+
 def _offer_to_disable(config: Config, missing: Sequence[str]) -> None:
     """Feeds without a source fail every night; on a terminal they are disabled at once, when that is wanted."""
     have = "feed has" if len(missing) == 1 else "feeds have"
     print(f"{len(missing)} {have} no source on {config.url}: {' '.join(missing)}")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(here(f"disable with: python manage_feeds.py disable {' '.join(missing)}"))
+    if not (sys.stdin.isatty() and sys.stdout.isatty()) or without_config_feeds(missing):
+        print(here(leave_out(missing)))
         return
     if input(f"disable {'it' if len(missing) == 1 else 'them'}? [y/N] ").strip().lower() in ("y", "yes"):
         for name in missing:

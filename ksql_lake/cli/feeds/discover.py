@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Collection
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, FeedError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.files import make_dirs
 from ksql_lake.base.text import shown
 from ksql_lake.cli import context, server
+from ksql_lake.cli.feeds.check import exported, leave_out
+from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 
@@ -22,34 +26,61 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.sources.ksqldb.client import Client
 
-    known = {
-        feed.source.upper()
-        for directory in (context.active(config), context.archived(config))
-        for feed in feeds.load_all(directory)
-        if isinstance(feed, Feed)
-    }
+    active = [feed for feed in feeds.load_all(context.active(config)) if isinstance(feed, Feed)]
+    archived = [feed for feed in feeds.load_all(context.archived(config)) if isinstance(feed, Feed)]
     with Client(server.server_of(config)) as client:
-        free = [(name, kind) for name, kind, _ in client.sources() if name.upper() not in known]
-    wanted = None if args.add is None else {name.upper() for name in args.add} or {name.upper() for name, _ in free}
-    missing = (wanted or set()) - {name.upper() for name, _ in free}
+        there = {name: kind for name, kind, _ in client.sources()}
+    known = {_source(feed.source, there) for feed in (*active, *archived)}
+    free = {name: kind for name, kind in there.items() if name not in known}
+    chosen = free if not args.add else {name: kind for name, kind in free.items() if name.upper() in _upper(args.add)}
+    missing = _upper(args.add or ()) - _upper(chosen)
     if missing:
         raise FeedError(f"discover: {', '.join(sorted(missing))}: not on the server, or it has a feed already")
-    code = ExitCode.OK
-    for name, kind in free:
-        if wanted is None:
-            print(f"{kind:<7} {shown(name)}")
-        elif name.upper() in wanted:
-            feed = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
-            try:
-                path = context.free(config, feed)
-            except FeedError as error:
-                advice = f"add it with: python manage_feeds.py add --source {name} --name ..."
-                print(f"error: {name}: {error}; {advice}", file=sys.stderr)
-                code = ExitCode.FINDINGS
-                continue
-            make_dirs(path.parent)
-            feeds.save(path, feeds.new(feed, kind, name, context.now()))
-            print(f"added {path}")
     if not free:
         print("every source has a feed")
-    return code
+    if args.add is None:
+        for name, kind in free.items():
+            print(f"{kind:<7} {shown(name)}")
+    added = [_add(config, name, kind) for name, kind in chosen.items()] if args.add is not None else []
+    absent = [feed.name for feed in exported(config, active) if _source(feed.source, there) is None]
+    if absent:
+        has = "active feed has" if len(absent) == 1 else "active feeds have"
+        print(f"{len(absent)} {has} no source on this server; {here(leave_out(absent))}")
+    elif free and args.add is None:
+        print(f"add {counted(len(free), 'feed')} with: python manage_feeds.py discover --add", file=sys.stderr)
+    return ExitCode.OK if all(added) else ExitCode.FINDINGS
+
+
+def _upper(given: Collection[str]) -> set[str]:
+    return {name.upper() for name in given}
+
+
+def _source(name: str, there: Collection[str]) -> str | None:
+    """The source that a feed means, found as an export finds it: by exact name, in upper case, or uniquely in any."""
+    folded = [one for one in there if one.upper() == name.upper()]
+    exact = next((one for one in (name, name.upper()) if one in there), None)
+    return exact or (folded[0] if len(folded) == 1 else None)
+
+
+def _add(config: Config, source: str, kind: str) -> bool:
+    """Add a feed that is called like its source, in small letters; whether that worked."""
+    name = re.sub(r"[^a-z0-9_.-]", "_", source.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
+    try:
+        path = context.free(config, name)
+    except FeedError:
+        other = next(one for one in (f"{name[:190]}_{n}" for n in range(2, 10**6)) if _is_free(config, one))
+        command = f"python manage_feeds.py add --source {source} --name {other}"
+        print(f"error: {shown(source)}: there is a feed called {name} already, and names must differ in more than "
+              f"case; add it under another name: {command}", file=sys.stderr)
+        return False
+    make_dirs(path.parent)
+    feeds.save(path, feeds.new(name, kind, source, context.now()))
+    print(f"added {path}")
+    return True
+
+
+def _is_free(config: Config, name: str) -> bool:
+    try:
+        return bool(context.free(config, name))
+    except FeedError:
+        return False

@@ -30,8 +30,10 @@ def run(config: Config, args: argparse.Namespace) -> int:
     elif not rows:
         print(here("no feeds yet; add those of your server with: python manage_feeds.py discover --add, or write those "
                    "of data_lake_config.py with: python manage_feeds.py sync"))
+    if rows and not args.json and sys.stdout.isatty():  # in a pipe each line is a feed
+        print(f"{'feed':<32} {'type':<7} {'state':<9} {'keeps':<12} source")
     for row in rows if not args.json else ():
-        print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<11} {shown(row['source'])}")
+        print(f"{row['name']:<32} {row['type']:<7} {row['state']:<9} {row['keep']:<12} {shown(row['source'])}")
     return ExitCode.FINDINGS if problems else ExitCode.OK
 
 
@@ -46,7 +48,7 @@ def listed(config: Config) -> tuple[list[dict[str, Any]], list[feeds.FeedProblem
             shown = "disabled" if state == "active" and not feed.enabled else state
             if state == "active" and feed.name in config.switched_off:
                 shown = "off"  # by CONFIG_FEEDS
-            versions = f"{feed.retention_versions or '-'} versions"
-            keep = f"{feed.retention_days} days" if feed.retention_days else versions
+            kept = feed.retention_days if feed.type == "stream" else feed.retention_versions
+            keep = f"{kept or 'all'} {'days' if feed.type == 'stream' else 'versions'}"
             rows.append({"name": feed.name, "type": feed.type, "source": feed.source, "state": shown, "keep": keep})
     return rows, problems

@@ -9,6 +9,7 @@ from ksql_lake.base.errors import ExitCode, LakeBusyError, StateError
 from ksql_lake.base.figures import counted
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.changing import hold_feed
+from ksql_lake.cli.hints import here
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,9 @@ def run(config: Config, args: argparse.Namespace) -> int:
     held = trash.bundles(config.lake_dir, args.name)
     if args.list:
         for bundle in held:
-            print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {len(bundle.every)} files  {bundle.why}")
+            files = counted(len(bundle.every), "file")
+            print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {files:<9} {bundle.why}"
+                  f"{' (the lake has these rows; not for undo)' if bundle.why in IN_THE_LAKE else ''}")
         return ExitCode.OK
     held = [bundle for bundle in held if bundle.why not in IN_THE_LAKE]
     if not held:
@@ -41,7 +44,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
                 raise StateError(f"{dataset.metadata}: missing, though the trash holds files of the feed")
             trash.undo(dataset, state, bundle, run, **context.signed())
         print(f"{bundle.feed}: {counted(bundle.rows, 'row')} back in {counted(len(bundle.every), 'file')}")
-    print("raise retention_days or retention_versions, or the next --all moves them to the trash again")
+    key = "retention_days" if dataset.kind == "stream" else "retention_versions"
+    print(here(f"raise {key}, or the next --all takes them again: python manage_feeds.py update {bundle.feed} {key}=N"))
     return ExitCode.OK
 
 

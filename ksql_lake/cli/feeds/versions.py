@@ -7,6 +7,7 @@ import json
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
+from ksql_lake.base.figures import size
 from ksql_lake.cli import changing
 from ksql_lake.cli.changing import hold_feed
 
@@ -28,5 +29,6 @@ def run(config: Config, args: argparse.Namespace) -> int:
         return ExitCode.OK
     for version in found:
         marks = " ".join(word for word, so in (("current", version.current), ("pinned", version.pinned)) if so)
-        print(f"{version.name:<6} {version.rows:>12,} rows {version.size_mb:>10.3f} MB  {version.exported_at}  {marks}")
+        held = size(version.size_mb * 1e6)
+        print(f"{version.name:<6} {version.rows:>12,} rows {held:>7}  {version.exported_at}  {marks}".rstrip())
     return ExitCode.OK

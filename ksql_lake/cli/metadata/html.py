@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.reporting.html.page import page
 
-    found = look(config.lake_dir, args.feed, reports=True)
+    found = look(config.lake_dir, args.feed, reports=True, off=config.switched_off)
     moment = now()
     summaries = [summary_of(record, moment, config.max_delete_percent / 100) for record in found.records]
     made = page(config.lake_dir.name, found.records, summaries, moment, here)

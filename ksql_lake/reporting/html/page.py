@@ -96,12 +96,17 @@ def _findings(summaries: Sequence[FeedSummary], complete: Callable[[str], str]) 
     if not found:
         return '<section><h2>Needs attention</h2><p class="good dot">Nothing.</p></section>'
     items = "".join(
-        f'<li><span class="kind dot {finding.level}">{markup(finding.kind)}</span><span>{_link(finding.feed)} '
-        f'<span class="said">{markup(complete(finding.said))}</span></span></li>'
-        for finding in found[:FINDINGS]
+        f'<li><span class="kind dot {one.finding.level}">{markup(one.finding.kind)}</span><span>{_links(one.feeds)} '
+        f'<span class="said">{markup(complete(one.finding.said))}</span></span></li>'
+        for one in found[:FINDINGS]
     )
     more = f'<p class="soft">and {len(found) - FINDINGS:,} more</p>' if len(found) > FINDINGS else ""
     return f'<section><h2>Needs attention</h2><ul class="findings">{items}</ul>{more}</section>'
+
+
+def _links(feeds: Sequence[str]) -> str:
+    """Each feed with a link to what the page says of it."""
+    return ", ".join(_link(feed) for feed in feeds)
 
 
 def _link(feed: str) -> str:

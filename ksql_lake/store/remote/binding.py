@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -87,10 +87,16 @@ def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
     return mine
 
 
-def leaving(gone: Iterable[Leaving], change: Change) -> tuple[Leaving, ...]:
-    """What is to be deleted from the remote after a change: every file that left, and none that came back."""
-    added = {file.path for file in change.added}
-    left = {file.path for file in change.removed} - added
+def leaving(
+    gone: Iterable[Leaving], change: Change, before: Set[str] = frozenset(), after: Set[str] = frozenset()
+) -> tuple[Leaving, ...]:
+    """What is to be deleted from the remote after a change: every file that left, and none that came back.
+
+    Args:
+        before, after: paths of files in quarantine, of which a change does not say anything.
+    """
+    added = {file.path for file in change.added} | after - before
+    left = ({file.path for file in change.removed} | before - after) - added
     purge = change.kind in PURGED_AT_ONCE
     kept = [one for one in gone if one.path not in added and one.path not in left]
     return (*kept, *(Leaving(path, change.at, purge) for path in sorted(left)))

@@ -226,7 +226,7 @@ class S3Store:
              lambda told: told.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled", "off"),
              "a locked version cannot be erased before its time"),
             ("get_bucket_lifecycle_configuration", "lifecycle rules", lambda told: f"{len(told.get('Rules', ()))}",
-             "none may touch _metadata.json, feeds/, .state/ or logs/"),
+             "none may touch _metadata.json, quarantine/, feeds/, .state/ or logs/"),
         )
         for verb, name, answer, note in questions:
             try:
