@@ -16,7 +16,7 @@ from ksql_lake.store import journal, manifests, metadata
 from ksql_lake.store.dataset import Dataset, Move
 from tests.conftest import ROOT, YouForgotToChooseALake
 
-STEPS = ("open", "fsync", "rename", "replace", "mkdir", "chmod", "unlink", "write")
+STEPS = ("open", "fsync", "rename", "replace", "link", "mkdir", "chmod", "unlink", "write")
 
 
 class Killed(BaseException):
