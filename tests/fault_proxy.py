@@ -35,6 +35,7 @@ class FaultProxy:
     target: int
     rules: list[Rule] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)  # session tokens of AWS, one for each request that has one
     port: int = 0
 
     def __enter__(self) -> FaultProxy:
@@ -77,6 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         line = f"{self.command} {self.path}"
         self.owner.log.append(line)
+        if token := self.headers.get("X-Amz-Security-Token"):
+            self.owner.tokens.append(token)
         rule = self.owner.rule_for(line)
         kind = rule.kind if rule else None
         if self.headers.get("Expect", "").lower() == "100-continue":

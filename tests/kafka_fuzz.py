@@ -17,6 +17,7 @@ import pyarrow as pa
 from ksql_lake.base import native
 from ksql_lake.model.types import PSEUDO, Column, SqlType
 from ksql_lake.sources.kafka.formats import Part, Plan
+from ksql_lake.sources.kafka.librdkafka import _arrays, _block
 from ksql_lake.sources.kafka.native_values import ValueReader
 from ksql_lake.sources.kafka.records import Record, RecordDecoder
 from ksql_lake.sources.kafka.verdicts import Unsure
@@ -115,8 +116,8 @@ class Fuzz:
         """
         block = b"\n".join(values) + b"\n"
         ends = np.cumsum([len(value) + 1 for value in values]) - 1
-        copy = ctypes.create_string_buffer(block, len(block))  # of just this size: a sanitizer sees one byte too far
-        found, taken = self.reader.read_block(ctypes.cast(copy, ctypes.c_char_p), ends)  # type: ignore[arg-type]
+        copy = np.frombuffer(block, np.uint8).copy()  # of just this size: a sanitizer sees one byte too far
+        found, taken = self.reader.read_block(copy, ends)
         if found is None:
             return 0
         found.validate(full=True)
@@ -133,6 +134,99 @@ class Fuzz:
         return len(found)
 
 
+class Message(ctypes.Structure):
+    """librdkafka's rd_kafka_message_t."""
+
+    _fields_ = [
+        ("error", ctypes.c_int32), ("topic", ctypes.c_void_p), ("partition", ctypes.c_int32),
+        ("value", ctypes.c_void_p), ("size", ctypes.c_size_t), ("key", ctypes.c_void_p), ("key_size", ctypes.c_size_t),
+        ("offset", ctypes.c_int64), ("its_own", ctypes.c_void_p),
+    ]
+
+
+class Queue:
+    """In librdkafka's place: messages of partitions 0 to 2, with events among them, in portions of any size."""
+
+    def __init__(self, r: random.Random, count: int) -> None:
+        self.r, self.out, self.kept = r, 0, list[Any]()
+        self.records: list[Record | tuple[int, int]] = []
+        offsets = [0, 0, 0]
+        for _ in range(count):
+            partition = r.randrange(3)
+            offsets[partition] += r.choice((1, 1, 1, 3))
+            if r.random() < 0.05:
+                self.records.append((partition, offsets[partition]))
+                continue
+            value, key = (r.choice((None, b"", r.randbytes(r.choice((3, 40, 3000))))) for _ in range(2))
+            self.records.append(Record(partition, offsets[partition], r.randrange(9**9), key, value))
+        self.at = 0
+        self.messages: dict[int, Message] = {}
+
+    def batch(self, queue: int, milliseconds: int, into: Any, most: int) -> int:
+        count = min(most, self.r.randrange(0, 1100), len(self.records) - self.at)
+        for i, record in enumerate(self.records[self.at : self.at + count]):
+            message = self._message(record)
+            self.messages[ctypes.addressof(message)] = message
+            into[i] = ctypes.addressof(message)
+        self.at += count
+        return count
+
+    def _message(self, record: Record | tuple[int, int]) -> Message:
+        if not isinstance(record, Record):
+            text = ctypes.create_string_buffer(b"what" * 100, 400)
+            self.kept.append(text)
+            return Message(-191, None, record[0], ctypes.addressof(text), 400, None, 0, record[1], None)
+        made = Message(0, None, record.partition, offset=record.offset, its_own=record.timestamp)
+        for name, data in (("value", record.value), ("key", record.key)):
+            if data is not None:
+                held = ctypes.create_string_buffer(data, max(len(data), 1))
+                self.kept.append(held)
+                setattr(made, name, ctypes.addressof(held))
+                setattr(made, "size" if name == "value" else "key_size", len(data))
+        return made
+
+    def timestamp(self, message: int, kind: Any) -> int:
+        return int(self.messages[message].its_own or 0)
+
+    def destroy(self, message: int) -> None:
+        del self.messages[message]  # twice would be an error
+
+
+def fetched(library: ctypes.CDLL, r: random.Random) -> int:
+    """Take all of a queue through rooms of odd sizes; the records, each compared."""
+    queue = Queue(r, r.randrange(1, 3000))
+    calls = (
+        ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p),
+                         ctypes.c_size_t)(queue.batch),
+        ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(queue.timestamp),
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(queue.destroy),
+    )
+    fetch = library.ksql_fetch_new(*(ctypes.cast(call, ctypes.c_void_p) for call in calls), None)
+    goals = np.array([r.choice((0, 400, 10**6)) for _ in range(3)], np.int64)
+    positions, events = np.zeros(3, np.int64), (native.Event * 3)()
+    found, size, key_size, idle, marks = list[Record](), 64, 64, 0, 0
+    while idle < 50:
+        most = r.choice((1, 7, 1500))
+        arrays = _arrays(most, size, key_size)
+        room = native.Room(
+            room=size, key_room=key_size, most=most, partition_count=3, goals=goals.ctypes.data,
+            positions=positions.ctypes.data, events=ctypes.addressof(events), event_room=3,
+        )
+        for name, array in arrays.items():
+            setattr(room, name, array.ctypes.data)
+        library.ksql_fetch(fetch, 0, room)
+        idle = 0 if room.heard or room.needed else idle + 1
+        marks += room.event_count
+        size, key_size = max(size, room.needed), max(key_size, room.key_needed)
+        if room.count:
+            found += _block(arrays, room)
+    library.ksql_fetch_free(fetch)
+    wanted = [one for one in queue.records if isinstance(one, Record) and one.offset < goals[one.partition]]
+    assert [one._replace(headers=()) for one in found] == wanted and not queue.messages
+    assert marks == sum(not isinstance(one, Record) for one in queue.records)
+    return len(found)
+
+
 def main() -> None:
     path, blocks, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     library, r = native.declared(ctypes.CDLL(path)), random.Random(seed)
@@ -143,7 +237,8 @@ def main() -> None:
             values = fuzz.values(r)
             taken += fuzz.compare(values)
             made_ += 1
-    print(f"{made_} blocks, {taken} values taken")
+    records = sum(fetched(library, r) for _ in range(max(1, blocks // 200)))
+    print(f"{made_} blocks, {taken} values taken; {records} records fetched")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class MockBroker:
         handle = ctypes.c_void_p.from_address(id(self._producer) + HANDLE)
         function = self._library.rd_kafka_handle_mock_cluster
         function.restype = ctypes.c_void_p
-        self._cluster = ctypes.c_void_p(function(handle))
+        self._cluster: ctypes.c_void_p | None = ctypes.c_void_p(function(handle))
         assert self._cluster
         if controller:
             self.call("set_controller_id", 1)
@@ -49,10 +49,13 @@ class MockBroker:
 
     def close(self) -> None:
         self._producer.flush(5)
+        self._cluster = None
         del self._producer
 
     def call(self, name: str, *arguments: object) -> int:
         """A function rd_kafka_mock_<name>(cluster, ...) of librdkafka."""
+        if self._cluster is None:
+            raise RuntimeError("the broker is closed: librdkafka would crash")
         native = [a.encode() if isinstance(a, str) else a for a in arguments]
         return int(getattr(self._library, f"rd_kafka_mock_{name}")(self._cluster, *native))
 

@@ -104,7 +104,7 @@ def test_scripts_do_not_read_the_config_package_wide() -> None:
 
 def test_the_native_library_is_built_and_loaded_in_one_place() -> None:
     users = {name for name, path in MODULES.items() if "ctypes" in imports(path)}
-    rooms = ("ksqldb.native_rows", "ksqldb.body", "kafka.native_values")
+    rooms = ("ksqldb.native_rows", "ksqldb.body", "kafka.native_values", "kafka.librdkafka")
     reading = {f"ksql_lake.sources.{name}" for name in rooms}
     assert users == {"ksql_lake.base.native"} | reading, users
     starters = {name for name, path in MODULES.items() if "subprocess" in imports(path)}

@@ -21,6 +21,7 @@ from ksql_lake.base import native
 from ksql_lake.base.errors import LakeError, SchemaError
 from ksql_lake.model.types import Column, parse_schema
 from ksql_lake.sources.kafka import delimited, formats, java_text, json_text, json_values
+from ksql_lake.sources.kafka.block import Block
 from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
 from ksql_lake.sources.kafka.messages import MessageDecoder
 from ksql_lake.sources.kafka.records import Decoded, Record, RecordDecoder
@@ -333,37 +334,13 @@ def test_the_exact_value_is_kept_where_it_is_asked_for() -> None:
         assert plain(rows) == [repr((0, 0, 0, "k", time, {"D": Decimal(decimal)}))]
 
 
-class Message:
-    """A message as confluent-kafka has it."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-
-    def partition(self) -> int:
-        return self.record.partition
-
-    def offset(self) -> int:
-        return self.record.offset
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, self.record.timestamp
-
-    def key(self) -> bytes | None:
-        return self.record.key
-
-    def value(self) -> bytes | None:
-        return self.record.value
-
-    def headers(self) -> list[tuple[str, bytes | None]] | None:
-        return list(self.record.headers) or None
-
-
 built = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 
 
 def both_ways(plan: Plan, records: list[Record], *, exact: bool = False) -> tuple[Decoded, int]:
     """What the natively aided decoder makes of records, equal to the exact one; and how many rows were native."""
-    messages = [Message(record) for record in records]
+    block = Block.of(records)
+    assert list(block) == records
     aided = MessageDecoder(plan, lenient=True, exact=exact)
     slow: list[Record] = []
     each = aided._each.decode
@@ -372,9 +349,9 @@ def both_ways(plan: Plan, records: list[Record], *, exact: bool = False) -> tupl
         slow.extend(found)
         return each(slow[:])
 
-    aided._each.decode = counted  # type: ignore[method-assign]
-    ours = aided.decode(messages)
-    theirs = MessageDecoder(plan, lenient=True, exact=exact, native=False).decode(messages)
+    aided._each.decode = counted  # type: ignore[method-assign, assignment]
+    ours = aided.decode(block)
+    theirs = MessageDecoder(plan, lenient=True, exact=exact, native=False).decode(block)
     assert ours.passed == theirs.passed and type(ours.rows) is type(theirs.rows)
     mine, wanted = (rows.batch if isinstance(rows, Flawed) else rows for rows in (ours.rows, theirs.rows))
     assert plain(mine) == plain(wanted) and mine.schema.equals(wanted.schema)

@@ -36,8 +36,8 @@ def offsets(broker: Broker, topic: str, spans: dict[int, tuple[int, int]]) -> di
     reading, batches = broker.read(topic, spans, duration=60)
     found: dict[int, list[int]] = {partition: [] for partition in spans}
     for batch in batches:
-        for message in batch:
-            found[message.partition()].append(message.offset())
+        for record in batch:
+            found[record.partition].append(record.offset)
     assert reading.stopped is None and not reading.open and not reading.expired
     return found
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ksql_lake.base import native
 from ksql_lake.base.errors import BrokerError, BrokerUnavailable, ConfigError
 from ksql_lake.sources.kafka import connection as connections
+from ksql_lake.sources.kafka import librdkafka
 from ksql_lake.sources.kafka.connection import Connection
-from ksql_lake.sources.kafka.topic import Bounds, Broker, record_of
+from ksql_lake.sources.kafka.topic import Bounds, Broker
 from tests.mock_broker import MockBroker
 
 
@@ -21,6 +23,15 @@ from tests.mock_broker import MockBroker
 def kafka() -> Iterator[MockBroker]:
     with MockBroker() as broker:
         yield broker
+
+
+@pytest.fixture(params=["native", "messages"])
+def both_consumers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records straight out of librdkafka, and by confluent-kafka's messages where that cannot be had."""
+    if request.param == "messages":
+        monkeypatch.setattr("ksql_lake.sources.kafka.librdkafka.library", lambda: None)
+    elif librdkafka.library() is None or native.library() is None:
+        pytest.skip("the native library is not built")
 
 
 def to(servers: str, timeout: float = 10.0, **settings: str) -> Connection:
@@ -32,8 +43,8 @@ def offsets(reader: Broker, topic: str, spans: dict[int, tuple[int, int]]) -> di
     reading, batches = reader.read(topic, spans)
     found: dict[int, list[int]] = {partition: [] for partition in spans}
     for batch in batches:
-        for message in batch:
-            found[message.partition()].append(message.offset())
+        for record in batch:
+            found[record.partition].append(record.offset)
     assert reading.stopped is None and not reading.open and not reading.expired
     return found
 
@@ -60,6 +71,7 @@ def test_a_broker_that_does_not_know_topic_ids_still_tells_bounds() -> None:
             assert time.monotonic() - started < 5, "nobody waits for what does not come"
 
 
+@pytest.mark.usefixtures("both_consumers")
 def test_exactly_what_lies_between_the_offsets_is_read(kafka: MockBroker) -> None:
     kafka.create("t", 2)
     for partition in (0, 1):
@@ -71,6 +83,7 @@ def test_exactly_what_lies_between_the_offsets_is_read(kafka: MockBroker) -> Non
         assert offsets(reader, "t", {}) == {}
 
 
+@pytest.mark.usefixtures("both_consumers")
 def test_what_is_produced_meanwhile_is_left_for_the_next_run(kafka: MockBroker) -> None:
     kafka.create("t", 1)
     kafka.produce("t", [b"x"] * 1000)
@@ -91,16 +104,40 @@ def test_what_is_produced_meanwhile_is_left_for_the_next_run(kafka: MockBroker) 
         producer.join()
 
 
+@pytest.mark.usefixtures("both_consumers")
 def test_a_message_keeps_all_that_kafka_has_of_it(kafka: MockBroker) -> None:
     kafka.create("t", 1)
     kafka.produce("t", [b"v", None], key=None)
     with Broker(to(kafka.bootstrap)) as reader:
         _, batches = reader.read("t", {0: (0, 2)})
-        records = [record_of(message) for batch in batches for message in batch]
+        records = [record for batch in batches for record in batch]
     assert records[0] == (0, 0, 1_700_000_000_000, None, b"v", ())
     assert records[1].value is None and records[1].timestamp == 1_700_000_000_001
 
 
+@pytest.mark.usefixtures("both_consumers")
+def test_large_records_and_long_keys(kafka: MockBroker) -> None:
+    kafka.create("t", 1)
+    kafka.produce("t", [b"x" * size for size in (900_000, 1, 0, 900_001)], key=b"k" * 90_000)
+    with Broker(to(kafka.bootstrap)) as reader:
+        _, blocks = reader.read("t", {0: (0, 4)}, most=3)
+        records = [record for block in blocks for record in block]
+    assert [len(record.value or b"") for record in records] == [900_000, 1, 0, 900_001]
+    assert {record.key for record in records} == {b"k" * 90_000}
+
+
+@pytest.mark.usefixtures("both_consumers")
+def test_a_reading_that_was_left_early_leaves_nothing_to_the_next(kafka: MockBroker) -> None:
+    kafka.create("t", 1)
+    kafka.produce("t", [b"%d" % i for i in range(5000)])
+    with Broker(to(kafka.bootstrap)) as reader:
+        _, blocks = reader.read("t", {0: (0, 5000)}, most=10)
+        assert len(next(blocks)) <= 10
+        blocks.close()
+        assert offsets(reader, "t", {0: (4000, 4500)}) == {0: list(range(4000, 4500))}
+
+
+@pytest.mark.usefixtures("both_consumers")
 def test_records_that_vanish_while_they_are_read_are_told(kafka: MockBroker) -> None:
     kafka.create("t", 2)
     kafka.produce("t", [b"x"] * 10)
@@ -125,6 +162,7 @@ def test_a_partition_without_leader_is_reported_and_not_waited_for(kafka: MockBr
         assert time.monotonic() - started < 8
 
 
+@pytest.mark.usefixtures("both_consumers")
 def test_a_partition_that_loses_its_leader_stops_the_reading_in_bounded_time(kafka: MockBroker) -> None:
     kafka.create("t", 1)
     kafka.produce("t", [b"x"] * 10)
@@ -145,16 +183,23 @@ def test_a_reading_ends_when_its_time_is_over(kafka: MockBroker) -> None:
         assert "the time for this run is over" in str(reading.stopped) and reading.open == [0]
 
 
+@pytest.mark.usefixtures("both_consumers")
 def test_a_broker_that_goes_away_and_comes_back_costs_no_record(kafka: MockBroker) -> None:
     kafka.create("t", 1)
     kafka.produce("t", [b"x" * 50] * 40_000)
-    with Broker(to(kafka.bootstrap, timeout=20)) as reader:
-        reading, batches = reader.read("t", {0: (0, 40_000)})
-        seen = [message.offset() for message in next(batches)]
+    slowly = {"queued_min_messages": "100", "fetch_message_max_bytes": "20000"}  # most is still to be fetched
+    with Broker(to(kafka.bootstrap, timeout=20, **slowly)) as reader:
+        reading, batches = reader.read("t", {0: (0, 40_000)}, most=100)
+        seen = [record.offset for record in next(batches)]
         kafka.down()
-        threading.Timer(1.0, kafka.up).start()
-        for batch in batches:
-            seen += [message.offset() for message in batch]
+        again = threading.Timer(1.0, kafka.up)
+        again.start()
+        try:
+            for batch in batches:
+                seen += [record.offset for record in batch]
+            assert not again.is_alive(), "no record came while the broker was away"
+        finally:
+            again.join()
     assert reading.stopped is None and seen == list(range(40_000))
 
 

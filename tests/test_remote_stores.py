@@ -24,7 +24,7 @@ from ksql_lake.store.remote.connect import connect
 from ksql_lake.store.remote.marker import Marker
 from ksql_lake.store.remote.seam import Archived, Away, Gone, ObjectStore, Refused, Taken
 from tests.conftest import ROOT
-from tests.fault_proxy import FaultProxy
+from tests.fault_proxy import FaultProxy, Kind
 from tests.memory_store import MemoryStore
 from tests.stores import REAL, Opener, Server, at, free_port
 
@@ -317,6 +317,43 @@ def test_a_cut_download_is_continued(behind: Server, tmp_path: Path, monkeypatch
         with (tmp_path / "back").open("w+b") as sink:
             store.get(KEY, sink)
         assert (tmp_path / "back").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["versitygw", "azurite"], indirect=True)
+@pytest.mark.parametrize("kind", ["cut_upload", "lost_answer", "slow_down"])
+def test_a_part_of_a_large_file_that_fails_is_sent_again(
+    server: Server, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("s3.SINGLE", "azure.SINGLE", "azure.BLOCK"):
+        monkeypatch.setattr(f"ksql_lake.store.remote.{name}", 5 << 20)
+    path, crc = a_file(tmp_path / "a", os.urandom(13 << 20))
+    with FaultProxy(server.port) as proxy:
+        store = at(server.url(), server.through(proxy.port), monkeypatch)
+        one = proxy.breaks(kind, "partNumber=2" if server.scheme == "s3" else "comp=block&")
+        last = proxy.breaks(kind, "POST .*uploadId=" if server.scheme == "s3" else "comp=blocklist")
+        store.create(KEY, path, crc)
+        assert (one.seen, last.seen) == (1, 1)
+        assert store.stat(KEY).holds(path.stat().st_size, crc)
+        assert hashlib.md5(content_of(store, KEY)).digest() == hashlib.md5(path.read_bytes()).digest()
+        assert store.abort_stale(dt.datetime.now(dt.UTC) + dt.timedelta(days=1)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["versitygw"], indirect=True)
+def test_a_part_that_never_arrives_leaves_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ksql_lake.store.remote.s3.SINGLE", 5 << 20)
+    monkeypatch.setattr("ksql_lake.store.remote.s3.RETRIES", 2)
+    path, crc = a_file(tmp_path / "a", os.urandom(13 << 20))
+    with FaultProxy(server.port) as proxy:
+        store = at(server.url(), server.through(proxy.port), monkeypatch)
+        proxy.breaks("cut_upload", "partNumber=2", 99)
+        with pytest.raises(Away):
+            store.create(KEY, path, crc)
+        assert list(store.list()) == []
+        assert store.abort_stale(dt.datetime.now(dt.UTC) + dt.timedelta(days=1)) == 0, "it was aborted at once"
 
 
 @pytest.mark.parametrize("server", ["moto"], indirect=True)

@@ -25,6 +25,7 @@ from ksql_lake.catalogs.ddl import script
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.embedded.encode import RowEncoder
 from ksql_lake.embedded.schema import header_text, parse_columns
+from ksql_lake.model.recorded import UNITS
 from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import parse_schema
 from ksql_lake.sources.ksqldb.rows import Decoder
@@ -137,11 +138,11 @@ def ksqldb() -> Iterator[EmbeddedKsqlDB]:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(source=sources())
+@given(source=sources(), unit=st.sampled_from(UNITS))
 def test_exported_is_what_was_produced(
-    source: tuple[str, list[list[Any]]], ksqldb: EmbeddedKsqlDB, tmp_path_factory: pytest.TempPathFactory
+    source: tuple[str, list[list[Any]]], unit: str, ksqldb: EmbeddedKsqlDB, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Through the scripts into a lake; pyarrow, DuckDB and Polars return the same values."""
+    """Through the scripts into a lake; pyarrow, DuckDB and Polars return the same values, in either unit of time."""
     text, rows = source
     lake = tmp_path_factory.mktemp("types")
     with pytest.MonkeyPatch.context() as patch:
@@ -150,11 +151,13 @@ def test_exported_is_what_was_produced(
         ksqldb.create_stream("S", text, 1)
         for row in rows:
             ksqldb.append("S", 0, JAN15, row)
-        assert manage_feeds.main(["add", "--name", "s", "--type", "stream", "--source", "s"]) == 0
+        assert manage_feeds.main(["add", "--name", "s", "--type", "stream", "--source", "s", f"timestamps={unit}"]) == 0
         assert export_to_data_lake.main(["--all", "--quiet"]) == 0
         ksqldb.drop("S")
     (path,) = (lake / "streams").rglob("*.parquet")
     table = pq.ParquetFile(path).read()
+    assert table.schema.field("ROWTIME").type == pa.timestamp(unit, "UTC")
+    assert {"ms": "[us", "us": "timestamp[ms"}[unit] not in str(table.schema)
     names = table.schema.names[3:]
     for i, name in enumerate(names):
         wanted = [plain(row[i]) for row in rows]

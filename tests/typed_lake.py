@@ -29,9 +29,9 @@ VALUES: list[Any] = [
 NULLS: list[Any] = ["e1", *[None] * (len(VALUES) - 1)]
 
 
-def build(lake: Path, database: EmbeddedKsqlDB, patch: pytest.MonkeyPatch) -> None:
+def build(lake: Path, database: EmbeddedKsqlDB, patch: pytest.MonkeyPatch, *settings: str) -> None:
     """Streams `all_types` (two days, then two more rows with a column LATE), `events` (20 rows, no TIME among its
-    columns), `empty`; table `t.totals` (v1 of one row, v2 of two)."""
+    columns), `empty`; table `t.totals` (v1 of one row, v2 of two). Each has `settings` (KEY=VALUE) in its feed file."""
     for name, value in (("KSQLDB_URL", database.url), ("IDLE_SECONDS", "0.1"), ("KSQLDB_TIMEOUT", "2"),
                         ("RETENTION", "off"), ("DATA_LAKE_DIR", str(lake))):
         patch.setenv(name, value)
@@ -47,7 +47,7 @@ def build(lake: Path, database: EmbeddedKsqlDB, patch: pytest.MonkeyPatch) -> No
         database.append("ALL_TYPES", 0, JAN15 + i * DAY, row)
     for name, kind, source in (("all_types", "stream", "all_types"), ("t.totals", "table", "totals"),
                                ("events", "stream", "events"), ("empty", "stream", "empty")):
-        assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", source]) == 0
+        assert manage_feeds.main(["add", "--name", name, "--type", kind, "--source", source, *settings]) == 0
     assert export_to_data_lake.main(["--all", "--quiet"]) == 0
     database.drop("ALL_TYPES")
     database.create_stream("ALL_TYPES", COLUMNS + ", `LATE` INTEGER", 1)

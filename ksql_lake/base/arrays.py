@@ -12,6 +12,7 @@ import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
 DAY_MS = 86_400_000
+MILLISECOND = {"ms": 1, "us": 1000}  # unit -> how many of it make a millisecond
 
 
 def numbers(array: pa.Array) -> Array:
@@ -26,6 +27,19 @@ def numbers(array: pa.Array) -> Array:
         return np.empty(0, np.int64)
     values = np.frombuffer(array.buffers()[1], np.dtype(f"int{array.type.bit_width}"))
     return values[array.offset : array.offset + len(array)]
+
+
+def whole(values: Array, kind: pa.DataType, there: Array | None = None) -> pa.Array:
+    """NumPy numbers as an Arrow array of a type of the same width; `there` is False where one is null."""
+    valid = None if there is None or there.all() else mask(there).buffers()[1]
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def milliseconds(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Timestamps of any unit as whole milliseconds since 1970, which is also what numbers are taken for."""
+    if pa.types.is_timestamp(array.type) and array.type.unit != "ms":
+        array = array.cast(pa.timestamp("ms", array.type.tz), safe=False)
+    return array.cast(pa.int64())
 
 
 def mask(chosen: Array) -> pa.Array:
@@ -66,11 +80,11 @@ def python(value: pa.Scalar) -> Any:
 
 
 def iso_text(value: pa.Scalar) -> str:
-    """A date, or a time in milliseconds, of any year: "+57011-01-23T12:00:00.000Z", "-0001-12-31"."""
+    """A date, or a time to the millisecond, of any year: "+57011-01-23T12:00:00.000Z", "-0001-12-31"."""
     if pa.types.is_date(value.type):
         return _date(value.value)
-    day, milliseconds = divmod(value.value, DAY_MS)
-    seconds, milli = divmod(milliseconds, 1000)
+    day, within = divmod(value.value // MILLISECOND[value.type.unit], DAY_MS)
+    seconds, milli = divmod(within, 1000)
     clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{milli:03d}"
     return f"{_date(day)}T{clock}Z" if pa.types.is_timestamp(value.type) else clock
 
@@ -101,7 +115,7 @@ def beyond_datetime(array: pa.Array | pa.ChunkedArray) -> bool:
     if pa.types.is_timestamp(kind) or pa.types.is_date32(kind):
         timed = pa.types.is_timestamp(kind)
         least, most = (-62_135_596_800_000, 253_402_300_799_999) if timed else (-719_162, 2_932_896)
-        found = array.drop_null().cast(pa.int64() if timed else pa.int32())
+        found = milliseconds(array.drop_null()) if timed else array.drop_null().cast(pa.int32())
         return bool(len(found)) and not bool(least <= numbers(found).min() and numbers(found).max() <= most)
     if pa.types.is_struct(kind):
         return any(map(beyond_datetime, array.flatten()))

@@ -1,5 +1,5 @@
-/* Rows of ksqlDB's /query answers, and JSON objects from Kafka topics, straight into Arrow's memory layout; and HTTP
- * chunks taken apart.
+/* Rows of ksqlDB's /query answers, and JSON objects from Kafka topics, straight into Arrow's memory layout; HTTP chunks
+ * taken apart; and records taken out of librdkafka by the thousand.
  *
  * Everything here answers only where it is certain to mean what the Python code means (rows.Decoder, body.Body): at the
  * first line that is anything else, the reader stops and says how far it came, and the caller reads that line its own
@@ -1193,4 +1193,138 @@ int64_t ksql_dechunk(const uint8_t *wire, int64_t size, uint8_t *out, int64_t *o
     }
     *out_size = made;
     return at;
+}
+
+/* ---- records of a topic ---- */
+
+/* rd_kafka_message_t of librdkafka.h: a public struct, which its ABI keeps as it is. */
+typedef struct {
+    int32_t error;
+    void *topic;
+    int32_t partition;
+    const uint8_t *value;
+    size_t size;
+    const uint8_t *key;
+    size_t key_size;
+    int64_t offset;
+    void *its_own;
+} Message;
+
+/* What stands among the messages that is no record: the end of a partition, or why it cannot be read. */
+typedef struct {
+    int32_t error, partition;
+    int64_t offset;
+    char text[240];
+} Event;
+
+enum { NO_VALUE = 1, NO_KEY = 2, SLICE = 1000, FILL = 5 /* ms */ };
+
+/* Where the records of one call go, and how far they came; Python owns all memory that is pointed to. */
+typedef struct {
+    uint8_t *values; /* each with a line end behind it, at `ends[i]` */
+    uint8_t *keys;   /* without anything between them; key i ends before `key_ends[i]` */
+    int64_t room, key_room;
+    int64_t size, key_size;
+    int64_t *ends, *key_ends, *offsets, *times;
+    int32_t *partitions;
+    uint8_t *absent; /* NO_VALUE, NO_KEY */
+    int64_t most, count;
+    const int64_t *goals; /* of each partition: the first offset that is not wanted */
+    int64_t *positions;   /* of each partition: the offset that comes next */
+    int64_t partition_count;
+    Event *events;
+    int64_t event_room, event_count;
+    int64_t heard; /* messages of any kind */
+    int64_t needed, key_needed; /* bytes of a record that is larger than all room */
+} Room;
+
+/* Messages that were taken from a queue of librdkafka and not yet copied; and its functions, which Python has found. */
+typedef struct {
+    intptr_t (*batch)(void *queue, int milliseconds, Message **messages, size_t count);
+    int64_t (*timestamp)(const Message *message, int *kind);
+    void (*destroy)(Message *message);
+    void *queue;
+    Message *messages[SLICE];
+    int64_t at, held;
+} Fetch;
+
+Fetch *ksql_fetch_new(void *batch, void *timestamp, void *destroy, void *queue) {
+    Fetch *f = calloc(1, sizeof *f);
+    if (!f) return NULL;
+    keep_memory();
+    memcpy(&f->batch, &batch, sizeof batch); /* ISO C has no conversion from an object's pointer to a function's */
+    memcpy(&f->timestamp, &timestamp, sizeof timestamp);
+    memcpy(&f->destroy, &destroy, sizeof destroy);
+    f->queue = queue;
+    return f;
+}
+
+/* Let go of what was not copied; the reading of another assignment begins without it. */
+void ksql_fetch_clear(Fetch *f) {
+    for (; f->at < f->held; f->at++) f->destroy(f->messages[f->at]);
+    f->at = f->held = 0;
+}
+
+void ksql_fetch_free(Fetch *f) {
+    if (!f) return;
+    ksql_fetch_clear(f);
+    free(f);
+}
+
+static void take_event(const Message *m, Event *e) {
+    *e = (Event){.error = m->error, .partition = m->partition, .offset = m->offset};
+    size_t size = m->value ? m->size : 0; /* of an error: what it says */
+    if (size >= sizeof e->text) size = sizeof e->text - 1;
+    if (size) memcpy(e->text, m->value, size);
+}
+
+/* Copy one message; 0 when there is no room for it in this call. */
+static int take_message(const Fetch *f, const Message *m, Room *o) {
+    if (m->error) {
+        if (o->event_count == o->event_room) return 0;
+        take_event(m, &o->events[o->event_count++]);
+        return 1;
+    }
+    if (m->partition < 0 || m->partition >= o->partition_count) return 1;
+    int64_t *position = &o->positions[m->partition], goal = o->goals[m->partition];
+    if (m->offset >= goal) {
+        if (*position < goal) *position = goal;
+        return 1;
+    }
+    int64_t size = m->value ? (int64_t)m->size : 0, key_size = m->key ? (int64_t)m->key_size : 0;
+    if (o->count == o->most || size >= o->room - o->size || key_size > o->key_room - o->key_size) {
+        if (!o->count) o->needed = size + 1, o->key_needed = key_size;
+        return 0;
+    }
+    int64_t i = o->count++;
+    int kind = 0;
+    if (size) memcpy(o->values + o->size, m->value, (size_t)size);
+    o->ends[i] = o->size += size;
+    o->values[o->size++] = '\n';
+    if (key_size) memcpy(o->keys + o->key_size, m->key, (size_t)key_size);
+    o->key_ends[i] = o->key_size += key_size;
+    o->absent[i] = (uint8_t)((m->value ? 0 : NO_VALUE) | (m->key ? 0 : NO_KEY));
+    o->partitions[i] = m->partition;
+    o->offsets[i] = m->offset;
+    o->times[i] = f->timestamp(m, &kind);
+    *position = m->offset + 1;
+    return 1;
+}
+
+/* Take what is there, up to the room for it. Waits `milliseconds` for a first message, and a moment for more. */
+void ksql_fetch(Fetch *f, int32_t milliseconds, Room *o) {
+    o->size = o->key_size = o->count = o->event_count = o->heard = o->needed = o->key_needed = 0;
+    int64_t asked = 0;
+    do {
+        for (; f->at < f->held; f->at++, o->heard++) {
+            if (!take_message(f, f->messages[f->at], o)) return;
+            f->destroy(f->messages[f->at]);
+        }
+        int empty = asked > 1 && f->held < asked; /* hand out what there is */
+        f->at = f->held = 0;
+        if (empty || o->heard >= o->most) return;
+        asked = !o->heard ? 1 : o->most - o->heard < SLICE ? o->most - o->heard : SLICE;
+        f->held = f->batch(f->queue, o->heard ? FILL : milliseconds, f->messages, (size_t)asked);
+    } while (f->held > 0);
+    f->held = 0;
 }

@@ -39,6 +39,29 @@ class Type(ctypes.Structure):
                 ("kind", "precision", "scale", "first", "next", "name", "name_size", "flags")]
 
 
+class Event(ctypes.Structure):
+    """`Event` of native.c."""
+
+    _fields_ = [
+        ("error", ctypes.c_int32), ("partition", ctypes.c_int32), ("offset", ctypes.c_int64),
+        ("text", ctypes.c_char * 240),
+    ]
+
+
+class Room(ctypes.Structure):
+    """`Room` of native.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("values", "keys")),
+        *((name, ctypes.c_int64) for name in ("room", "key_room", "size", "key_size")),
+        *((name, ctypes.c_void_p) for name in ("ends", "key_ends", "offsets", "times", "partitions", "absent")),
+        *((name, ctypes.c_int64) for name in ("most", "count")),
+        *((name, ctypes.c_void_p) for name in ("goals", "positions")),
+        ("partition_count", ctypes.c_int64), ("events", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("event_room", "event_count", "heard", "needed", "key_needed")),
+    ]
+
+
 def path() -> Path:
     """Where the library for this source, machine and Python lies, whether it is there or not."""
     about = f"{sysconfig.get_platform()} {sys.maxsize}".encode()
@@ -63,9 +86,13 @@ def declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
         ("ksql_new", pointer, [ctypes.POINTER(Type), ctypes.c_int32, ctypes.c_char_p, size]),
         ("ksql_free", None, [pointer]),
         ("ksql_read", size, [pointer, ctypes.c_char_p, size, size, sizes]),
-        ("ksql_values", None, [pointer, ctypes.c_char_p, pointer, size, pointer]),
+        ("ksql_values", None, [pointer, pointer, pointer, size, pointer]),
         ("ksql_take", ctypes.c_int32, [pointer, pointer]),
         ("ksql_dechunk", size, [ctypes.c_char_p, size, pointer, sizes, sizes]),
+        ("ksql_fetch_new", pointer, [pointer, pointer, pointer, pointer]),
+        ("ksql_fetch_free", None, [pointer]),
+        ("ksql_fetch_clear", None, [pointer]),
+        ("ksql_fetch", None, [pointer, ctypes.c_int32, ctypes.POINTER(Room)]),
     ):
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments

@@ -1,4 +1,5 @@
-"""Who else is told of the lake: SQL for other systems, AWS Glue.
+"""The lake for other systems: Glue and Hive metastores, Delta Lake, SQL text.
 
-Reads metadata, never changes a lake. May import base, model, sources, store and quality.
+`catalog.py` is the seam (`apply` a change, `rebuild` a feed) and `targets.py` the table of the kinds there are. Reads
+metadata, never changes a lake. May import base, model, sources, store and quality.
 """

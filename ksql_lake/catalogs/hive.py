@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 
+import pyarrow as pa
+
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.model.partitions import disk_names
 from ksql_lake.model.state import FeedState
-from ksql_lake.model.types import SqlType, parse_type
+from ksql_lake.model.types import SCALARS, SqlType, parse_type
 
 PSEUDO = {"ROWTIME": "TIMESTAMP", "ROWPARTITION": "INTEGER", "ROWOFFSET": "BIGINT"}
 # A version is text (`v3`), as its directory says: a repair of a table whose key is a number would break it.
 KEYS = {"stream": (("year", "int"), ("month", "int"), ("day", "int")), "table": (("version", "string"),)}
 # A Hive metastore may compare integer keys as text: Spark 4.0.5 on metastore 4.0.1 finds no row of `01` by month = 1.
 TEXT_KEYS = {"stream": (("year", "string"), ("month", "string"), ("day", "string")), "table": KEYS["table"]}
-_HIVE = {
-    "BOOLEAN": "boolean",
-    "INTEGER": "int",
-    "BIGINT": "bigint",
-    "DOUBLE": "double",
-    "STRING": "string",
-    "BYTES": "binary",
-    "DATE": "date",
-    "TIME": "int",
-    "TIMESTAMP": "timestamp",
+_HIVE: dict[pa.DataType, str] = {  # by the Arrow type, which says what is in the files
+    pa.bool_(): "boolean",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float64(): "double",
+    pa.string(): "string",
+    pa.binary(): "binary",
+    pa.date32(): "date",
+    pa.time32("ms"): "int",
+    pa.timestamp("ms", "UTC"): "timestamp",
 }
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 # Words that Hive, Athena or Spark take as a name only between backticks.
@@ -54,8 +56,8 @@ def hive_type(kind: SqlType, *, quoted: bool = True) -> str:
     Raises:
         SchemaError: no Parquet file can hold the type (an empty STRUCT).
     """
-    if kind.base in _HIVE:
-        return _HIVE[kind.base]
+    if kind.base in SCALARS:
+        return _HIVE[SCALARS[kind.base]]
     if kind.base == "DECIMAL":
         return f"decimal({kind.precision},{kind.scale})"
     if kind.base == "ARRAY" and kind.element:
@@ -81,7 +83,7 @@ def _name(name: str) -> str:
 def holds_time(kind: SqlType) -> bool:
     """Whether there is a TIME in the type, at any depth: Trino and Athena cannot read such a column."""
     inner = [kind for kind in (kind.key, kind.element, *(field for _, field in kind.fields)) if kind]
-    return kind.base == "TIME" or any(map(holds_time, inner))
+    return SCALARS.get(kind.base) == pa.time32("ms") or any(map(holds_time, inner))
 
 
 def columns_of(state: FeedState) -> dict[str, SqlType]:

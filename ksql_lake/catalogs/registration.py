@@ -1,4 +1,4 @@
-"""The seam behind which catalogs lie, and a registration: the same plan for each of them."""
+"""Registering tables with a database of Glue or of a Hive metastore: the same plan for both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ksql_lake.base.errors import LakeError
 from ksql_lake.catalogs.tables import OURS, Found, Plan, Style, Table, former_name, plan
 
 
-class Catalog(Protocol):
+class Database(Protocol):
     """A database of a catalog that keeps tables in Hive's words.
 
     Everything it raises, of whatever library, is a `LakeError` or in `errors`.
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def register(
-    catalog: Catalog, feeds: Sequence[Sequence[Table]], say: Callable[[str], None], dry_run: bool = False
+    catalog: Database, feeds: Sequence[Sequence[Table]], say: Callable[[str], None], dry_run: bool = False
 ) -> Outcome:
     """Bring the catalog in line with the tables of some feeds, each feed on its own.
 
@@ -73,7 +73,7 @@ def register(
     return Outcome(changed, tuple(failures))
 
 
-def _one(catalog: Catalog, table: Table, say: Callable[[str], None], dry_run: bool) -> bool:
+def _one(catalog: Database, table: Table, say: Callable[[str], None], dry_run: bool) -> bool:
     todo = plan(table, catalog.found(table.name))
     if todo and not dry_run:
         catalog.apply(todo)
@@ -82,7 +82,7 @@ def _one(catalog: Catalog, table: Table, say: Callable[[str], None], dry_run: bo
     return bool(todo)
 
 
-def _former(catalog: Catalog, tables: Sequence[Table], say: Callable[[str], None], dry_run: bool) -> bool:
+def _former(catalog: Database, tables: Sequence[Table], say: Callable[[str], None], dry_run: bool) -> bool:
     """Drop the feed's table under the name that earlier versions gave it."""
     name, feed = former_name(tables), tables[0].parameters[OURS]
     there = catalog.found(name) if name else None

@@ -1,9 +1,8 @@
-"""Which catalogs to register with: REGISTER as text, a connection to each, and the observer that keeps them in line."""
+"""Which catalogs follow the lake: the kinds there are, what REGISTER says, connections to Glue and Hive metastores."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
+from ksql_lake.catalogs.catalog import Catalog
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import layout
@@ -26,7 +26,7 @@ _HIVE = re.compile(r"hive:(thrift://[^/?]+)/([^/?]+)(?:\?(.*))?")
 
 @dataclass(frozen=True)
 class Target:
-    """One database of one catalog.
+    """One database of a catalog that keeps tables in Hive's words; a `Catalog`.
 
     Attributes:
         kind: "glue" or "hive".
@@ -44,32 +44,18 @@ class Target:
     def __str__(self) -> str:
         return f"{self.kind}:{self.uri}/{self.database}" if self.uri else f"{self.kind}:{self.database}"
 
+    @property
+    def name(self) -> str:
+        return str(self)
 
-def parse(text: str) -> tuple[Target, ...]:
-    """REGISTER, such as `hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake`.
+    def apply(self, dataset: Dataset, state: FeedState, change: Change) -> None:
+        """What the catalog lacks is found by comparing, whatever changed."""
+        self.rebuild(dataset, state)
 
-    Raises:
-        ConfigError: says which part is wrong.
-    """
-    return tuple(_target(part.strip()) for part in text.split(",") if part.strip())
-
-
-def _target(text: str) -> Target:
-    hive, glue = _HIVE.fullmatch(text), _GLUE.fullmatch(text)
-    if not hive and not glue:
-        raise ConfigError(
-            f"REGISTER is {text!r}; expected hive:thrift://HOST:PORT/DATABASE or glue:DATABASE, each with "
-            "?location=s3://bucket/lake where the lake lies elsewhere for those who query"
-        )
-    more = dict(parse_qsl((hive[3] if hive else glue[2] if glue else "") or "", keep_blank_values=True))
-    unknown = more.keys() - {"location", "without-time"}
-    if unknown:
-        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; known are location and without-time")
-    location, times = more.get("location"), "without-time" not in more
-    if hive:
-        return Target("hive", hive[2].lower(), hive[1], checked_location(location), times)
-    assert glue
-    return Target("glue", glue[1].lower(), "", checked_location(location), False)
+    def rebuild(self, dataset: Dataset, state: FeedState) -> None:
+        failures = register_with(self, dataset.lake, {dataset.feed: state}, lambda line: None, wait=True)[1]
+        if failures:
+            raise CatalogError("; ".join(failures))
 
 
 def checked_location(location: str | None) -> str | None:
@@ -163,39 +149,57 @@ def register_with(
         return done.changed, [*failures, *done.failures]
 
 
+def _named_tables(text: str) -> Target:
+    hive, glue = _HIVE.fullmatch(text), _GLUE.fullmatch(text)
+    if not hive and not glue:
+        raise ConfigError(
+            f"REGISTER is {text!r}; expected {_forms()}, each with ?location=s3://bucket/lake where queries find the "
+            "lake somewhere else"
+        )
+    more = dict(parse_qsl((hive[3] if hive else glue[2] if glue else "") or "", keep_blank_values=True))
+    unknown = more.keys() - {"location", "without-time"}
+    if unknown:
+        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; known are location and without-time")
+    location, times = more.get("location"), "without-time" not in more
+    if hive:
+        return Target("hive", hive[2].lower(), hive[1], checked_location(location), times)
+    assert glue
+    return Target("glue", glue[1].lower(), "", checked_location(location), False)
+
+
 @dataclass(frozen=True)
-class Registered:
-    """Keeps a feed's tables in a catalog in line with its metadata, after every change of it."""
+class Kind:
+    """A kind of catalog: how REGISTER names one, and the catalog that such a text means.
 
-    target: Target
+    `named` gets the whole text and raises ConfigError where it is wrong.
+    """
 
-    @property
-    def name(self) -> str:
-        return str(self.target)
-
-    def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
-        """Send what the change changed.
-
-        Raises:
-            LakeError: it could not be sent; the next turn of the feed tries again.
-        """
-        failures = register_with(self.target, dataset.lake, {dataset.feed: state}, lambda line: None, wait=True)[1]
-        if failures:
-            raise CatalogError("; ".join(failures))
-        lock = layout.catalog_lock(dataset.lake, "registered")
-        with dataset.storage.lock(lock, "the list of registered feeds", wait=True):
-            seen = _seen(dataset.lake)
-            seen.setdefault(self.name, {})[dataset.feed] = state.sequence
-            dataset.storage.put(layout.registered(dataset.lake), json.dumps(seen, indent=1).encode())
-
-    def catch_up(self, dataset: Dataset, state: FeedState) -> None:
-        """Send what a run that was killed, or a catalog that was away, has missed; raises as `committed`."""
-        if _seen(dataset.lake).get(self.name, {}).get(dataset.feed) != state.sequence:
-            self.committed(dataset, state, Change("sync", state.sequence, state.run or "", ""))
+    form: str
+    named: Callable[[str], Catalog]
 
 
-def _seen(lake: Path) -> dict[str, dict[str, int]]:
-    try:
-        return dict(json.loads(storage_of(lake).read(layout.registered(lake))))
-    except (OSError, ValueError, TypeError):
-        return {}
+# Every kind of catalog, by the word before the first colon. A new one is a class (catalog.py) and a line here.
+KINDS: dict[str, Kind] = {
+    "hive": Kind("hive:thrift://HOST:PORT/DATABASE", _named_tables),
+    "glue": Kind("glue:DATABASE", _named_tables),
+}
+
+
+def parse(text: str) -> tuple[Catalog, ...]:
+    """The catalogs of REGISTER, such as `hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake`.
+
+    Raises:
+        ConfigError: says which part is wrong.
+    """
+    return tuple(_catalog(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _catalog(text: str) -> Catalog:
+    kind = KINDS.get(text.partition(":")[0])
+    if kind is None:
+        raise ConfigError(f"REGISTER is {text!r}; expected {_forms()}")
+    return kind.named(text)
+
+
+def _forms() -> str:
+    return " or ".join(kind.form for kind in KINDS.values())

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from data_lake_config import Config
 from ksql_lake import __version__
+from ksql_lake.catalogs.catalog import CatalogObserver
 from ksql_lake.catalogs.delta.observer import DeltaLog
-from ksql_lake.catalogs.targets import Registered, parse
+from ksql_lake.catalogs.targets import parse
 from ksql_lake.reporting.observers import ChangeLog, MetricsFile
 from ksql_lake.store.dataset import Observer
 from ksql_lake.store.metadata import Dataset
@@ -19,7 +20,7 @@ def observers(config: Config) -> tuple[Observer, ...]:
     Raises:
         ConfigError: REGISTER is wrong.
     """
-    return (DeltaLog(config.delta), *map(Registered, parse(config.register or "")), ChangeLog())
+    return (DeltaLog(config.delta), *map(CatalogObserver, parse(config.register or "")), ChangeLog())
 
 
 def observed(config: Config, dataset: Dataset) -> Dataset:

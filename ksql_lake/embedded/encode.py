@@ -123,9 +123,13 @@ def _inner_temporal(value: object) -> str:
     return _integer(value)
 
 
-_TOP: dict[str, Encoder] = {"BOOLEAN": _boolean, "INTEGER": _integer, "BIGINT": _integer, "DOUBLE": double,
-                            "STRING": string, "BYTES": _bytes, "DATE": _date, "TIME": _time, "TIMESTAMP": _timestamp}
-_INNER: dict[str, Encoder] = {**_TOP, "DATE": _inner_temporal, "TIME": _inner_temporal, "TIMESTAMP": _inner_temporal}
+# The scalar types that a source may declare.
+SCALARS: dict[str, Encoder] = {
+    "BOOLEAN": _boolean, "INTEGER": _integer, "BIGINT": _integer, "DOUBLE": double, "STRING": string, "BYTES": _bytes,
+    "DATE": _date, "TIME": _time, "TIMESTAMP": _timestamp,
+}
+# Those that are written in another way inside a STRUCT.
+_INSIDE: dict[str, Encoder] = {"DATE": _inner_temporal, "TIME": _inner_temporal, "TIMESTAMP": _inner_temporal}
 
 
 def _nullable(encode: Encoder) -> Encoder:
@@ -168,7 +172,9 @@ def encoder(kind: Type, inside: bool = False) -> Encoder:
         return _nullable(_map(encoder(kind.item, inside), encoder(kind.key, True) if pairs else None))
     if kind.base == "STRUCT":
         return _nullable(_struct(kind.fields))
-    return _nullable((_INNER if inside else _TOP)[kind.base])
+    if kind.base not in SCALARS:
+        raise ValueError(f"unknown type {kind.base!r}; expected {', '.join(SCALARS)}, DECIMAL, ARRAY, MAP or STRUCT")
+    return _nullable(_INSIDE.get(kind.base, SCALARS[kind.base]) if inside else SCALARS[kind.base])
 
 
 class RowEncoder:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _ALIASES = {"INT": "INTEGER", "VARCHAR": "STRING", "BOOL": "BOOLEAN"}
-_SCALARS = {"BOOLEAN", "INTEGER", "BIGINT", "DOUBLE", "STRING", "BYTES", "DATE", "TIME", "TIMESTAMP"}
 _TOKEN = re.compile(r"\s*(?:`((?:[^`]|``)*)`|([A-Za-z_][A-Za-z0-9_]*)|(\d+)|([<>(),]))")
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
 
@@ -105,8 +104,6 @@ class _Parser:
             return out
         if base == "STRUCT":
             return self._struct()
-        if base not in _SCALARS:
-            raise ValueError(f"schema text: unknown type {base!r} in {self.text!r}")
         return Type(base)
 
     def _struct(self) -> Type:

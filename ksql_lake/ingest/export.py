@@ -233,6 +233,7 @@ def _export(
         )
     outcome = Outcome(notes=journal.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
+    _refuse_other_unit(task.feed, state)
     journal.catch_up(dataset, state)  # who cannot is told of by the commit that follows
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
@@ -262,8 +263,18 @@ def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: O
 
 def _new_state(feed: Feed) -> FeedState:
     if feed.type == "table":
-        return new_table(feed.source, now())
-    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now())
+        return new_table(feed.source, now(), feed.timestamps)
+    return new_stream(feed.source, feed.timezone, feed.timestamp_column, now(), feed.timestamps)
+
+
+def _refuse_other_unit(feed: Feed, state: FeedState) -> None:
+    """Readers of a directory do not agree on what they make of a column that counts in two units."""
+    if feed.timestamps != state.timestamps:
+        raise SourceError(
+            f"{feed.name}: timestamps was {state.timestamps} at the first export and is {feed.timestamps} now, but the "
+            "files of a feed all have one unit; change the feed back, or archive it and add a new one under another "
+            "name"
+        )
 
 
 def stage(task: FeedTask, state: FeedState, progress: Progress = SILENT) -> Staged:

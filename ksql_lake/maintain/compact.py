@@ -9,12 +9,11 @@ import pyarrow as pa
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.maintain.merges import Merge
-from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.columns import as_schema, rows_schema
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
-from ksql_lake.model.types import PSEUDO
 from ksql_lake.store import journal, trash
 from ksql_lake.store.dataset import Dataset, Move
 from ksql_lake.store.parquet import footer_of, open_parquet
@@ -48,9 +47,7 @@ def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool:
 
 def _read(dataset: Dataset, state: FeedState, merge: Merge) -> pa.Table:
     """All rows under the full current schema: a column that came later is null in older files."""
-    with open_parquet(dataset.file(merge.files[0].path)) as parquet:
-        pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in PSEUDO]
-    schema = pa.schema([*pseudo, *schema_of(state.columns)])
+    schema = rows_schema(state)
     parts = []
     for file in merge.files:
         with open_parquet(dataset.file(file.path)) as parquet:

@@ -71,7 +71,7 @@ def aimed(state: FeedState, column: str, value: str) -> Target:
 
 def declared(state: FeedState, target: Target) -> list[pa.DataType]:
     """The types that the column has in a feed; none where the feed does not have it, or only as a key of MAPs."""
-    return target.declared(schema_of(state.columns))
+    return target.declared(schema_of(state))
 
 
 def has_key(dataset: Dataset, state: FeedState, target: Target) -> bool:

@@ -80,6 +80,6 @@ def _away(dataset: Dataset, file: FileEntry, state: FeedState) -> Found:
     footer = Footer(
         "", dataset.feed, state.source, state.created_at, file.run, file.origin, 0, file.schema_version, state.columns,
         file.generation, None if table else state.timezone, None if table else state.timestamp_column,
-        file.partition.removeprefix("version=") if table else None,
+        file.partition.removeprefix("version=") if table else None, timestamps=state.timestamps,
     )
     return Found(replace(file, local=False), footer, {})

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ksql_lake.base.arrays import milliseconds
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.coverage import ranges
 from ksql_lake.model.entries import FileEntry
@@ -92,7 +93,7 @@ def _found(
     if dataset.kind != "stream":
         return Found(entry, footer, {})
     table = parquet.read(columns=["ROWTIME", "ROWPARTITION", "ROWOFFSET"])
-    times = pc.min_max(table["ROWTIME"].cast(pa.int64())).as_py()
+    times = pc.min_max(milliseconds(table["ROWTIME"])).as_py()
     partitions, offsets = table["ROWPARTITION"].to_numpy(), table["ROWOFFSET"].to_numpy()
     mine = {p: np.sort(offsets[partitions == p]) for p in np.unique(partitions).tolist()}
     entry = replace(

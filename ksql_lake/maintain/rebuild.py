@@ -177,7 +177,7 @@ def _stream(
     dataset: Dataset, found: Sequence[Found], bad: Sequence[Found], log: Sequence[Logged]
 ) -> tuple[FeedState, list[str]]:
     state = _base(dataset, found, bad, log, lambda footer: new_stream(
-        footer.source, footer.timezone or "UTC", footer.timestamp_column, footer.created_at
+        footer.source, footer.timezone or "UTC", footer.timestamp_column, footer.created_at, footer.timestamps
     ))
     known = log[-1].sequence if log else 0
     new = [file for file in in_order(found, bad) if file.footer.sequence > known]
@@ -242,7 +242,9 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
 def _table(
     dataset: Dataset, found: Sequence[Found], bad: Sequence[Found], log: Sequence[Logged]
 ) -> tuple[FeedState, list[str]]:
-    state = _base(dataset, found, bad, log, lambda footer: new_table(footer.source, footer.created_at))
+    state = _base(dataset, found, bad, log, lambda footer: new_table(
+        footer.source, footer.created_at, footer.timestamps
+    ))
     known = log[-1].sequence if log else 0
     lost = whole_versions([*found, *bad])
     if state.erasures or receipts.concern(dataset.lake, dataset.feed):

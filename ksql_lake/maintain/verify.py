@@ -80,7 +80,7 @@ def _file(path: PurePath, file: FileEntry, state: FeedState) -> list[str]:
     findings = []
     if rows != file.rows:
         findings.append(f"{path}: holds {rows} rows, recorded {file.rows}")
-    expected = {field.name: field.type for field in schema_of(state.columns)}
+    expected = {field.name: field.type for field in schema_of(state)}
     for field in schema:
         if field.name in expected and expected[field.name] != field.type:
             findings.append(f"{path}: column {field.name} is {field.type}, recorded {expected[field.name]}")

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.model.partitions import disk_names
-from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.recorded import MILLISECONDS, RecordedColumn
 from ksql_lake.model.state import FeedState, SchemaVersion
-from ksql_lake.model.types import Column, SqlType, arrow_schema, parse_type
+from ksql_lake.model.types import Column, SqlType, arrow_schema, parse_type, pseudo_fields
 
 
 def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column], reserved: Sequence[str],
-           version: str) -> tuple[tuple[RecordedColumn, ...], str]:
+           version: str, unit: str = MILLISECONDS) -> tuple[tuple[RecordedColumn, ...], str]:
     """The recorded columns extended by new ones, and the schema version they make.
 
     Args:
@@ -22,6 +22,7 @@ def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column],
         now: the columns of the query header.
         reserved: partition keys and pseudo columns, which win over a column of that name in any case.
         version: the schema version so far, such as "1.0".
+        unit: what the feed's timestamps count.
 
     Raises:
         SchemaError: a column is gone or has another type; names it and the way out.
@@ -43,7 +44,7 @@ def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column],
         version = f"{major}.{int(minor) + 1}"
     frozen = {old.name: old.disk_name for old in recorded}
     names = disk_names([*frozen, *(column.name for column in added)], reserved, frozen)
-    types = arrow_schema(added)
+    types = arrow_schema(added, unit=unit)
     new = (
         RecordedColumn(
             column.name, names[column.name], str(column.type), str(types.field(i).type), column.key, version
@@ -94,11 +95,15 @@ def _paths(name: str, kind: SqlType) -> list[str]:
     return found + (_paths(name, kind.element)[1:] if kind.element else [])
 
 
-def schema_of(columns: Sequence[RecordedColumn]) -> pa.Schema:
-    """The Arrow schema of the recorded columns under their names on disk."""
-    return arrow_schema(
-        [Column(c.name, parse_type(c.ksql_type), c.key) for c in columns], [c.disk_name for c in columns]
-    )
+def schema_of(state: FeedState) -> pa.Schema:
+    """The Arrow schema of a feed's recorded columns, under their names on disk and in its unit of time."""
+    columns = [Column(c.name, parse_type(c.ksql_type), c.key) for c in state.columns]
+    return arrow_schema(columns, [c.disk_name for c in state.columns], state.timestamps)
+
+
+def rows_schema(state: FeedState) -> pa.Schema:
+    """The same with a stream's ROWTIME, ROWPARTITION and ROWOFFSET before them: the schema of its files."""
+    return pa.schema([*pseudo_fields(state.timestamps), *schema_of(state)])
 
 
 def as_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

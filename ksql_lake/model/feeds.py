@@ -15,6 +15,7 @@ from ksql_lake.base.errors import FeedError
 from ksql_lake.base.files import atomic_write, read_regular
 from ksql_lake.base.text import shown
 from ksql_lake.model import checks, names
+from ksql_lake.model.recorded import MILLISECONDS, UNITS
 
 SCHEMA_FILE = "feed.schema.json"
 LARGEST = 1 << 20  # bytes of a feed file
@@ -80,6 +81,8 @@ KEYS: dict[str, Key] = {
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
+    "timestamps": Key((str,), "Unit of ROWTIME and TIMESTAMP columns in the files, fixed at the first export: ms "
+                      "(default), or us (microseconds), which Iceberg needs", UNITS),
     "delta": Key((bool,), "Keep a Delta Lake log beside the files (default: the setting DELTA)"),
     "read_from": Key((str,), "Streams: kafka reads the topic, rest asks ksqlDB, auto (default) takes Kafka if it can",
                      ("auto", "rest", "kafka")),
@@ -115,6 +118,7 @@ class Feed:
     compression: str | None
     compression_level: int | None
     bloom_filter_columns: tuple[str, ...]
+    timestamps: str
     delta: bool | None
     checks: tuple[checks.Check, ...]
     on_bad_value: str
@@ -189,6 +193,7 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
         compression=raw.get("compression"),
         compression_level=raw.get("compression_level"),
         bloom_filter_columns=tuple(raw.get("bloom_filter_columns", ())),
+        timestamps=raw.get("timestamps", MILLISECONDS),
         delta=raw.get("delta"),
         checks=checks.parse(raw.get("checks", ())),
         on_bad_value=raw.get("on_bad_value", "fail"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ksql_lake.model.anchor import Anchor, anchors_from, anchors_json
-from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.recorded import MILLISECONDS, RecordedColumn
 from ksql_lake.model.state import FeedState
 
 Json = dict[str, Any]
@@ -33,6 +33,7 @@ class Footer:
             when not said. As `resume`, it is in the files that were closed last.
         merged: of a merged file: reading -> Kafka partition -> rows, of the files it was made of.
         days: of a merged file: Kafka partition -> how far its day was covered beyond the resume point.
+        timestamps: the feed's unit of time.
     """
 
     tool: str
@@ -53,6 +54,7 @@ class Footer:
     taken: Mapping[int | None, int] | None = None
     merged: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     days: Mapping[int, int] = field(default_factory=dict)
+    timestamps: str = MILLISECONDS
 
     @classmethod
     def of(
@@ -65,6 +67,7 @@ class Footer:
             tool, feed, state.source, state.created_at, run, origin, state.sequence + 1, state.schema_version,
             state.columns, None if table else generation or state.generation, None if table else state.timezone,
             None if table else state.timestamp_column, version, reading=reading,
+            timestamps=state.timestamps,
         )
 
     def pairs(self) -> dict[str, str]:
@@ -86,6 +89,8 @@ class Footer:
             made["merged"] = {reading: _counts_json(counts) for reading, counts in self.merged.items()}
         if self.days:
             made["days"] = _counts_json(self.days)
+        if self.timestamps != MILLISECONDS:
+            made["timestamps"] = self.timestamps
         return {FOOTER: json.dumps(made, ensure_ascii=False), **(resume_pair(self.resume) if self.resume else {})}
 
     @classmethod
@@ -109,6 +114,7 @@ class Footer:
             None if taken is None else {int(p) if p else None: rows for p, rows in json.loads(taken).items()},
             {reading: {int(p): n for p, n in counts.items()} for reading, counts in value.get("merged", {}).items()},
             {int(p): offset for p, offset in value.get("days", {}).items()},
+            value.get("timestamps", MILLISECONDS),
         )
 
 

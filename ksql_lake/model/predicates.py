@@ -8,6 +8,7 @@ import numbers
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import reduce
 from typing import Any, TypeAlias
 
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.model.partitions import PARTITION_KEYS
-from ksql_lake.model.values import limits, meanings, scalar, units
+from ksql_lake.model.values import MILLISECOND, NANOSECONDS, limits, meanings, scalar, units
 
 Condition: TypeAlias = tuple[str, str, Any]
 Filters: TypeAlias = pc.Expression | Sequence[Condition] | Sequence[Sequence[Condition]]
@@ -130,13 +131,14 @@ def _place(value: Any, is_key: bool, kind: pa.DataType) -> _Place:
     if pa.types.is_boolean(kind) and isinstance(value, str):
         return _Place(meanings(value, kind)[0])
     counted = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
-    if not counted and (not pa.types.is_temporal(kind) or isinstance(value, int)):
+    numbered = pa.types.is_timestamp(kind) and isinstance(value, int)  # epoch milliseconds, whatever the feed counts
+    if not counted and not numbered and (not pa.types.is_temporal(kind) or isinstance(value, int)):
         return _Place(value)
     if pa.types.is_integer(kind) and not isinstance(value, numbers.Number):
         raise TypeError("expected a number")
     if counted and isinstance(value, numbers.Number) and abs(value) == math.inf:  # type: ignore[arg-type]
         return _Place(None, False, 1 if value > 0 else -1)  # type: ignore[operator]
-    exact = units(value, kind)
+    exact = Fraction(value * MILLISECOND, NANOSECONDS[kind.unit]) if numbered else units(value, kind)
     least, most = limits(kind)
     if not least <= exact <= most:
         return _Place(None, False, 1 if exact > most else -1)

@@ -8,6 +8,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
+MILLISECONDS, MICROSECONDS = UNITS = ("ms", "us")  # what a feed's timestamps may count; ksqlDB counts milliseconds
+
 
 @dataclass(frozen=True)
 class RecordedColumn:

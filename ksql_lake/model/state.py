@@ -26,7 +26,7 @@ from ksql_lake.model.anchor import (
 )
 from ksql_lake.model.entries import FileEntry, FileSet, Leaving, Manifest, Partition, megabytes
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.recorded import RecordedColumn
+from ksql_lake.model.recorded import MILLISECONDS, RecordedColumn
 
 Json = dict[str, Any]
 QUARANTINE = "quarantine"
@@ -122,6 +122,7 @@ class FeedState:
         resume, heads: Kafka partition -> the last row read; the first row that comes in every query.
         not_sent: of a stream: rows that the server cannot send, and that queries leave out.
         removed: rows that retention, an erasure or a check took out of each partition.
+        timestamps: what ROWTIME and TIMESTAMP columns count in the files, "ms" or "us"; fixed at the first export.
         remote_gone: files whose objects are to be deleted from the remote.
         extra: what this version does not know; kept as it is.
     """
@@ -158,6 +159,7 @@ class FeedState:
     removed: Removed | None = None
     erasures: tuple[Erasure, ...] = ()
     remote_gone: tuple[Leaving, ...] = ()
+    timestamps: str = MILLISECONDS
     extra: Json = field(default_factory=dict)
 
     @property
@@ -258,6 +260,7 @@ class FeedState:
             "pinned": list(self.pinned) or None,
             "not_sent": _not_sent_json(self.not_sent) or None,
             "remote_gone": [dict(vars(gone)) for gone in self.remote_gone] or None,
+            "timestamps": None if self.timestamps == MILLISECONDS else self.timestamps,
         }
         return made | {key: value for key, value in optional.items() if value is not None} | self.extra
 
@@ -297,6 +300,7 @@ class FeedState:
             None if "removed" not in value else {path: dict(whys) for path, whys in value["removed"].items()},
             tuple(map(Erasure.from_json, value.get("erasures", ()))),
             tuple(Leaving(g["path"], g["at"], g.get("purge", False)) for g in value.get("remote_gone", ())),
+            value.get("timestamps", MILLISECONDS),
             {key: item for key, item in value.items() if key not in _STATE_KEYS},
         )
 
@@ -310,13 +314,17 @@ def _told(value: Mapping[str, Any]) -> Told:
     return Told(str(value.get("at", "")), {key: item for key, item in value.items() if key != "at"})
 
 
-def new_stream(source: str, timezone: str, timestamp_column: str | None, now: str) -> FeedState:
+def new_stream(
+    source: str, timezone: str, timestamp_column: str | None, now: str, timestamps: str = MILLISECONDS
+) -> FeedState:
     """The state of a stream that was never exported."""
-    return FeedState(source, "stream", now, timezone=timezone, timestamp_column=timestamp_column)
+    return FeedState(
+        source, "stream", now, timezone=timezone, timestamp_column=timestamp_column, timestamps=timestamps
+    )
 
 
-def new_table(source: str, now: str) -> FeedState:
+def new_table(source: str, now: str, timestamps: str = MILLISECONDS) -> FeedState:
     """The state of a table that was never exported."""
-    return FeedState(source, "table", now)
+    return FeedState(source, "table", now, timestamps=timestamps)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ import pyarrow as pa
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.base.limits import NESTED_TYPES
 from ksql_lake.model.partitions import disk_names
+from ksql_lake.model.recorded import MILLISECONDS
 
 PSEUDO = ("ROWTIME", "ROWPARTITION", "ROWOFFSET")  # before a stream's own columns, in queries and in files
+# Each scalar type of ksqlDB, and what the files hold for it: readers, catalogs and checks decide by that.
 SCALARS: dict[str, pa.DataType] = {
     "BOOLEAN": pa.bool_(),
     "INTEGER": pa.int32(),
@@ -22,9 +25,8 @@ SCALARS: dict[str, pa.DataType] = {
     "BYTES": pa.binary(),
     "DATE": pa.date32(),
     "TIME": pa.time32("ms"),
-    "TIMESTAMP": pa.timestamp("ms", "UTC"),
+    "TIMESTAMP": pa.timestamp(MILLISECONDS, "UTC"),
 }
-_TYPE_START = re.compile("` (?:" + "|".join([*SCALARS, "DECIMAL", "ARRAY", "MAP", "STRUCT"]) + r")\b")
 _WORD = re.compile(r"[A-Z]+")
 _DECIMAL = re.compile(r"\((\d{1,4}), ?(\d{1,4})\)", re.ASCII)
 MOST_DIGITS = 38  # of a DECIMAL: DuckDB, Polars and Spark read no more
@@ -91,6 +93,11 @@ def parse_type(text: str) -> SqlType:
     return kind
 
 
+@functools.cache
+def _type_start(scalars: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("` (?:" + "|".join([*scalars, "DECIMAL", "ARRAY", "MAP", "STRUCT"]) + r")\b")
+
+
 class _Scan:
     def __init__(self, text: str) -> None:
         self.text, self.at, self.depth = text, 0, 0
@@ -109,7 +116,7 @@ class _Scan:
 
     def name(self) -> str:
         """Backticks inside a name are not doubled: a name ends where a backtick is followed by a type."""
-        end = _TYPE_START.search(self.text, self.at + 1)
+        end = _type_start(tuple(SCALARS)).search(self.text, self.at + 1)
         if not self.text.startswith("`", self.at) or end is None:
             raise SchemaError(f"cannot read the schema the server sent at: {self.text[self.at:self.at + 60]}")
         name = self.text[self.at + 1 : end.start()]
@@ -158,12 +165,29 @@ class _Scan:
         return kind
 
 
-def arrow_type(kind: SqlType) -> pa.DataType:
+def timestamp_type(unit: str) -> pa.DataType:
+    """The type of ROWTIME and of TIMESTAMP columns that count in a unit."""
+    return pa.timestamp(unit, "UTC")
+
+
+def pseudo_fields(unit: str) -> list[pa.Field]:
+    """ROWTIME, ROWPARTITION and ROWOFFSET as a stream's files have them."""
+    kinds = (timestamp_type(unit), pa.int32(), pa.int64())
+    return [pa.field(name, kind) for name, kind in zip(PSEUDO, kinds, strict=True)]
+
+
+def arrow_type(kind: SqlType, unit: str = MILLISECONDS) -> pa.DataType:
     """The one Arrow type of a ksqlDB type.
+
+    Args:
+        unit: what TIMESTAMP counts: milliseconds at the source, in the lake as the feed says. TIME counts milliseconds
+            everywhere.
 
     Raises:
         SchemaError: Parquet files that everybody reads cannot hold it (an empty STRUCT, a DECIMAL of 39 digits).
     """
+    if kind.base == "TIMESTAMP":
+        return timestamp_type(unit)
     if kind.base in SCALARS:
         return SCALARS[kind.base]
     if kind.base == "DECIMAL":
@@ -174,18 +198,20 @@ def arrow_type(kind: SqlType) -> pa.DataType:
             )
         return pa.decimal128(kind.precision, kind.scale)
     if kind.base == "ARRAY" and kind.element:
-        return pa.list_(arrow_type(kind.element))
+        return pa.list_(arrow_type(kind.element, unit))
     if kind.base == "MAP" and kind.key and kind.element:
-        return pa.map_(arrow_type(kind.key), arrow_type(kind.element))
+        return pa.map_(arrow_type(kind.key, unit), arrow_type(kind.element, unit))
     if kind.base == "STRUCT" and kind.fields:
         # DuckDB refuses a struct whose field names differ in case only, as ksqlDB allows them to.
         names = disk_names([name for name, _ in kind.fields], (), {})
-        return pa.struct([pa.field(names[name], arrow_type(inner)) for name, inner in kind.fields])
+        return pa.struct([pa.field(names[name], arrow_type(inner, unit)) for name, inner in kind.fields])
     raise SchemaError(f"type {kind} cannot be stored in Parquet")
 
 
-def arrow_schema(columns: Sequence[Column], names: Sequence[str] | None = None) -> pa.Schema:
-    """The Arrow schema of columns, under their own or other names.
+def arrow_schema(
+    columns: Sequence[Column], names: Sequence[str] | None = None, unit: str = MILLISECONDS
+) -> pa.Schema:
+    """The Arrow schema of columns, under their own or other names; `unit` as in `arrow_type`.
 
     Raises:
         SchemaError: names the column that cannot be stored.
@@ -193,7 +219,7 @@ def arrow_schema(columns: Sequence[Column], names: Sequence[str] | None = None) 
     fields = []
     for i, column in enumerate(columns):
         try:
-            fields.append(pa.field(names[i] if names else column.name, arrow_type(column.type)))
+            fields.append(pa.field(names[i] if names else column.name, arrow_type(column.type, unit)))
         except SchemaError as error:
             raise SchemaError(f"column {column.name}: {error}; leave it out with a stream of your own") from None
     return pa.schema(fields)

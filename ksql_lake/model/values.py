@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.model.types import SCALARS
+from ksql_lake.base.arrays import milliseconds
+from ksql_lake.model.recorded import MILLISECONDS
+from ksql_lake.model.types import SCALARS, timestamp_type
 
 SECOND = 1_000_000_000  # nanoseconds
+MILLISECOND = SECOND // 1000
+NANOSECONDS = {"ms": MILLISECOND, "us": 1000}  # in each unit of a timestamp
 DAY = 86_400 * SECOND
 CYCLE = 146_097  # days of 400 years, after which the calendar repeats
 WIDE = Context(prec=80)  # digits, more than twice those of a DECIMAL
@@ -30,7 +34,7 @@ class Unfit(ValueError):
 
 
 def units(value: Any, kind: pa.DataType) -> Fraction:
-    """A value, exactly, in the units that a type counts in: ones, 10**-scale, days, milliseconds.
+    """A value, exactly, in the units that a type counts in: ones, 10**-scale, days, milli- or microseconds.
 
     Args:
         value: a number, for INTEGER, BIGINT and DECIMAL also as text; for the others a time or a date, or ISO 8601
@@ -44,11 +48,11 @@ def units(value: Any, kind: pa.DataType) -> Fraction:
     if pa.types.is_decimal(kind):
         return _finite(value) * Fraction(10**kind.scale)
     if pa.types.is_time(kind):
-        return Fraction(_of_day(value), SECOND // 1000)
+        return Fraction(_of_day(value), MILLISECOND)
     if pa.types.is_date(kind):
         return Fraction(_of_epoch(value), DAY)
     if pa.types.is_timestamp(kind):
-        return Fraction(_of_epoch(value), SECOND // 1000)
+        return Fraction(_of_epoch(value), NANOSECONDS[kind.unit])
     raise Unfit("a number, or a date or time")
 
 
@@ -123,7 +127,7 @@ def canonical(array: pa.Array) -> list[tuple[Any, str]]:
     kind = distinct.type
     if pa.types.is_temporal(kind):  # by its units: a year may be one that Python does not have
         name = "time" if pa.types.is_time(kind) else "date" if pa.types.is_date(kind) else "timestamp"
-        whole = distinct.view(pa.int32() if kind.bit_width == 32 else pa.int64())
+        whole = milliseconds(distinct) if pa.types.is_timestamp(kind) else distinct.view(pa.int32())
         return [(distinct[i], f"{name}:{count}") for i, count in enumerate(whole.to_pylist())]
     tell = _teller(kind)
     return [(distinct[i], tell(value)) for i, value in enumerate(distinct.to_pylist())]
@@ -132,7 +136,7 @@ def canonical(array: pa.Array) -> list[tuple[Any, str]]:
 def spellings(text: str) -> list[str]:
     """The canonical texts, but for STRING, of all that a text may mean in a column of one type or another."""
     found = set()
-    for kind in (pa.bool_(), pa.binary(), pa.float64(), pa.date32(), pa.time32("ms"), pa.timestamp("ms", "UTC")):
+    for kind in (pa.bool_(), pa.binary(), pa.float64(), pa.date32(), pa.time32("ms"), timestamp_type(MILLISECONDS)):
         try:
             for value in meanings(text, kind):
                 found.add(canonical(pa.array([value], kind))[0][1])
@@ -147,6 +151,8 @@ def type_name(kind: pa.DataType) -> str:
     """What ksqlDB calls the type of a column."""
     if pa.types.is_decimal(kind):
         return f"DECIMAL({kind.precision}, {kind.scale})"
+    if pa.types.is_timestamp(kind):
+        return "TIMESTAMP"
     return next((name for name, arrow in SCALARS.items() if arrow == kind), str(kind))
 
 

@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ksql_lake.base.arrays import texts
+from ksql_lake.base.arrays import milliseconds, numbers, texts
 from ksql_lake.base.errors import QualityError
 from ksql_lake.model.checks import Check, Result
 from ksql_lake.model.entries import AHEAD
 from ksql_lake.model.findings import Finding
-from ksql_lake.model.types import Column, arrow_schema
+from ksql_lake.model.recorded import MILLISECONDS
+from ksql_lake.model.types import Column, arrow_schema, pseudo_fields
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind
 
@@ -68,8 +69,8 @@ def fits(feed: str, checks: Sequence[Check], columns: Sequence[Column], kind: st
         SchemaError: a check names a column that is not there, or cannot judge its type.
     """
     schema = arrow_schema(columns)
-    pseudo = [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
-    Checker(feed, checks, pa.schema([*(pseudo if kind == "stream" else []), *schema]), {})
+    pseudo = pseudo_fields(MILLISECONDS) if kind == "stream" else []
+    Checker(feed, checks, pa.schema([*pseudo, *schema]), {})
 
 
 class Checker:
@@ -162,7 +163,7 @@ def _without_nulls(columns: Sequence[pa.Array]) -> list[pa.Array]:
 
 def _note_newest(newest: dict[int, int], column: pa.Array) -> None:
     """The newest time of each day: which of them lie in the future is known at the end only."""
-    times = column.drop_null().cast(pa.int64()).to_numpy()
+    times = numbers(milliseconds(column.drop_null()))
     days, first = np.unique(times // DAY_MS, return_inverse=True)
     latest = np.full(len(days), np.iinfo(np.int64).min)
     np.maximum.at(latest, first, times)

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.checks import Check
-from ksql_lake.model.columns import as_schema, schema_of
+from ksql_lake.model.columns import as_schema, rows_schema
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import day_path, disk_names, parse_day
@@ -203,9 +203,7 @@ class Import:
         dataset, state = self.dataset, self.state
         path = dataset.in_lake(entry.path)
         with open_parquet(path) as parquet:
-            names = parquet.schema_arrow.names
-            pseudo = [parquet.schema_arrow.field(name).remove_metadata() for name in names[:3]]
-            schema = pa.schema([*pseudo, *schema_of(state.columns)])
+            schema = rows_schema(state)
             checker = Checker(dataset.feed, self.checks, schema, {c.name: c.disk_name for c in state.columns})
             footer = self._footer(entry, Footer.read(parquet.metadata.metadata or {}))
             like = options_like(parquet, entry, dataset.file_mode)

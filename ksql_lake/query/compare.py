@@ -62,7 +62,7 @@ def compare(
         raise SourceError(f"{dataset.feed}: the source has no key column, so rows cannot be matched")
     old, new = (_Version(dataset, state, name) for name in names)
     slices = max(old.rows, new.rows) // slice_rows + 1
-    return _compare(old, new, keys, [*schema_of(state.columns)], slices)
+    return _compare(old, new, keys, [*schema_of(state)], slices)
 
 
 class _Version:

@@ -21,11 +21,13 @@ import pyarrow.fs
 from ksql_lake.base.arrays import beyond_datetime, mask, numbers, pylist
 from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.model.anchor import Coverage, Covered
-from ksql_lake.model.columns import schema_of
+from ksql_lake.model.columns import rows_schema, schema_of
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version, version_path
 from ksql_lake.model.predicates import Filters, Names, expression
+from ksql_lake.model.recorded import MILLISECONDS
 from ksql_lake.model.state import FeedState
+from ksql_lake.model.types import pseudo_fields, timestamp_type
 from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
@@ -37,9 +39,6 @@ from ksql_lake.store.remote.places import Places
 if TYPE_CHECKING:
     import pandas as pd
 
-PSEUDO = pa.schema(
-    [("ROWTIME", pa.timestamp("ms", "UTC")), ("ROWPARTITION", pa.int32()), ("ROWOFFSET", pa.int64())]
-)
 PLACE = ("ROWPARTITION", "ROWOFFSET")
 DAY_KEYS = pa.schema([("year", pa.int32()), ("month", pa.int32()), ("day", pa.int32())])
 VERSION_KEY = pa.schema([("version", pa.int32())])
@@ -126,7 +125,7 @@ def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
     frame = shown.to_pandas(types_mapper=nullable.get, integer_object_nulls=True, ignore_metadata=True)
     for i in absurd:
         frame.isetitem(i, pd.Series(pylist(table.column(i)), frame.index, dtype=object))
-    added = VERSION_KEY if dataset.kind == "table" else (*PSEUDO, *DAY_KEYS)  # other names are the source's own
+    added = VERSION_KEY if dataset.kind == "table" else (*pseudo_fields(MILLISECONDS), *DAY_KEYS)  # not the source's
     never_null = {field.name: str(field.type) for field in added if pa.types.is_integer(field.type)}
     return frame.astype({name: kind for name, kind in never_null.items() if name in frame.columns})
 
@@ -142,10 +141,9 @@ def feeds(lake: Path) -> list[Dataset]:
 
 def full_schema(state: FeedState) -> pa.Schema:
     """All columns a feed has or ever had, as they are on disk, and its partition keys."""
-    columns = schema_of(state.columns)
     if state.is_table:
-        return pa.schema([*columns, *VERSION_KEY])
-    return pa.schema([*PSEUDO, *columns, *DAY_KEYS])
+        return pa.schema([*schema_of(state), *VERSION_KEY])
+    return pa.schema([*rows_schema(state), *DAY_KEYS])
 
 
 def _scan(dataset: Dataset, state: FeedState, request: Request) -> pa.Table:
@@ -167,7 +165,7 @@ def _read_part(
     form, fragments = ds.ParquetFileFormat(), {}
     for entry in sorted(part.files, key=lambda entry: entry.path):
         files, path = places.of(entry)
-        fragments[path] = form.make_fragment(path, files, partition_expression=_known(entry)), entry
+        fragments[path] = form.make_fragment(path, files, partition_expression=_known(entry, schema)), entry
     read = columns if part.covered is None else [*columns, *(name for name in PLACE if name not in columns)]
     try:
         every = ds.FileSystemDataset(
@@ -197,14 +195,15 @@ def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
     return mask(held)
 
 
-def _known(entry: FileEntry) -> pc.Expression:
+def _known(entry: FileEntry, schema: pa.Schema) -> pc.Expression:
     """What the metadata know of every row of a file: Arrow opens none that cannot match."""
     number, day = parse_version(entry.partition), parse_day(entry.partition)
     if number is not None:
         return pc.field("version") == pa.scalar(number, pa.int32())
     assert day is not None, entry.partition
     keys = [pc.field(name) == pa.scalar(getattr(day, name), pa.int32()) for name in DAY_KEYS.names]
-    first, last = (pa.scalar(end, PSEUDO.field("ROWTIME").type) for end in (entry.rowtime_min, entry.rowtime_max))
+    times = pa.array([entry.rowtime_min, entry.rowtime_max], timestamp_type(MILLISECONDS))
+    first, last = times.cast(schema.field("ROWTIME").type)
     return reduce(operator.and_, [*keys, pc.field("ROWTIME") >= first, pc.field("ROWTIME") <= last])
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from ksql_lake.base.figures import duration
+from ksql_lake.base.figures import counted, duration
 from ksql_lake.maintain import retention
 from ksql_lake.maintain.merges import small_files
 from ksql_lake.model.checks import Result
@@ -60,28 +61,34 @@ def findings_of_state(
         feed: the rules in force; None for a feed that has none.
         max_share: of the feed's bytes that retention may take at a time.
     """
-    found = [*_missing_days(name, state, now), *_small_files(name, state, now), *_schema_changes(name, state, now)]
-    aside = sum(entry.rows for entry in state.quarantined)
-    if aside:
-        look = f"python manage_feeds.py quarantine {name}"
-        found.append(Finding("quarantine", f"{_number(aside, 'row')} in quarantine; {look}", feed=name))
-    if feed is not None:
-        found += _retention(name, state, feed, now, max_share)
-    return found
+    seen = Seen(name, state, feed, now, max_share)
+    return [finding for look_for in OF_STATE for finding in look_for(seen)]
 
 
-def _missing_days(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Seen:
+    """What a finding can be seen in: one feed's state, its rules and the time; see `findings_of_state`."""
+
+    name: str
+    state: FeedState
+    feed: Feed | None
+    now: dt.datetime
+    max_share: float
+
+
+def _missing_days(seen: Seen) -> Iterator[Finding]:
     """Days between the first one and the last that have no row, unless rows were taken out here."""
+    state = seen.state
     taken = [path for path, whys in state.rows_removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
-    days = [day for day in days if day <= now.date() + NEAR]  # until a time that cannot be there is no gap
+    days = [day for day in days if day <= seen.now.date() + NEAR]  # until a time that cannot be there is no gap
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
     if gaps:
         count = sum((b - a).days - 1 for a, b in gaps)
         shown = [_span(a + dt.timedelta(days=1), b - dt.timedelta(days=1)) for a, b in gaps[:3]]
         more = f" and {len(gaps) - 3} more times" if len(gaps) > 3 else ""
-        yield Finding("gap", f"no rows on {_number(count, 'day')}: {', '.join(shown)}{more}", "warning", name)
+        yield Finding("gap", f"no rows on {counted(count, 'day')}: {', '.join(shown)}{more}", "warning", seen.name)
 
 
 def _span(first: dt.date, last: dt.date) -> str:
@@ -102,38 +109,49 @@ def missed(feed: str, runs: Sequence[Run], now: dt.datetime) -> Iterator[Finding
         yield Finding("missed", message, feed=feed)
 
 
-def _small_files(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
-    if state.is_table:
+def _small_files(seen: Seen) -> Iterator[Finding]:
+    if seen.state.is_table:
         return
-    files, days = small_files(state, CLOSED, now)
+    files, days = small_files(seen.state, CLOSED, seen.now)
     if files - days >= MANY:
         yield Finding(
             "small files",
-            f"{files:,} small files on {_number(days, 'day')}; merge: python manage_feeds.py compact {name}",
-            feed=name,
+            f"{files:,} small files on {counted(days, 'day')}; merge: python manage_feeds.py compact {seen.name}",
+            feed=seen.name,
         )
 
 
-def _schema_changes(name: str, state: FeedState, now: dt.datetime) -> Iterator[Finding]:
-    for entry in state.schema_history[1:]:
-        lately = dt.datetime.fromisoformat(entry.at) >= now - LATELY
-        if lately or entry.at >= (state.last_export or ""):
-            yield Finding("schema", f"new since {entry.at[:10]}: {', '.join(entry.added)}", feed=name)
+def _schema_changes(seen: Seen) -> Iterator[Finding]:
+    for entry in seen.state.schema_history[1:]:
+        lately = dt.datetime.fromisoformat(entry.at) >= seen.now - LATELY
+        if lately or entry.at >= (seen.state.last_export or ""):
+            yield Finding("schema", f"new since {entry.at[:10]}: {', '.join(entry.added)}", feed=seen.name)
 
 
-def _retention(name: str, state: FeedState, feed: Feed, now: dt.datetime, max_share: float) -> Iterator[Finding]:
-    rule = retention.Rule(feed.retention_days, feed.retention_versions, max_share)
-    decided = retention.plan(name, state, rule, now)
+def _quarantined(seen: Seen) -> Iterator[Finding]:
+    rows = sum(entry.rows for entry in seen.state.quarantined)
+    if rows:
+        command = f"python manage_feeds.py quarantine {seen.name}"
+        yield Finding("quarantine", f"{counted(rows, 'row')} in quarantine; {command}", feed=seen.name)
+
+
+def _retention(seen: Seen) -> Iterator[Finding]:
+    if seen.feed is None:
+        return
+    rule = retention.Rule(seen.feed.retention_days, seen.feed.retention_versions, seen.max_share)
+    decided = retention.plan(seen.name, seen.state, rule, seen.now)
     if decided.refusal:
-        yield Finding("retention", decided.refusal, "warning", name)
+        yield Finding("retention", decided.refusal, "warning", seen.name)
     elif decided.going:
-        word = "version" if state.is_table else "day"
+        word = "version" if seen.state.is_table else "day"
         yield Finding(
             "retention",
-            f"{_number(len(decided.going), word)}, {decided.rows:,} rows, due to go; "
-            f"python manage_feeds.py retention {name}", feed=name,
+            f"{counted(len(decided.going), word)}, {decided.rows:,} rows, due to go; "
+            f"python manage_feeds.py retention {seen.name}", feed=seen.name,
         )
 
 
-def _number(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+# What is looked for in the state of every feed. A new one is a function and its name here.
+OF_STATE: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
+    _missing_days, _small_files, _schema_changes, _quarantined, _retention,
+)

@@ -128,7 +128,7 @@ def catalog_lock(lake: PurePath, catalog: str) -> PurePath:
 
 
 def registered(lake: PurePath) -> PurePath:
-    """Target -> feed -> the sequence number that it was registered at."""
+    """Catalog -> feed -> sequence number of the last change that the catalog has."""
     return state(lake) / "registered.json"
 
 

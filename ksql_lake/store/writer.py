@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ksql_lake.base.arrays import indices, numbers
+from ksql_lake.base.arrays import indices, milliseconds, numbers
 from ksql_lake.base.errors import SchemaError, StateError
 from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.model.entries import FileEntry
@@ -229,7 +229,7 @@ class PartitionWriter:
         table = waiting.take(min(self._options.row_group_rows, room))
         self._waiting_bytes += waiting.bytes - before
         if file is None:
-            file = self._open_file(partition, waiting.day, table)
+            file = self._open_file(partition, waiting.day)
         self._open.move_to_end(partition)
         self._encoding = self._encoder.submit(file.write, table)
         if not waiting.pending:
@@ -245,7 +245,7 @@ class PartitionWriter:
         if encoding is not None:
             encoding.result()
 
-    def _open_file(self, partition: str, day: str, first: pa.Table) -> _OpenFile:
+    def _open_file(self, partition: str, day: str) -> _OpenFile:
         while len(self._open) >= self._options.max_open:
             self._finish(next(iter(self._open)), None)
         self._options.check_lease()
@@ -255,7 +255,7 @@ class PartitionWriter:
             self._made.add(directory)
         self._sequence += 1
         path = directory / f"{self._stem}_{day}_{self._run}_{self._sequence:04d}.parquet"
-        self._open[partition] = file = _OpenFile(path, partition, first, self._options)
+        self._open[partition] = file = _OpenFile(path, partition, self._options)
         return file
 
     def _finish(self, partition: str, footer: Mapping[str, str] | None) -> None:
@@ -310,15 +310,17 @@ class _Waiting:
 class _OpenFile:
     """One Parquet file that is being written, and what is known of its rows."""
 
-    def __init__(self, path: Path, partition: str, first: pa.Table, options: WriterOptions) -> None:
-        self._path, self._partition = path, partition
+    def __init__(self, path: Path, partition: str, options: WriterOptions) -> None:
+        self._path, self._partition, self._options = path, partition, options
         self._range = _Range()
         self.rows = 0
         self._sink = _Sink(path, options.file_mode)
-        self._level = options.compression_level
-        dictionary = dictionary_columns(first)
+        self._parquet: pq.ParquetWriter | None = None  # made by the encoder's thread, from the first rows
+
+    def _begin(self, first: pa.Table) -> pq.ParquetWriter:
+        options, dictionary = self._options, dictionary_columns(first)
         try:
-            self._parquet = pq.ParquetWriter(
+            return pq.ParquetWriter(
                 self._sink,
                 first.schema,
                 compression=options.compression,
@@ -329,23 +331,22 @@ class _OpenFile:
                 **_bloom_filters(options),
             )
         except TypeError:
-            self._sink.discard()
             raise SchemaError("bloom_filter_columns: this pyarrow cannot write bloom filters; update it") from None
-        except BaseException:
-            self._sink.discard()
-            raise
 
     def is_full(self, options: WriterOptions) -> bool:
         return self.rows >= options.file_rows or self._sink.tell() >= options.file_bytes
 
     def write(self, table: pa.Table) -> None:
+        if self._parquet is None:
+            self._parquet = self._begin(table)
         if table.num_rows:
             self._parquet.write_table(table, row_group_size=table.num_rows)
             self._range.add(table)
             self.rows += table.num_rows
 
     def finish(self, footer: Mapping[str, str]) -> StagedFile:
-        level = {} if self._level is None else {LEVEL: str(self._level)}
+        assert self._parquet is not None, "a file is finished after its first rows"
+        level = {LEVEL: str(self._options.compression_level)} if self._options.compression_level is not None else {}
         self._parquet.add_key_value_metadata({**footer, **level})
         self._parquet.close()
         self._sink.finish()
@@ -365,9 +366,10 @@ class _OpenFile:
     def discard(self) -> None:
         # pyarrow writes a footer whenever it lets go of a writer; the sink must swallow it.
         self._sink.discard()
-        with contextlib.suppress(Exception):
-            self._parquet.close()
-        self._parquet.is_open = False
+        if self._parquet is not None:
+            with contextlib.suppress(Exception):
+                self._parquet.close()
+            self._parquet.is_open = False
 
 
 class _Sink(io.RawIOBase):
@@ -429,7 +431,7 @@ class _Range:
     def add(self, table: pa.Table) -> None:
         names = table.schema.names
         if "ROWTIME" in names and pa.types.is_timestamp(table.schema.field("ROWTIME").type):
-            self._add_times(table.column("ROWTIME").cast(pa.timestamp("ms", "UTC")).cast(pa.int64()))
+            self._add_times(milliseconds(table.column("ROWTIME")))
         if "ROWPARTITION" in names and "ROWOFFSET" in names:
             known = table.select(["ROWPARTITION", "ROWOFFSET"]).drop_null()
             if known.num_rows and all(pa.types.is_integer(kind) for kind in known.schema.types):

@@ -6,15 +6,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from ksql_lake.base.errors import SchemaError
 from ksql_lake.catalogs.hive import holds_time
 from ksql_lake.model.partitions import disk_names
-from ksql_lake.model.types import SqlType
+from ksql_lake.model.types import SCALARS, SqlType
 
 Json = dict[str, Any]
-_SCALARS = {
-    "BOOLEAN": "boolean", "INTEGER": "integer", "BIGINT": "long", "DOUBLE": "double", "STRING": "string",
-    "BYTES": "binary", "DATE": "date", "TIMESTAMP": "timestamp",
+_DELTA: dict[pa.DataType, str] = {  # by the Arrow type, which says what is in the files
+    pa.bool_(): "boolean", pa.int32(): "integer", pa.int64(): "long", pa.float64(): "double", pa.string(): "string",
+    pa.binary(): "binary", pa.date32(): "date", pa.timestamp("ms", "UTC"): "timestamp",
 }
 KEYS = {"stream": (("year", "integer"), ("month", "integer"), ("day", "integer")), "table": (("version", "string"),)}
 
@@ -44,8 +46,8 @@ def delta_type(kind: SqlType) -> Any:
     Raises:
         SchemaError: Delta has no such type.
     """
-    if kind.base in _SCALARS:
-        return _SCALARS[kind.base]
+    if (stored := SCALARS.get(kind.base)) in _DELTA:
+        return _DELTA[stored]
     if kind.base == "DECIMAL":
         return f"decimal({kind.precision},{kind.scale})"
     if kind.base == "ARRAY" and kind.element:

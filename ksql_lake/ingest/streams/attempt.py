@@ -17,7 +17,7 @@ from ksql_lake.ingest.streams.event_time import EPOCH
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.not_sent import NotSent
 from ksql_lake.model.anchor import Anchor
-from ksql_lake.model.columns import schema_of
+from ksql_lake.model.columns import rows_schema
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.footer import Footer, resume_pair, taken_pair
 from ksql_lake.model.partitions import day_path
@@ -51,12 +51,7 @@ class Attempt:
 
     def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
         self.run, name = run_name(job, state), f"a{number}"
-        self.schema = pa.schema([
-            pa.field("ROWTIME", pa.timestamp("ms", "UTC")),
-            pa.field("ROWPARTITION", pa.int32()),
-            pa.field("ROWOFFSET", pa.int64()),
-            *schema_of(state.columns),
-        ])
+        self.schema = rows_schema(state)
         names = {column.name: column.disk_name for column in state.columns}
         self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
         unique, staged = f"{self.run}{name}", partial(job.dataset.staged, self.run)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from ksql_lake.base.arrays import milliseconds
 from ksql_lake.base.errors import SourceError
 
 EPOCH = dt.date(1970, 1, 1)
@@ -36,6 +37,6 @@ def event_times(
         raise SourceError(
             f"{feed}: timestamp_column {wanted} is {column.type}; expected BIGINT (epoch milliseconds) or TIMESTAMP"
         )
-    milliseconds = column.cast(pa.int64())
-    missing = milliseconds.is_null().to_numpy(zero_copy_only=False)
-    return np.where(missing, rowtimes, milliseconds.fill_null(0).to_numpy(zero_copy_only=False))
+    times = milliseconds(column)
+    missing = times.is_null().to_numpy(zero_copy_only=False)
+    return np.where(missing, rowtimes, times.fill_null(0).to_numpy(zero_copy_only=False))

@@ -17,6 +17,7 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import MAY_PASS, LakeError, RowNotSent, SourceError
 from ksql_lake.base.retry import delay
+from ksql_lake.ingest.stored import as_stored
 from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
 from ksql_lake.ingest.streams.attempt import Attempt
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
@@ -31,6 +32,7 @@ from ksql_lake.model.columns import evolve, refuse_forbidden
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import days_of
 from ksql_lake.model.state import FeedState
+from ksql_lake.model.types import PSEUDO
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flaw, Flawed, Reading, Replaced, RowSource, Wanted
 
 
@@ -209,7 +211,8 @@ class StreamExport:
             self.sieve.log_starts(reading.starts(), wanted.next)
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
             state.columns, state.schema_version = evolve(
-                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
+                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version,
+                state.timestamps,
             )
             before = self.attempts[-1].checker if self.attempts else None
             attempt = Attempt(job, state, len(self.attempts), before)
@@ -341,12 +344,12 @@ class StreamExport:
             return
         if job.days:
             attempt.cover(partitions[keep], offsets[keep], days[keep])
-        table = self._on_disk(batch, names, attempt.schema)
+        table, unfit = self._on_disk(batch, names, attempt.schema, keep)
         erased = later(self.erased, table, self.state.columns)
         if erased is not None:
             keep &= ~erased
         job.progress(int(keep.sum()), batch.nbytes, int(rowtimes.max()))
-        attempt.take(table, keep, days, flaws)
+        attempt.take(table, keep, days, [*flaws, *unfit])
 
     def _report_gaps(self, attempt: Attempt) -> None:
         for partition, lost in self.sieve.gaps:
@@ -354,12 +357,13 @@ class StreamExport:
             attempt.findings.append(Finding("gap", message, feed=self.job.dataset.feed, partition=partition))
         self.sieve.gaps.clear()
 
-    def _on_disk(self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema) -> pa.RecordBatch:
+    def _on_disk(
+        self, batch: pa.RecordBatch, names: list[str], schema: pa.Schema, keep: np.ndarray
+    ) -> tuple[pa.RecordBatch, list[Flaw]]:
         positions = {name: PSEUDO_COLUMNS + i for i, name in enumerate(names)}
-        ordered = [positions[column.name] for column in self.state.columns]
-        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *ordered)]
-        arrays[0] = arrays[0].cast(schema.field(0).type)
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        columns = [column.name for column in self.state.columns]
+        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *(positions[name] for name in columns))]
+        return as_stored(arrays, [*PSEUDO, *columns], schema, keep, self.job.on_bad_value)
 
 
 def _partitions(numbers_: Collection[int]) -> str:

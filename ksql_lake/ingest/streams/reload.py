@@ -20,6 +20,7 @@ from ksql_lake import __version__
 from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.base.errors import SourceError, StateError
 from ksql_lake.base.retry import until_answered
+from ksql_lake.ingest.stored import as_stored
 from ksql_lake.ingest.streams.anchors import TopicRecreated
 from ksql_lake.ingest.streams.event_time import EPOCH, event_times
 from ksql_lake.ingest.streams.exported_days import ExportedDays
@@ -27,12 +28,13 @@ from ksql_lake.ingest.streams.job import RESERVED, StreamJob
 from ksql_lake.ingest.streams.patience import Patience
 from ksql_lake.ingest.streams.retaking import Retaking
 from ksql_lake.maintain.erased import Rules, lasting, later
-from ksql_lake.model.columns import as_schema, evolve, refuse_forbidden, schema_of
+from ksql_lake.model.columns import as_schema, evolve, refuse_forbidden, rows_schema
 from ksql_lake.model.coverage import inside
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import day_path, days_of, parse_day
 from ksql_lake.model.state import FeedState
+from ksql_lake.model.types import PSEUDO
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flawed, Reading, RowSource, Wanted
 from ksql_lake.store import journal, trash
 from ksql_lake.store.metadata import Move
@@ -113,9 +115,10 @@ class _Turn:
         with self.source.open(Wanted(after, frozenset(after), job.window)) as reading:
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
             state.columns, state.schema_version = evolve(
-                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version
+                job.dataset.feed, state.columns, reading.columns, RESERVED, state.schema_version,
+                state.timestamps,
             )
-            schema = _schema(state)
+            schema = rows_schema(state)
             footer = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin="reload")
             directory = job.dataset.staged(job.run)
             with PartitionWriter(directory, schema, job.run, "data", job.writer, footer.pairs()) as writer:
@@ -176,9 +179,9 @@ class _Turn:
         if not keep.any():
             return
         where = {name: PSEUDO_COLUMNS + i for i, name in enumerate(names)}
-        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *(where[c.name] for c in self.state.columns))]
-        arrays[0] = arrays[0].cast(schema.field(0).type)
-        table = pa.RecordBatch.from_arrays(arrays, schema=schema)
+        columns = [column.name for column in self.state.columns]
+        arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *(where[name] for name in columns))]
+        table, _ = as_stored(arrays, [*PSEUDO, *columns], schema, keep, job.on_bad_value)
         erased = later(self.rules, table, self.state.columns)
         keep &= True if erased is None else ~erased
         _write(writer, table, keep, days)
@@ -250,13 +253,6 @@ def _every_rule(job: StreamJob, state: FeedState) -> Rules:
     for erasure in state.erasures:
         rules.add(erasure.to_json())
     return rules
-
-
-def _schema(state: FeedState) -> pa.Schema:
-    return pa.schema([
-        pa.field("ROWTIME", pa.timestamp("ms", "UTC")), pa.field("ROWPARTITION", pa.int32()),
-        pa.field("ROWOFFSET", pa.int64()), *schema_of(state.columns),
-    ])
 
 
 def _write(writer: PartitionWriter, table: pa.RecordBatch, keep: np.ndarray, days: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ksql_lake import __version__
 from ksql_lake.base.arrays import mask
+from ksql_lake.ingest.stored import as_stored
 from ksql_lake.ingest.tables.job import RESERVED, TableJob
 from ksql_lake.maintain.erased import lasting, later
 from ksql_lake.model.columns import evolve, schema_of
@@ -48,12 +49,12 @@ class Sink:
         self.job, self.state, self.rows, self._taken = job, state, 0, 0
         self.erased = lasting(job.dataset, state)
         state.columns, state.schema_version = evolve(
-            job.dataset.feed, state.columns, columns, RESERVED, state.schema_version
+            job.dataset.feed, state.columns, columns, RESERVED, state.schema_version, state.timestamps
         )
         recorded = state.columns
         positions = {column.name: i for i, column in enumerate(columns)}
         self._positions = [positions[column.name] for column in recorded]
-        self._schema = schema_of(recorded)
+        self._schema = schema_of(state)
         self._partition = version_path(number)
         names = {column.name: column.disk_name for column in recorded}
         self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
@@ -65,15 +66,16 @@ class Sink:
     def write(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:
         """The next rows of the answer, and which of them have a value that its type cannot hold."""
         arrays = [batch.column(position) for position in self._positions]
-        made = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        names = [column.name for column in self.state.columns]
+        made, unfit = as_stored(arrays, names, self._schema, np.ones(len(batch), bool), self.job.on_bad_value)
         erased = later(self.erased, made, self.state.columns)
         keep = np.ones(len(made), bool) if erased is None else ~erased
         self._taken += int(keep.sum())
         day = self.job.run[:8]
-        unfit = self._bad.look(made, keep, flaws)
-        if unfit is not None:
-            self._aside.write(unfit, self._partition, day)
-            keep &= ~unfit.mask
+        flawed = self._bad.look(made, keep, [*flaws, *unfit])
+        if flawed is not None:
+            self._aside.write(flawed, self._partition, day)
+            keep &= ~flawed.mask
         made = made if keep.all() else made.filter(mask(keep))
         bad = self._checker.look(made)
         if bad is not None:

@@ -41,23 +41,25 @@ class DelimitedReader:
 def _parser(kind: SqlType) -> Parse:
     if kind.base == "DECIMAL":
         return lambda text: java_text.fitted(java_text.big_decimal(text), kind.precision, kind.scale)
-    parsers: dict[str, Parse] = {
-        "BOOLEAN": lambda text: _folded(text) == "true",
-        "INTEGER": lambda text: java_text.whole(text, 32),
-        "BIGINT": lambda text: java_text.whole(text, 64),
-        "DOUBLE": java_text.real,
-        "STRING": lambda text: text,
-        "BYTES": java_text.basic_base64,
-        "DATE": lambda text: java_text.whole(text, 32),
-        "TIME": time_of(lambda text: java_text.whole(text, 64)),
-        "TIMESTAMP": lambda text: java_text.whole(text, 64),
-    }
-    return parsers[kind.base]
+    return SCALARS[kind.base]
 
 
 def _folded(text: str) -> str:
     """equalsIgnoreCase compares character by character; no other letter than T, R, U and E gives one of them."""
     return text.lower() if text.isascii() else text
+
+
+SCALARS: dict[str, Parse] = {
+    "BOOLEAN": lambda text: _folded(text) == "true",
+    "INTEGER": lambda text: java_text.whole(text, 32),
+    "BIGINT": lambda text: java_text.whole(text, 64),
+    "DOUBLE": java_text.real,
+    "STRING": lambda text: text,
+    "BYTES": java_text.basic_base64,
+    "DATE": lambda text: java_text.whole(text, 32),
+    "TIME": time_of(lambda text: java_text.whole(text, 64)),
+    "TIMESTAMP": lambda text: java_text.whole(text, 64),
+}
 
 
 def split(text: str, delimiter: str) -> list[list[str]]:

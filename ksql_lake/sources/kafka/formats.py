@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ksql_lake.model.types import Column, SqlType
-from ksql_lake.sources.kafka import rowtime
+from ksql_lake.sources.kafka import delimited, json_values, rowtime
 
 VALUE_FORMATS = ("JSON", "DELIMITED", "KAFKA")
 KEY_FORMATS = ("KAFKA", "JSON", "DELIMITED", "NONE")
 KAFKA_TYPES = ("INTEGER", "BIGINT", "DOUBLE", "STRING", "BYTES")
 NESTED = ("ARRAY", "MAP", "STRUCT")
+_SCALARS = {
+    "JSON": (*json_values.SCALARS, "DECIMAL"), "DELIMITED": (*delimited.SCALARS, "DECIMAL"), "KAFKA": KAFKA_TYPES,
+}
 DELIMITERS = {"SPACE": " ", "TAB": "\t"}
 UNITS_MS = {"MILLISECOND": 1, "SECOND": 1000, "MINUTE": 60_000, "HOUR": 3_600_000, "DAY": 86_400_000}
 DEFAULTS = {  # server settings that change what a record means, and the only value that is proven
@@ -237,10 +240,16 @@ def _check_types(what: str, kind: str, columns: Sequence[Column]) -> None:
     if kind == "KAFKA" and len(columns) != 1:
         raise _Refused(f"{what} with {len(columns)} columns")
     for column in columns:
-        base = column.type.base
-        wrong = base in NESTED if kind == "DELIMITED" else base not in KAFKA_TYPES if kind == "KAFKA" else False
-        if wrong:
+        if not _is_read(kind, column.type):
             raise _Refused(f"{what} with column {column.name} {column.type}")
+
+
+def _is_read(format_: str, kind: SqlType) -> bool:
+    """Whether a format's reader knows a type. One that a later ksqlDB brings is read over REST until it does."""
+    if format_ != "JSON" or kind.base not in NESTED:
+        return kind.base in _SCALARS[format_]
+    inner = (kind.element, *(field for _, field in kind.fields))
+    return all(_is_read(format_, one) for one in inner if one is not None)
 
 
 def _delimiter(option: str, options: Mapping[str, str], derived: bool) -> str:

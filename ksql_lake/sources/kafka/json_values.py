@@ -38,17 +38,7 @@ def _coercion(kind: SqlType) -> Coerce:
         return _map(coercion(kind.element))
     if kind.base == "STRUCT":
         return _struct(kind)
-    return {
-        "BOOLEAN": _boolean,
-        "INTEGER": _integer(32),
-        "BIGINT": _integer(64),
-        "DOUBLE": _double,
-        "STRING": text_of,
-        "BYTES": _bytes,
-        "DATE": _integer(64),
-        "TIME": time_of(_integer(64)),
-        "TIMESTAMP": _integer(64),
-    }[kind.base]
+    return SCALARS[kind.base]
 
 
 def is_number(node: Node) -> bool:
@@ -235,3 +225,14 @@ def _spread(name: str) -> int:
     return code ^ code >> 16
 
 
+SCALARS: dict[str, Coerce] = {
+    "BOOLEAN": _boolean,
+    "INTEGER": _integer(32),
+    "BIGINT": _integer(64),
+    "DOUBLE": _double,
+    "STRING": text_of,
+    "BYTES": _bytes,
+    "DATE": _integer(64),
+    "TIME": time_of(_integer(64)),
+    "TIMESTAMP": _integer(64),
+}

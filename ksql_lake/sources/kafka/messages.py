@@ -1,30 +1,31 @@
-"""Messages of confluent-kafka as rows: plain ones natively, by the thousand; all else record by record, exactly."""
+"""Blocks of records as rows: plain ones natively, by the thousand; all else record by record, exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from ksql_lake.base.arrays import mask, numbers
+from ksql_lake.base.arrays import mask, numbers, whole
 from ksql_lake.base.native import library
 from ksql_lake.model.types import PSEUDO
+from ksql_lake.sources.kafka.block import NO_KEY, Array, Block
 from ksql_lake.sources.kafka.formats import Part, Plan
 from ksql_lake.sources.kafka.kafka_format import PACKED
 from ksql_lake.sources.kafka.native_values import ValueReader
 from ksql_lake.sources.kafka.records import Decoded, RecordDecoder
-from ksql_lake.sources.kafka.topic import record_of
 from ksql_lake.sources.ksqldb.native_rows import Unsupported
 from ksql_lake.sources.row_source import Flawed
 
-Keys: TypeAlias = Callable[[list[bytes | None]], pa.Array | None]
+KINDS = {"INTEGER": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+Keys: TypeAlias = Callable[[Block], pa.Array | None]
 
 
 class MessageDecoder:
-    """Decodes messages, in their order.
+    """Decodes the records of a block, in their order.
 
     Args:
         lenient, exact: see `RecordDecoder`.
@@ -39,26 +40,26 @@ class MessageDecoder:
         names = [column.name for column in plan.value.columns]
         self._timed = names.index(plan.timestamp) if plan.timestamp in names else None
 
-    def decode(self, messages: Sequence[Any]) -> Decoded:
+    def decode(self, block: Block) -> Decoded:
         """See `RecordDecoder.decode`."""
         if self._reader is None:
-            return self._each.decode(map(record_of, messages))
-        values = [message.value() or b"" for message in messages]  # no value and an empty one are for the exact path
-        keys = self._keys([message.key() for message in messages]) if self._plan.key.columns else None
+            return self._each.decode(block)
+        keys = self._keys(block) if self._plan.key.columns else None
         if self._plan.key.columns and keys is None:
-            return self._each.decode(map(record_of, messages))
-        found, taken = self._reader.read(values)
-        times = np.array([message.timestamp()[1] for message in messages], np.int64)
+            return self._each.decode(block)
+        # A value that is null or empty is for the exact path; it is never taken here.
+        found, taken = self._reader.read_block(block.values, block.ends)
+        times = block.times
         if found is not None and self._timed is not None:
             found, taken, times = self._own_times(found, taken, times)
         if found is not None and (early := times[taken] < 0).any():
             found = found.filter(mask(~early))
             taken[np.flatnonzero(taken)[early]] = False
-        plain = self._plain(messages, found, taken, keys, times)
+        plain = self._plain(block, found, taken, keys, times)
         if taken.all() and plain is not None:
             return Decoded(plain, ())
-        rest = self._each.decode(record_of(messages[i]) for i in np.flatnonzero(~taken).tolist())
-        return _merged(plain, np.flatnonzero(taken), rest, messages)
+        rest = self._each.decode(map(block.record, np.flatnonzero(~taken).tolist()))
+        return _merged(plain, np.flatnonzero(taken), rest, block)
 
     def _native_reader(self, exact: bool) -> ValueReader | None:
         plan, loaded = self._plan, library()
@@ -74,8 +75,8 @@ class MessageDecoder:
             return None
 
     def _own_times(
-        self, found: pa.RecordBatch, taken: np.ndarray, times: np.ndarray
-    ) -> tuple[pa.RecordBatch, np.ndarray, np.ndarray]:
+        self, found: pa.RecordBatch, taken: Array, times: Array
+    ) -> tuple[pa.RecordBatch, Array, Array]:
         """ROWTIME from a column; a row in which it is null is for the exact path."""
         assert self._timed is not None
         column = found.column(self._timed).cast(pa.int64())
@@ -88,58 +89,62 @@ class MessageDecoder:
         return found, taken, times
 
     def _plain(
-        self, messages: Sequence[Any], found: pa.RecordBatch | None, taken: np.ndarray, keys: pa.Array | None,
-        times: np.ndarray,
+        self, block: Block, found: pa.RecordBatch | None, taken: Array, keys: pa.Array | None, times: Array
     ) -> pa.RecordBatch | None:
         if found is None or not len(found):
             return None
-        partitions = np.array([message.partition() for message in messages], np.int32)
-        offsets = np.array([message.offset() for message in messages], np.int64)
-        chosen = mask(taken)
-        heads = [pa.array(times[taken]), pa.array(partitions[taken]), pa.array(offsets[taken])]
+        every, kinds = taken.all(), self._each.schema.types
+        heads = zip((times, block.partitions, block.offsets), kinds, strict=False)
+        arrays = [whole(head if every else head[taken], kind) for head, kind in heads]
         if keys is not None:
-            heads.append(keys if taken.all() else keys.filter(chosen))
-        return pa.RecordBatch.from_arrays([*heads, *found.columns], schema=self._each.schema)
+            arrays.append(keys if every else keys.filter(mask(taken)))
+        return pa.RecordBatch.from_arrays([*arrays, *found.columns], schema=self._each.schema)
 
 
 def _keys(part: Part) -> Keys:
-    """The key column of messages in the KAFKA format; None where a key is for the exact path."""
+    """The key column of records in the KAFKA format; None where a key is for the exact path."""
     if part.format != "KAFKA":
-        return lambda keys: None
+        return lambda block: None
     base = part.columns[0].type.base
     if base in PACKED:
-        return lambda keys: _packed(base, keys)
+        return lambda block: _packed(base, block)
     kind = pa.string() if base == "STRING" else pa.binary()
 
-    def read(keys: list[bytes | None]) -> pa.Array | None:
+    def read(block: Block) -> pa.Array | None:
+        there = block.absent & NO_KEY == 0
+        ends = np.concatenate((np.zeros(1, np.int32), block.key_ends.astype(np.int32)))
+        valid = None if there.all() else mask(there).buffers()[1]
         try:
-            return pa.array(keys, pa.binary()).cast(kind)
+            buffers = [valid, pa.py_buffer(ends), pa.py_buffer(block.keys.tobytes())]
+            return pa.Array.from_buffers(pa.binary(), len(block), buffers).cast(kind)
         except pa.ArrowInvalid:  # not UTF-8
             return None
 
     return read
 
 
-def _packed(base: str, keys: list[bytes | None]) -> pa.Array | None:
+def _packed(base: str, block: Block) -> pa.Array | None:
     size = 4 if base == "INTEGER" else 8
-    if any(key is not None and len(key) != size for key in keys):
+    there = block.absent & NO_KEY == 0
+    if (np.diff(block.key_ends, prepend=0) != np.where(there, size, 0)).any():
         return None
-    zeros = bytes(size)
-    found = np.frombuffer(b"".join(zeros if key is None else key for key in keys), PACKED[base])
-    return pa.array(found.astype(found.dtype.newbyteorder("=")), mask=np.array([key is None for key in keys]))
+    found = np.zeros(len(block), PACKED[base])
+    found[there] = np.frombuffer(block.keys, PACKED[base])
+    return whole(found.astype(found.dtype.newbyteorder("=")), KINDS[base], there)
 
 
-def _merged(plain: pa.RecordBatch | None, places: np.ndarray, rest: Decoded, messages: Sequence[Any]) -> Decoded:
-    """Rows of both paths in the order of their messages."""
+def _merged(plain: pa.RecordBatch | None, places: Array, rest: Decoded, block: Block) -> Decoded:
+    """Rows of both paths in the order of their records."""
     exact = rest.rows.batch if isinstance(rest.rows, Flawed) else rest.rows
     if plain is None:
         return rest
     if not len(exact):
         return Decoded(plain, rest.passed)
-    at = {(message.partition(), message.offset()): i for i, message in enumerate(messages)}
+    at = {place: i for i, place in enumerate(zip(block.partitions.tolist(), block.offsets.tolist(), strict=True))}
     others = [at[place] for place in zip(exact.column(1).to_pylist(), exact.column(2).to_pylist(), strict=True)]
     order = np.argsort(np.concatenate((places, np.array(others, np.int64))), kind="stable")
-    [batch] = pa.Table.from_batches([plain, exact]).combine_chunks().take(pa.array(order)).combine_chunks().to_batches()
+    both = pa.Table.from_batches([plain, exact]).combine_chunks()
+    [batch] = both.take(whole(order, pa.int64())).combine_chunks().to_batches()
     if not isinstance(rest.rows, Flawed):
         return Decoded(batch, rest.passed)
     now = np.argsort(order)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base import native
+from ksql_lake.base.arrays import Array
 from ksql_lake.model.types import Column, SqlType
 from ksql_lake.sources.ksqldb.native_rows import ARROW_ARRAY, DEEPEST, KINDS, Unsupported
 
@@ -37,19 +38,17 @@ class ValueReader:
             raise MemoryError("no memory for the native reader")
         weakref.finalize(self, loaded.ksql_free, self._reader)
 
-    def read(self, values: Sequence[bytes]) -> tuple[pa.RecordBatch | None, np.ndarray]:
-        """The values that are plain with certainty as rows, None for none; and which ones these are."""
-        sizes = np.fromiter(map(len, values), np.int64, len(values))
-        ends = np.cumsum(sizes + 1) - 1
-        return self.read_block(b"\n".join(values) + b"\n", ends)
+    def read_block(self, block: Array, ends: Array) -> tuple[pa.RecordBatch | None, Array]:
+        """The values that are plain with certainty as rows, None for none; and which ones these are.
 
-    def read_block(self, block: bytes, ends: np.ndarray) -> tuple[pa.RecordBatch | None, np.ndarray]:
-        """The same of values that stand in one block, each ended by a line end; `ends` are the positions of those."""
-        taken = np.zeros(len(ends), np.uint8)
+        Args:
+            block: the bytes of values, each ended by a line end.
+            ends: the positions of those line ends.
+        """
+        taken = np.zeros(len(ends), np.bool_)
         ends = np.ascontiguousarray(ends, np.int64)
-        self._library.ksql_values(self._reader, block, ends.ctypes.data, len(ends), taken.ctypes.data)
-        mask = taken.astype(bool)
-        return (self._take() if mask.any() else None), mask
+        self._library.ksql_values(self._reader, block.ctypes.data, ends.ctypes.data, len(ends), taken.ctypes.data)
+        return (self._take() if taken.any() else None), taken
 
     def _take(self) -> pa.RecordBatch:
         array = ctypes.create_string_buffer(ARROW_ARRAY)

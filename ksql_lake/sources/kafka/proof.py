@@ -63,10 +63,10 @@ def prove(client: Client, broker: Broker, plan: Plan, state: TopicState, patienc
     taken = sorted(state.bounds)[:MOST_PARTITIONS]
     spans = {p: (b.start, min(b.end, b.start + share)) for p, b in state.bounds.items() if p in taken}
     decoder = MessageDecoder(plan, lenient=True)
-    progress, batches = broker.read(plan.topic, spans)
+    progress, blocks = broker.read(plan.topic, spans, headers=bool(plan.headers))
     ours: dict[tuple[int, int], Row] = {}
-    for messages in batches:
-        ours.update(_by_offset(decoder.decode(messages).rows))
+    for block in blocks:
+        ours.update(_by_offset(decoder.decode(block).rows))
     if progress.stopped is not None:
         raise progress.stopped
     names = [column.name for column in plan.columns]

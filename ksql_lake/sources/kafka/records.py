@@ -86,7 +86,11 @@ class RecordDecoder:
                 rows.append(self._row(record, len(rows), flaws))
             except Skipped as reason:
                 passed.append(Passed(record.partition, record.offset, str(reason)))
-        arrays = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(self.schema)]
+        # Without a row nothing is made of Python objects, for which pyarrow would load pandas.
+        arrays = [
+            pa.array([row[i] for row in rows], field.type) if rows else pa.nulls(0, field.type)
+            for i, field in enumerate(self.schema)
+        ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
         return Decoded(Flawed(batch, tuple(flaws)) if flaws else batch, tuple(passed))
 

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from ksql_lake.base import native
 from ksql_lake.base.errors import BrokerError, BrokerUnavailable
+from ksql_lake.sources.kafka import librdkafka
+from ksql_lake.sources.kafka.block import Block
 from ksql_lake.sources.kafka.connection import (
     FORCED,
     Connection,
@@ -23,15 +26,14 @@ from ksql_lake.sources.kafka.connection import (
     refused_settings,
     topic_refusal,
 )
-from ksql_lake.sources.kafka.records import Record
+from ksql_lake.sources.kafka.consumer import POLL, Consumer, Event, MessageConsumer
 
 _silent = logging.Logger("librdkafka")  # it repeats itself many times a second; what it means comes by `Troubles`
 _silent.addHandler(logging.NullHandler())
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's id
 ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
 GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
-POLL = 0.1  # seconds; a longer wait for a full batch of messages would only delay small runs
-BATCH = 10_000  # messages
+BATCH = 10_000  # records in a block
 GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
 
 
@@ -89,20 +91,21 @@ class Reading:
 class Broker:
     """A connection to Kafka; close it, or use it as a context manager.
 
+    Args:
+        direct: False reads through confluent-kafka's messages only.
+
     Raises:
         ConfigError: confluent-kafka is missing, or does not take the settings.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, direct: bool = True) -> None:
         self.connection = connection
         self._kafka = library()
         self._troubles = Troubles()
-        settings = {"group.id": "ksql-lake", "client.id": "ksql-lake", **connection.settings, **FORCED}
-        try:
-            self._consumer = self._kafka.Consumer({**settings, "error_cb": self._troubles}, logger=_silent)
-        except (self._kafka.KafkaException, TypeError, ValueError) as error:
-            raise refused_settings(connection, error) from None
         self._admin: Any = None
+        self._direct = direct
+        self._consumers: dict[bool, Consumer] = {}  # by whether they bring headers
+        self._administrator()
 
     def __enter__(self) -> Broker:
         return self
@@ -111,7 +114,9 @@ class Broker:
         self.close()
 
     def close(self) -> None:
-        self._consumer.close()
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()
 
     def describe(self, topic: str) -> TopicState:
         """The topic's id and the bounds of its partitions.
@@ -137,35 +142,40 @@ class Broker:
         return self._id(topic) if metadata.controller_id in metadata.brokers else None
 
     def read(
-        self, topic: str, spans: Mapping[int, tuple[int, int]], duration: float = float("inf")
-    ) -> tuple[Reading, Generator[list[Any], None, None]]:
+        self, topic: str, spans: Mapping[int, tuple[int, int]], duration: float = float("inf"), *,
+        headers: bool = False, most: int = BATCH,
+    ) -> tuple[Reading, Generator[Block, None, None]]:
         """The records of each partition from an offset up to another one, which is not read.
 
         Args:
             spans: partition to (first offset, goal).
             duration: seconds after which the reading stops where it is.
+            headers: whether the records' headers are needed.
+            most: records in a block.
 
         Returns:
-            How far it came, filled in as the messages are taken; and lists of messages, in order in each partition.
+            How far it came, filled in as the blocks are taken; and blocks of records, in order in each partition.
         """
         reading = Reading({p: goal for p, (_, goal) in spans.items()}, {p: first for p, (first, _) in spans.items()})
-        return reading, self._messages(topic, reading, time.monotonic() + duration)
+        return reading, self._blocks(topic, reading, time.monotonic() + duration, headers, most)
 
-    def _messages(self, topic: str, reading: Reading, deadline: float) -> Generator[list[Any], None, None]:
-        self._troubles.clear()
-        make = self._kafka.TopicPartition
-        wanted = [make(topic, p, reading.positions[p]) for p in reading.open]
-        self._consumer.assign(wanted)
-        self._consumer.resume(wanted)  # a partition paused by an earlier reading stays so
+    def _blocks(
+        self, topic: str, reading: Reading, deadline: float, headers: bool, most: int
+    ) -> Generator[Block, None, None]:
         waiting = set(reading.open)
+        if not waiting:
+            return
+        self._troubles.clear()
+        consumer = self._consumer(headers)
+        consumer.begin(topic, {p: (reading.positions[p], reading.goals[p]) for p in reading.open})
         progress = time.monotonic()
         try:
             while waiting:
-                taken = self._take(topic, reading, waiting)
+                heard, block = self._take(consumer, topic, reading, waiting, most)
                 now = time.monotonic()
-                progress = now if taken is not None else progress
-                if taken:
-                    yield taken
+                progress = now if heard else progress
+                if block is not None:
+                    yield block
                 if reading.stopped or not waiting:
                     return
                 if now > deadline:
@@ -178,41 +188,43 @@ class Broker:
                     return
         finally:
             with contextlib.suppress(self._kafka.KafkaException, RuntimeError):  # it may be closed already
-                self._consumer.unassign()
+                consumer.end()
 
-    def _take(self, topic: str, reading: Reading, waiting: set[int]) -> list[Any] | None:
-        """The next messages below the goals; None when nothing at all was heard."""
+    def _consumer(self, headers: bool) -> Consumer:
+        """Who reads; made when it is first needed."""
+        if headers not in self._consumers:
+            settings = {"group.id": "ksql-lake", "client.id": "ksql-lake", **self.connection.settings, **FORCED}
+            try:
+                self._consumers[headers] = self._made(settings, headers)
+            except (self._kafka.KafkaException, librdkafka.Refused, TypeError, ValueError) as error:
+                raise refused_settings(self.connection, error) from None
+        return self._consumers[headers]
+
+    def _made(self, settings: Mapping[str, Any], headers: bool) -> Consumer:
+        if self._direct and not headers and native.library() is not None and librdkafka.library() is not None:
+            return librdkafka.NativeConsumer(settings, self._troubles)
+        made = self._kafka.Consumer({**settings, "error_cb": self._troubles}, logger=_silent)
+        return MessageConsumer(self._kafka, made)
+
+    def _take(
+        self, consumer: Consumer, topic: str, reading: Reading, waiting: set[int], most: int
+    ) -> tuple[bool, Block | None]:
+        """Whether anything was heard, and the next records below the goals."""
         try:
-            heard = self._consumer.consume(BATCH, POLL)
+            taken = consumer.take(most)
         except self._kafka.KafkaException as error:
             reading.stopped = topic_refusal(self.connection, topic, error.args[0])
-            return None
-        if not heard:
-            return None
-        taken = self._below_goals(reading, [message for message in heard if message.error() is None])
-        if len(taken) < len(heard):
-            for message in heard:
-                if message.error() is not None:
-                    self._mark(topic, reading, waiting, message)
-        self._leave_finished(topic, reading, waiting)
-        return taken
+            return False, None
+        for partition, position in taken.positions.items():
+            reading.positions[partition] = max(reading.positions[partition], position)
+        for event in taken.events:
+            self._mark(topic, reading, waiting, event)
+        self._leave_finished(consumer, reading, waiting)
+        return taken.heard, taken.block
 
-    @staticmethod
-    def _below_goals(reading: Reading, messages: list[Any]) -> list[Any]:
-        """The messages that are wanted; whole lists at a time, for a loop over each costs as much as decoding it."""
-        goals = reading.goals
-        partitions, offsets = [one.partition() for one in messages], [one.offset() for one in messages]
-        last = dict(zip(partitions, offsets, strict=True))
-        if any(offset >= goals[partition] for partition, offset in last.items()):
-            places = zip(messages, partitions, offsets, strict=True)
-            messages = [message for message, partition, offset in places if offset < goals[partition]]
-        for partition, offset in last.items():
-            reading.positions[partition] = min(offset + 1, goals[partition])
-        return messages
-
-    def _mark(self, topic: str, reading: Reading, waiting: set[int], message: Any) -> None:
-        """An event that stands among the messages: the end of a partition, or why it cannot be read."""
-        error, partition, offset = message.error(), message.partition(), message.offset()
+    def _mark(self, topic: str, reading: Reading, waiting: set[int], event: Event) -> None:
+        """An event that stands among the records: the end of a partition, or why it cannot be read."""
+        error, partition, offset = event
         name = error.name()
         if name == "_PARTITION_EOF":
             if offset >= reading.goals[partition]:
@@ -225,11 +237,11 @@ class Broker:
         else:
             self._troubles(error)
 
-    def _leave_finished(self, topic: str, reading: Reading, waiting: set[int]) -> None:
+    def _leave_finished(self, consumer: Consumer, reading: Reading, waiting: set[int]) -> None:
         finished = [p for p in waiting if reading.positions[p] >= reading.goals[p]]
         waiting.difference_update(finished)
         if finished and waiting:  # what comes behind a goal would only be thrown away
-            self._consumer.pause([self._kafka.TopicPartition(topic, p) for p in finished])
+            consumer.leave(finished)
 
     def _silence(self, topic: str, reading: Reading, waited: float) -> BrokerError:
         partition = min(reading.open)
@@ -243,10 +255,10 @@ class Broker:
         started = time.monotonic()
         while True:
             try:
-                metadata = self._consumer.list_topics(topic, timeout=min(ATTENTION, self.connection.timeout))
+                metadata = self._administrator().list_topics(topic, timeout=min(ATTENTION, self.connection.timeout))
                 break
             except self._kafka.KafkaException:
-                self._consumer.poll(0)  # lets the errors be reported that explain this one
+                self._administrator().poll(0)  # lets the errors be reported that explain this one
                 waited = time.monotonic() - started
                 given_up = self._troubles.final or (self._troubles.refused and waited > GRACE)
                 if given_up or waited > self.connection.timeout:
@@ -310,7 +322,6 @@ class Broker:
 
     def _failed(self, topic: str, problem: Any) -> BrokerError:
         """Why a request of the administration did not succeed: mostly a broker that cannot be reached."""
-        self._consumer.poll(0)
         self._administrator().poll(0)
         if problem.name() in ("_TIMED_OUT", "_TRANSPORT", "_DESTROY_BROKER", "_ALL_BROKERS_DOWN", "_NOENT"):
             return self._troubles.explain(self.connection, self.connection.timeout)
@@ -320,16 +331,10 @@ class Broker:
         if self._admin is None:
             settings = {"client.id": "ksql-lake", **self.connection.settings, "error_cb": self._troubles}
             ours = {name: value for name, value in settings.items() if name not in FORCED and name != "group.id"}
+            ours["allow.auto.create.topics"] = False  # asking for a topic must not make it
             try:
                 self._admin = self._kafka.admin.AdminClient(ours, logger=_silent)
             except (self._kafka.KafkaException, TypeError, ValueError) as error:
                 raise refused_settings(self.connection, error) from None
         return self._admin
 
-
-def record_of(message: Any) -> Record:
-    """A message of confluent-kafka as a record."""
-    _, timestamp = message.timestamp()
-    return Record(
-        message.partition(), message.offset(), timestamp, message.key(), message.value(), message.headers() or ()
-    )

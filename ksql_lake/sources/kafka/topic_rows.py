@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import pyarrow as pa
 
@@ -69,7 +68,9 @@ class TopicReading:
     def __init__(self, source: TopicRows, spans: Spans, *, proven: bool) -> None:
         self._source, self._spans, self.proven = source, spans, proven
         self._decoder = source.decoder
-        self._progress, self._batches = source.broker.read(source.plan.topic, spans.spans)
+        self._progress, self._batches = source.broker.read(
+            source.plan.topic, spans.spans, headers=bool(source.plan.headers), most=source.batch_size
+        )
         self._passed: dict[int, PassedOver] = {}
         self._done = False
 
@@ -78,16 +79,13 @@ class TopicReading:
         return self._source.plan.columns
 
     def read(self) -> Sequence[Rows]:
-        messages = next(self._batches, None)
-        if messages is None:
+        block = next(self._batches, None)
+        if block is None:
             self._finish()
             return ()
-        found: list[Rows] = []
-        for chunk in _chunks(messages, self._source.batch_size):
-            decoded = self._decoder.decode(chunk)
-            self._count(decoded.passed)
-            found.append(decoded.rows)
-        return found
+        decoded = self._decoder.decode(block)
+        self._count(decoded.passed)
+        return [decoded.rows]
 
     def _finish(self) -> None:
         """The messages are over: at their goals, or because something went wrong."""
@@ -222,6 +220,3 @@ class TopicRows:
         if found is not None and self._state.id is not None and found != self._state.id:
             raise Replaced(0, "it was made anew during this run")
 
-
-def _chunks(messages: list[Any], size: int) -> Iterator[list[Any]]:
-    return (messages[at : at + size] for at in range(0, len(messages), size))

@@ -39,19 +39,8 @@ def converter(kind: SqlType) -> Convert:
 
     What it returns always fits the type, so `pa.array` never fails. It raises Unfit for a value that does not.
     """
-    simple: dict[str, Convert] = {
-        "BOOLEAN": _boolean,
-        "INTEGER": _integer(INT32),
-        "BIGINT": _integer(INT64),
-        "DOUBLE": _double,
-        "STRING": text,
-        "BYTES": _bytes,
-        "DATE": date,
-        "TIME": time,
-        "TIMESTAMP": timestamp,
-    }
-    if kind.base in simple:
-        return simple[kind.base]
+    if kind.base in SCALARS:
+        return SCALARS[kind.base]
     if kind.base == "DECIMAL":
         return _decimal(kind.precision, kind.scale)
     inner = _nullable(converter(kind.element)) if kind.element else None
@@ -258,3 +247,17 @@ def days(year: int, month: int, day: int, *, julian: bool) -> int:
     in_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
     start = 365 * shifted + shifted // 4 + in_year
     return start - 719_470 if julian else start - shifted // 100 + shifted // 400 - 719_468
+
+
+# How the JSON of each scalar type is read: a function from a JSON value to what `pa.array` takes, which raises Unfit.
+SCALARS: dict[str, Convert] = {
+    "BOOLEAN": _boolean,
+    "INTEGER": _integer(INT32),
+    "BIGINT": whole,
+    "DOUBLE": _double,
+    "STRING": text,
+    "BYTES": _bytes,
+    "DATE": date,
+    "TIME": time,
+    "TIMESTAMP": timestamp,
+}

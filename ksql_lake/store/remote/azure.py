@@ -6,17 +6,19 @@ every block and is stored with the blob, and the CRC-32 is stored beside it as m
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import hashlib
 import io
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from azure.core import MatchConditions
+from azure.core.credentials import AzureNamedKeyCredential
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 from azure.storage.blob import BlobServiceClient, ContentSettings, ExponentialRetry, StandardBlobTier
 
@@ -46,8 +48,8 @@ HINTS = {
 class AzureStore:
     """The verbs of `ObjectStore` on one container."""
 
-    def __init__(self, address: Address, service: Any, env: Mapping[str, str]) -> None:
-        self.address, self.service, self.env = address, service, env
+    def __init__(self, address: Address, service: Any, sas: str | None = None) -> None:
+        self.address, self.service, self.sas = address, service, sas
         self.container = service.get_container_client(address.bucket)
 
     @classmethod
@@ -55,7 +57,7 @@ class AzureStore:
         """With AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and a key, a SAS token or a sign-in.
 
         Raises:
-            ConfigError: neither is set.
+            ConfigError: neither is set, or one cannot be right.
         """
         logging.getLogger("azure").setLevel(logging.WARNING)  # it tells every request
         pauses = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=RETRIES)
@@ -65,9 +67,10 @@ class AzureStore:
         text = env.get("AZURE_STORAGE_CONNECTION_STRING")
         if text:
             try:
-                return cls(address, BlobServiceClient.from_connection_string(text, **options), env)
+                service = BlobServiceClient.from_connection_string(text, **options)
             except ValueError as error:
                 raise ConfigError(f"AZURE_STORAGE_CONNECTION_STRING is wrong: {error}") from None
+            return cls(address, service, parts_of(text).get("SharedAccessSignature"))
         account = env.get("AZURE_STORAGE_ACCOUNT")
         if not account:
             raise ConfigError(
@@ -75,8 +78,9 @@ class AzureStore:
                 "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN"
             )
         place = env.get("AZURE_STORAGE_ENDPOINT") or f"https://{account}.blob.core.windows.net"
-        secret = env.get("AZURE_STORAGE_KEY") or env.get("AZURE_STORAGE_SAS_TOKEN")
-        return cls(address, BlobServiceClient(place, credential=secret or _signed_in(), **options), env)
+        key, sas = env.get("AZURE_STORAGE_KEY"), env.get("AZURE_STORAGE_SAS_TOKEN")
+        secret: Any = _named_key(account, key) if key else sas or _signed_in()
+        return cls(address, BlobServiceClient(place, credential=secret, **options), None if key else sas)
 
     @property
     def url(self) -> str:
@@ -156,23 +160,41 @@ class AzureStore:
         return tuple(self._delete_versions(key)) if versions else ()
 
     def _delete_versions(self, key: str) -> Iterator[str]:
-        """Earlier versions go one by one; what soft delete keeps cannot go before its time."""
-        name = self.address.name(key)
+        """Earlier versions go one by one; what soft delete keeps, of these as well, cannot go before its time."""
+        refused: dict[str, Refused] = {}
         try:
-            found = self._told(key, lambda: [*self.container.list_blobs(name, include=["versions", "deleted"])])
-        except Refused:  # an account without versions and soft delete refuses the question
-            found = []
-        for there in found:
-            if there.name != name:
-                continue
+            versions = [there.version_id for there in self._older(key) if there.version_id and not there.deleted]
+            for version in versions:
+                try:
+                    self._delete(key, version_id=version)
+                except Refused as error:
+                    refused[version] = error
+            left = self._older(key)
+        except Refused as error:
+            yield f"{self.url}/{key}: whether earlier versions stay is not known, as they cannot be listed ({error})"
+            return
+        for there in left:
             if there.deleted:
                 days = there.remaining_retention_days
                 yield f"{self.url}/{key}: a soft-deleted copy stays for {days} more days"
             elif there.version_id:
-                try:
-                    self._delete(key, version_id=there.version_id)
-                except Refused as error:
-                    yield f"{self.url}/{key} version {there.version_id} stays: {error}"
+                why = refused.get(there.version_id, "it is there again")
+                yield f"{self.url}/{key} version {there.version_id} stays: {why}"
+
+    def _older(self, key: str) -> Sequence[Any]:
+        """Every version and every soft-deleted copy of a blob, and the blob itself where there is one."""
+        name = self.address.name(key)
+
+        def ask(*what: str) -> Sequence[Any]:
+            return [there for there in self.container.list_blobs(name, include=[*what]) if there.name == name]
+
+        try:
+            return ask("versions", "deleted")
+        except HttpResponseError as error:
+            if error.status_code != 400:
+                raise _failure(f"{self.url}/{key}", error) from None
+        found: Sequence[Any] = self._told(key, lambda: ask("deleted"))  # an account that cannot have versions
+        return found
 
     def _delete(self, key: str, **more: str) -> None:
         try:
@@ -206,22 +228,29 @@ class AzureStore:
             yield f"soft delete: not known ({getattr(error, 'error_code', '') or type(error).__name__}) ({note})"
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """
+        Raises:
+            ConfigError: the account is reached by a domain of its own, which pyarrow cannot do.
+        """
         import pyarrow.fs
 
-        place = urlsplit(self.service.url)
+        place, account = urlsplit(self.service.url), self.service.account_name
         plain = place.hostname or ""
         at_azure = plain.endswith(".core.windows.net")
+        if not account or not at_azure and place.path.strip("/") != account:
+            raise ConfigError(
+                f"{self.url}: files there cannot be read through {plain}; let AZURE_STORAGE_ENDPOINT, or BlobEndpoint "
+                "in the connection string, name the account's own address: https://ACCOUNT.blob.core.windows.net"
+            )
         options: dict[str, Any] = {} if at_azure else {
             "blob_storage_authority": place.netloc, "blob_storage_scheme": place.scheme,
             "dfs_storage_authority": place.netloc, "dfs_storage_scheme": place.scheme,
         }
-        secret = self.service.credential
-        if key := getattr(secret, "account_key", None):
+        if key := getattr(self.service.credential, "account_key", None):
             options["account_key"] = key
-        elif token := self.env.get("AZURE_STORAGE_SAS_TOKEN"):
-            options["sas_token"] = token
-        files = pyarrow.fs.AzureFileSystem(self.service.account_name, **options)
-        return files, self.address.url.partition("://")[2]
+        elif self.sas:
+            options["sas_token"] = f"?{self.sas.lstrip('?')}"  # which it puts behind the path as it is
+        return pyarrow.fs.AzureFileSystem(account, **options), self.address.url.partition("://")[2]
 
     def _blob(self, key: str) -> Any:
         return self.container.get_blob_client(self.address.name(key))
@@ -237,6 +266,23 @@ class AzureStore:
             raise Away(f"{what}: the store does not answer ({error})") from None
         except AzureError as error:
             raise Refused(f"{what}: {error}") from None
+
+
+def parts_of(text: str) -> dict[str, str]:
+    """The settings in a connection string."""
+    return dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+
+
+def _named_key(account: str, key: str) -> AzureNamedKeyCredential:
+    """
+    Raises:
+        ConfigError: this is no key of Azure; the text is not repeated.
+    """
+    try:
+        base64.b64decode(key, validate=True)
+    except ValueError:
+        raise ConfigError("AZURE_STORAGE_KEY is wrong: expected text in base64, as the portal shows it") from None
+    return AzureNamedKeyCredential(account, key)
 
 
 def _signed_in() -> Any:
@@ -263,7 +309,8 @@ def _read(path: Path, crc32: int) -> bytes:
 
 
 def _failure(what: str, error: HttpResponseError) -> RemoteError:
-    code, status = str(getattr(error, "error_code", "") or ""), int(error.status_code or 0)
+    code: Any = getattr(error, "error_code", "") or ""
+    code, status = str(getattr(code, "value", code)), int(error.status_code or 0)
     if code in GONE or status == 404 and code != "ContainerNotFound":
         return Gone(f"{what}: there is no such object")
     if code in TAKEN or status == 412:

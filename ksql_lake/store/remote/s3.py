@@ -52,7 +52,7 @@ class S3Store:
         """With credentials, region and endpoint as every tool of AWS finds them."""
         for name in ("boto3", "botocore"):  # which tell every request and where credentials came from
             logging.getLogger(name).setLevel(logging.WARNING)
-        session = boto3.session.Session()
+        session: Any = _told(address.url, boto3.session.Session)
         retries = {"mode": "standard", "max_attempts": RETRIES}
         config = Config(retries=retries, max_pool_connections=32, connect_timeout=10, read_timeout=60)
         return cls(address, _told(address.url, lambda: session.client("s3", config=config)), session)
@@ -246,10 +246,20 @@ class S3Store:
         aws = host.endswith(".amazonaws.com")
         files = pyarrow.fs.S3FileSystem(
             access_key=keys.access_key if keys else None, secret_key=keys.secret_key if keys else None,
-            session_token=keys.token if keys else None, region=self.client.meta.region_name, scheme=scheme,
+            session_token=keys.token if keys else None, region=self._region(), scheme=scheme,
             endpoint_override=None if aws else host, connect_timeout=10, request_timeout=60,
         )
         return files, self.address.url.partition("://")[2]
+
+    def _region(self) -> str | None:
+        """That of the bucket: boto3 finds it by itself where another one is configured, pyarrow does not."""
+        configured: str | None = self.client.meta.region_name
+        try:
+            there = self.client.head_bucket(Bucket=self.address.bucket)
+        except (ClientError, BotoCoreError):
+            return configured  # what is wrong shows when a file is read
+        headers = there["ResponseMetadata"]["HTTPHeaders"]
+        return there.get("BucketRegion") or headers.get("x-amz-bucket-region") or configured
 
     def _ask(self, verb: str, key: str, **more: Any) -> Any:
         def ask() -> Any:
