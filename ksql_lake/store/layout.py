@@ -37,9 +37,9 @@ def leads_out(lake: PurePath, place: PurePath) -> bool:
     return False
 
 
-def at(lake: PurePath, key: str) -> PurePath:
-    """The place of what a remote calls by its path below the lake."""
-    return lake / key
+def at(top: PurePath, path: str) -> PurePath:
+    """The place of what is known by its path below the lake, as in a remote, or below a directory of it."""
+    return top / path
 
 
 def directory(lake: PurePath, kind: str, feed: str) -> PurePath:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.catalogs.delta.actions import Snapshot, Version
+from ksql_lake.store import layout
 from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.layout import storage_of
 from ksql_lake.store.storage import Changed, Storage
@@ -45,7 +46,7 @@ class Log:
 
     def place(self, name: str) -> PurePath:
         """Where a file of the log lies."""
-        return self.directory / name
+        return layout.at(self.directory, name)
 
     def path(self, version: int) -> PurePath:
         return self.place(f"{version:020d}.json")
