@@ -108,6 +108,11 @@ def export(
     lake: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
     days: Sequence[dt.date | str] = (),
+    since: dt.date | str | None = None,
+    source: Literal["auto", "rest", "kafka"] | None = None,
+    allow_shrink: bool = False,
+    accept_cluster: bool = False,
+    wait: bool = False,
 ) -> list[dict[str, Any]]:
     """Export what is new in ksqlDB, as `export_to_data_lake.py` does.
 
@@ -117,6 +122,11 @@ def export(
         lake: as for `read`.
         settings: settings by their names, such as {"KSQLDB_URL": "http://ksqldb:8088"}; they go before the environment.
         days: only events of these days (streams).
+        since: the first export of a stream leaves out events of earlier days, for good.
+        source: where streams are read; by default what each feed says, else "auto".
+        allow_shrink: accept a table that is empty or much smaller than before.
+        accept_cluster: fill the lake from another Kafka cluster than so far; its streams count as recreated.
+        wait: wait for a feed that another run is exporting, instead of returning "busy" for it.
 
     Returns:
         A dict for each feed, by name: feed, type, result (ok, findings, failed or busy), rows, files, bytes, seconds,
@@ -129,7 +139,8 @@ def export(
     """
     from ksql_lake.cli import api
 
-    return api.export(feeds, lake, settings, days)
+    wishes = api.Wishes(days, since, source, allow_shrink, accept_cluster, wait)
+    return api.export(feeds, lake, settings, wishes)
 
 
 def feeds(

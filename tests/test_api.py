@@ -76,6 +76,48 @@ def test_names_days_lake_and_settings_are_arguments(
     assert "cannot be reached" in results[0]["messages"][0]
 
 
+def test_the_options_of_the_script(ksqldb: EmbeddedKsqlDB) -> None:
+    import json
+
+    ksqldb.create_table("T", "`ID` STRING KEY, `N` BIGINT")
+    for i in range(10):
+        ksqldb.upsert("T", [f"k{i}", i])
+    assert manage_feeds.main(["add", "--name", "t", "--type", "table", "--source", "T"]) == 0
+    results = ksql_lake.export(since="2025-01-17", source="rest")
+    assert [(one["feed"], one["rows"], one["exit_code"]) for one in results] == [("r", 6, 0), ("s", 6, 0), ("t", 10, 0)]
+    assert json.loads(json.dumps(results)) == results, "nothing but what JSON has"
+    for i in range(9):
+        ksqldb.delete("T", [f"k{i}"])
+    assert [one["result"] for one in ksql_lake.export("t")] == ["failed"]
+    assert [one["result"] for one in ksql_lake.export("t", allow_shrink=True)] == ["ok"]
+    ksqldb.cluster_id = "another-cluster"
+    (refused,) = ksql_lake.export("t")
+    assert refused["result"] == "failed" and "--accept-cluster" in refused["messages"][0]
+    assert ksql_lake.export("t", accept_cluster=True)[0]["result"] == "ok"
+    for wrong in ({"source": "carrier pigeon"}, {"since": "yesterday"}, {"days": ["2025-13-01"]}):
+        with pytest.raises(ConfigError, match="expected"):
+            ksql_lake.export("s", **wrong)  # type: ignore[arg-type]
+
+
+def test_an_export_from_python_is_logged_as_the_script_logs_it(
+    ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: Any
+) -> None:
+    """Into the lake's log, at its level; the caller's own logging gets what it got before, no more and no less."""
+    capsys.readouterr()
+    loggers = [logging.getLogger(name) for name in ("export_to_data_lake", "ksql_lake")]
+    before = [(one.level, one.propagate, list(one.handlers)) for one in loggers]
+    own = logging.getLogger("mine")
+    ksql_lake.export("s")
+    own.info("of the caller")
+    assert [(one.level, one.propagate, list(one.handlers)) for one in loggers] == before
+    (log,) = (tmp_path / "lake" / "logs").glob("export_*.log")
+    assert "INFO - s: 10 rows in" in log.read_text() and "of the caller" not in log.read_text()
+    assert capsys.readouterr() == ("", "")
+    there = log.read_text()
+    ksql_lake.export("s", settings={"LOG_LEVEL": "ERROR"})
+    assert log.read_text() == there
+
+
 def test_feeds_and_report(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
     (tmp_path / "lake" / "feeds" / "active" / "bad.json").write_text("{")
     assert manage_feeds.main(["disable", "r"]) == 0

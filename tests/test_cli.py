@@ -26,6 +26,7 @@ from ksql_lake.base.errors import ConfigError
 from ksql_lake.cli import hints
 from ksql_lake.embedded import EmbeddedKsqlDB
 from tests.conftest import ROOT
+from tests.proxies import ReverseProxy
 
 JAN15 = 1_736_899_200_000
 SCRIPTS = ("data_lake_config.py", "export_to_data_lake.py", "manage_feeds.py", "metadata_utils.py")
@@ -279,6 +280,29 @@ def test_progress_knows_how_far_it_is() -> None:
     stream(1, 10, 4000)
     assert stream.share(10_000) == pytest.approx(1 / 3)
     assert "s: 2 rows, " in stream.line(stream.started + 1, 10_000)
+    assert stream.share(4100) is None, "all rows happened only just: nothing is known of what is to come"
+    stream.waits("no row for 3 s")
+    assert stream.share(10_000) is None and "%" not in stream.line(stream.started + 9, 10_000)
+    kafka = Counted("k")
+    kafka(100, 10, 1000)
+    kafka.reached(0.25)
+    assert kafka.share(10_000) == 0.25 and "25%, about 30s left" in kafka.line(kafka.started + 10, 10_000)
+
+
+def test_several_feeds_below_each_other() -> None:
+    from ksql_lake.cli.progress import Board
+
+    board = Board(["s", "a_long_name", "t"])
+    board.of("t")(1)
+    board.done("t")
+    board.of("s")(10)
+    board.of("a_long_name").waits("no row for 2 s of 10, then this stream counts as read")
+    short, long, done = board.lines()
+    assert short.startswith("s:           10 rows, ") and long.startswith("a_long_name: 0 rows, ")
+    assert done == "1 of 3 feeds done"
+    board.done("s")
+    board.done("a_long_name")
+    assert board.lines() == []
 
 
 def test_a_terminal_shows_progress_and_keeps_no_trace(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
@@ -585,7 +609,7 @@ def test_check_asks_server_disk_rights_and_clock(
 ) -> None:
     assert data_lake_config.main(["--check"]) == 0
     out = capsys.readouterr().out
-    assert "is ksqlDB 0." in out and "everything is as it should be" in out and "nothing speaks against it" in out
+    assert "is ksqlDB 0." in out and "everything is as it should be" in out and "no sign that it is wrong" in out
     assert export_to_data_lake.main(["--all", "--quiet"]) == 0
     runs = tmp_path / "lake" / "logs" / "runs.jsonl"
     os.utime(runs, (runs.stat().st_mtime + 3600,) * 2)
@@ -599,6 +623,19 @@ def test_check_asks_server_disk_rights_and_clock(
     assert data_lake_config.main(["--check"]) == 1
     wrong = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG")]
     assert wrong == ["settings", "lake", "server"] and not (tmp_path / "absent").exists()
+
+
+def test_check_compares_the_clocks_where_a_gateway_sends_the_time(
+    ksqldb: EmbeddedKsqlDB, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """ksqlDB 0.29 sends no Date header (tests/recordings); what stands in front of it often does."""
+    for ahead, code, said in ((0, 0, "differ by"), (-300, 1, "ahead of it; set"), (300, 1, "behind it; set")):
+        with ReverseProxy(ksqldb.port, "close", ahead) as proxy:
+            monkeypatch.setenv("KSQLDB_URL", proxy.url)
+            capsys.readouterr()
+            assert data_lake_config.main(["--check"]) == code
+            (line,) = [line for line in capsys.readouterr().out.splitlines() if " clock " in line]
+            assert said in line and line.startswith("WRONG" if code else "ok")
 
 
 def test_the_demo_is_of_today_and_of_its_own(tmp_path: Path, capsys: Any) -> None:

@@ -288,3 +288,18 @@ def test_check_online_says_the_road_beforehand(place: Place, capsys: pytest.Capt
     place.feed(read_from="rest")
     manage_feeds.main(["check", "--online"])
     assert "by REST (read_from is rest)" in capsys.readouterr().out
+
+
+def test_progress_goes_by_the_known_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ksql_lake.cli.progress import Counted
+
+    shares: list[float] = []
+    monkeypatch.setattr(Counted, "reached", lambda counted, share: shares.append(share))
+    place.append(400)
+    place.export("kafka")
+    assert shares and shares == sorted(shares) and shares[-1] == 1.0 and all(0 <= share <= 1 for share in shares)
+    shares.clear()
+    place.append(10)
+    place.export("rest")
+    assert shares == [], "a push query has no end"
+    assert place.export("kafka")["rows"] == 0 and set(shares) <= {1.0}

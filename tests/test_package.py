@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 import ksql_lake
+from ksql_lake.cli import export_options
 from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
 from tests.conftest import ROOT
 
@@ -72,6 +74,72 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = place / "site"
     subprocess.run([*pip, "install", "-q", "--no-deps", "--target", str(target), str(wheel)], check=True)
     return target
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions: (word, arguments), continued lines joined."""
+    text = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M))
+    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
+
+
+def test_each_instruction_of_the_dockerfile_has_what_it_needs() -> None:
+    """Where no engine is there to build it: files that are copied exist and are not ignored, extras are extras, the
+    user and the directories are made before they are used, and the words of the lists are JSON."""
+    found = instructions()
+    known = {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "VOLUME", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+    assert {word for word, _ in found} == known
+    ignored = set((ROOT / ".dockerignore").read_text().split())
+    stages = [rest.partition(" AS ")[2] for word, rest in found if word == "FROM"]
+    for word, rest in found:
+        words = rest.split()
+        if word == "COPY" and words[0].startswith("--from="):
+            assert words[0].removeprefix("--from=") in stages
+        elif word == "COPY":
+            assert all((ROOT / name).exists() and not {name, f"{name}/"} & ignored for name in words[:-1])
+        elif word in ("ENTRYPOINT", "CMD"):
+            assert json.loads(rest)
+    built = " ".join(rest for word, rest in found if word == "RUN")
+    (extras,) = re.findall(r'"\.\[([a-z0-9,]+)\]"', built)
+    assert set(extras.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
+    last = dict(found)  # the last one of each
+    lake = re.search(r"DATA_LAKE_DIR=(\S+)", last["ENV"])
+    assert lake is not None and lake[1] == last["VOLUME"] == last["WORKDIR"]
+    assert f"mkdir {lake[1]} && chown {last['USER']}:" in built and f"--create-home {last['USER']}" in built
+    assert f"{re.findall(r'venv (/[a-z/-]+)', built)[0]}/bin:$PATH" in last["ENV"]
+    assert re.search(r"^FROM python:3\.(\d+)", DOCKERFILE, re.M)[1] >= "11"  # type: ignore[index]
+
+
+COMPOSE_KEYS = {"build", "entrypoint", "command", "healthcheck", "depends_on", "environment", "volumes", "ports",
+                "stop_grace_period", "restart"}
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "examples/compose/follow.yaml"])
+def test_compose_files_are_what_compose_takes(file: str) -> None:
+    project = yaml.safe_load((ROOT / file).read_text())
+    assert set(project) <= {"services", "volumes"}
+    for service in project["services"].values():
+        assert set(service) <= COMPOSE_KEYS
+        assert ((ROOT / file).parent / service["build"] / "Dockerfile").resolve() == ROOT / "Dockerfile"
+        for other, condition in service.get("depends_on", {}).items():
+            assert "healthcheck" in project["services"][other] and condition == {"condition": "service_healthy"}
+        for volume in service.get("volumes", ()):
+            name, target = volume.split(":")
+            assert target == dict(instructions())["VOLUME"] and (name[0] == "." or name in project["volumes"])
+        if "healthcheck" in service:
+            assert service["healthcheck"]["test"][0] == "CMD" and compile(service["healthcheck"]["test"][3], "", "exec")
+        assert all(isinstance(value, str) for value in service.get("environment", {}).values())
+        if "entrypoint" not in service:  # the image's: ksql-lake
+            assert service["command"][0] == "export" and export_options.parser(None).parse_args(service["command"][1:])
+
+
+def test_the_docker_lines_of_the_docs_are_commands() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    lines = [shlex.split(line) for line in re.findall(r"^\$ (docker run .*)$", page, re.M)]
+    assert len(lines) >= 2
+    for words in lines:
+        script, *argv = words[words.index("ksql-lake") + 1:]
+        assert script in ("feeds", "export") and argv[:1] in (["discover"], ["--all"])
+        assert f"lake:{dict(instructions())['VOLUME']}" in words
 
 
 def ksql_lake_command(installed: Path, line: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

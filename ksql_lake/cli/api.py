@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ksql_lake.model import feeds as feed_files
 from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.store import layout
 
+SOURCES = ("auto", "rest", "kafka")
 Row = dict[str, Any]
 Settings = Mapping[str, object] | None
 
@@ -41,23 +42,51 @@ def lake_of(lake: str | Path | None, config: Config | None = None) -> Path:
     return here if known == data_lake_config.HERE / "data_lake" and here.is_dir() else known
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What `export_to_data_lake.py` has options for."""
+
+    days: Sequence[dt.date | str] = ()
+    since: dt.date | str | None = None
+    source: str | None = None
+    allow_shrink: bool = False
+    accept_cluster: bool = False
+    wait: bool = False
+
+
 def export(
-    feeds: Sequence[str] | str | None, lake: str | Path | None, settings: Settings, days: Sequence[dt.date | str],
+    feeds: Sequence[str] | str | None, lake: str | Path | None, settings: Settings, wishes: Wishes
 ) -> list[Row]:
     from ksql_lake.cli.remote_export import to_remote
-    from ksql_lake.cli.run import Listener, Order, carry_out  # loads Arrow
+    from ksql_lake.cli.run import Listener, Order, carry_out, logged_beside  # loads Arrow
 
     config = configured(lake, settings)
     chosen, problems = _chosen(config, feeds)
-    limited = tuple(sorted({one if isinstance(one, dt.date) else dt.date.fromisoformat(one) for one in days}))
+    limited = tuple(sorted({_day(day) for day in wishes.days}))
     if limited:
         chosen = [feed for feed in chosen if feed.type == "stream"]
-    order = Order(tuple(chosen), tuple(problems), limited, feeds is None, jobs=config.jobs)
+    if wishes.source not in (None, *SOURCES):
+        raise ConfigError(f"source is {wishes.source!r}; expected one of {', '.join(SOURCES)}")
+    order = Order(
+        tuple(chosen), tuple(problems), limited, feeds is None, wishes.wait, wishes.allow_shrink,
+        accept_cluster=wishes.accept_cluster, jobs=config.jobs, source=wishes.source,
+        since=None if wishes.since is None else _day(wishes.since),
+    )
     results: list[Any] = []
-    carry_out(config, order, Listener(), results)
-    if (there := to_remote(config, order, results)) is not None:
-        results.append(there)
+    with logged_beside(config.lake_dir, config.log_level, config.log_format):
+        carry_out(config, order, Listener(), results)
+        if (there := to_remote(config, order, results)) is not None:
+            results.append(there)
     return [result.as_json() for result in sorted(results, key=lambda result: result.feed)]
+
+
+def _day(given: dt.date | str) -> dt.date:
+    if isinstance(given, dt.date):
+        return given
+    try:
+        return dt.date.fromisoformat(given)
+    except ValueError:
+        raise ConfigError(f"{given!r} is not a day; expected YYYY-MM-DD such as 2025-01-15") from None
 
 
 def _chosen(config: Config, names: Sequence[str] | str | None) -> tuple[list[Feed], list[FeedProblem]]:

@@ -130,7 +130,7 @@ def _clock(config: Config, now: float) -> Iterator[Answer]:
     if ahead > SKEW:
         yield Answer("clock", f"the last export ended {ahead:.0f} s from now; set the clock (NTP)", True)
     else:
-        yield Answer("clock", "nothing speaks against it; the server does not say what time it is")
+        yield Answer("clock", "no sign that it is wrong; ksqlDB itself does not send the time, a gateway may")
 
 
 def _reader() -> Iterator[Answer]:

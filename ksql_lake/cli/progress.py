@@ -16,6 +16,7 @@ from ksql_lake.base import figures
 from ksql_lake.ingest.progress import Progress
 
 MINUTE = 60.0  # seconds between two lines of --progress plain
+LATELY = 5_000  # ms: the time since a row as young as this says nothing of how much is still to come
 
 
 class Counted(Progress):
@@ -27,6 +28,7 @@ class Counted(Progress):
         self.rows = self.size = 0
         self.why = ""
         self.expected: int | None = None
+        self._reached: float | None = None
         self._first: int | None = None
         self._newest: int | None = None
 
@@ -39,14 +41,21 @@ class Counted(Progress):
     def expects(self, rows: int) -> None:
         self.expected = rows or None
 
+    def reached(self, share: float) -> None:
+        self._reached = share
+
     def waits(self, why: str) -> None:
         self.why = why
 
     def share(self, now_ms: float) -> float | None:
-        """How much is read, from 0 to 1: of the rows expected, or of the time from the first row to now."""
+        """How much is read, from 0 to 1: of the offsets up to the known end, of the rows expected, or of the time from
+        the first row to now. None where that cannot be known: a stream whose rows only just happened, or one that only
+        waits for more."""
+        if self._reached is not None:
+            return self._reached
         if self.expected:
             return min(self.rows / self.expected, 1.0)
-        if self._first is None or self._newest is None or now_ms <= self._first:
+        if self.why or self._first is None or self._newest is None or now_ms - self._first < LATELY:
             return None
         return min((self._newest - self._first) / (now_ms - self._first), 1.0)
 
@@ -57,8 +66,12 @@ class Counted(Progress):
             return None
         return passed * (1 - share) / share
 
-    def line(self, now: float, now_ms: float) -> str:
-        """In one line, such as `orders: 1.2M rows, 34k rows/s, 120 MB, 40%, about 3m left`."""
+    def line(self, now: float, now_ms: float, width: int = 0) -> str:
+        """In one line, such as `orders: 1,200,000 rows, 34k rows/s, 120 MB, 40%, about 3m left`.
+
+        Args:
+            width: characters for the name and the colon, so that the lines of several feeds stand below each other.
+        """
         passed = max(now - self.started, 0.001)
         share, left = self.share(now_ms), self.left(now, now_ms)
         parts = [
@@ -68,15 +81,17 @@ class Counted(Progress):
             *([f"about {figures.duration(left)} left"] if left is not None and not self.why else []),
             *([self.why] if self.why else []),
         ]
-        return f"{self.feed}: {', '.join(parts)}"
+        return f"{f'{self.feed}:':<{width}} {', '.join(parts)}"
 
 
 class Board:
     """The feeds that are being read now. This one counts and shows nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, feeds: Sequence[str] = ()) -> None:
         self._lock = threading.Lock()
         self._reading: dict[str, Counted] = {}
+        self._feeds, self._done = len(feeds), 0
+        self._width = max((len(feed) + 1 for feed in feeds), default=0)
 
     def of(self, feed: str) -> Progress:
         """Who is told of a feed's turn, which begins now."""
@@ -87,12 +102,16 @@ class Board:
 
     def done(self, feed: str) -> None:
         with self._lock:
-            self._reading.pop(feed, None)
+            self._done += self._reading.pop(feed, None) is not None
 
     def lines(self) -> list[str]:
+        """A line for each feed that is being read; how many are done, where there are several."""
         now, now_ms = time.monotonic(), time.time() * 1000
         with self._lock:
-            return [counted.line(now, now_ms) for counted in self._reading.values()]
+            lines = [counted.line(now, now_ms, self._width) for counted in self._reading.values()]
+            if lines and self._feeds > 1:
+                lines.append(f"{self._done} of {self._feeds} feeds done")
+        return lines
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -103,8 +122,8 @@ class Board:
 class PlainBoard(Board):
     """A line for each feed every minute, for logs."""
 
-    def __init__(self, out: TextIO, seconds: float) -> None:
-        super().__init__()
+    def __init__(self, out: TextIO, seconds: float, feeds: Sequence[str]) -> None:
+        super().__init__(feeds)
         self._out, self._seconds = out, seconds
         self._over = threading.Event()
         threading.Thread(target=self._tell, daemon=True).start()
@@ -121,8 +140,8 @@ class PlainBoard(Board):
 class LiveBoard(Board):
     """On a terminal, drawn by rich some times a second."""
 
-    def __init__(self, out: TextIO) -> None:
-        super().__init__()
+    def __init__(self, out: TextIO, feeds: Sequence[str]) -> None:
+        super().__init__(feeds)
         from rich.console import Console
         from rich.live import Live
         from rich.text import Text
@@ -155,10 +174,10 @@ def shown(args: argparse.Namespace, out: TextIO, feeds: Sequence[str]) -> Iterat
     """The board that the options and the terminal call for."""
     board: Board = Board()
     if feeds and args.progress == "plain":
-        board = PlainBoard(out, MINUTE)
+        board = PlainBoard(out, MINUTE, feeds)
     elif feeds and args.progress == "auto" and out.isatty() and not args.quiet:
         with contextlib.suppress(ImportError):
-            board = LiveBoard(out)
+            board = LiveBoard(out, feeds)
     try:
         yield board
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import secrets
@@ -13,7 +14,7 @@ from pathlib import Path
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
-from ksql_lake.base.logs import LogFormatter
+from ksql_lake.base.logs import LogFormatter, also_to
 from ksql_lake.base.retry import until_answered
 from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
@@ -31,6 +32,7 @@ from ksql_lake.store.storage import CLOSED
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
+LOGGERS = ("export_to_data_lake", "ksql_lake")  # what an export logs to
 
 
 @dataclass(frozen=True)
@@ -216,14 +218,29 @@ def exit_code(results: Sequence[FeedResult]) -> int:
 
 def log_to(lake: Path, level: str, form: str) -> None:
     """Send what is logged to this month's log of the lake."""
-    file = layout.log_file(lake, dt.datetime.now(dt.UTC))
-    storage_of(lake).make(file.parent)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    handler = logging.FileHandler(file, encoding="utf-8")
-    handler.setFormatter(LogFormatter(form))
-    root.addHandler(handler)
+    root.addHandler(log_file(lake, form))
     root.setLevel(level)
+
+
+@contextlib.contextmanager
+def logged_beside(lake: Path, level: str, form: str) -> Iterator[None]:
+    """Send what an export logs to this month's log of the lake, while the caller's own logging stays as it is."""
+    file = log_file(lake, form)
+    with contextlib.closing(file), contextlib.ExitStack() as added:
+        for name in LOGGERS:
+            added.enter_context(also_to(logging.getLogger(name), file, level))
+        yield
+
+
+def log_file(lake: Path, form: str) -> logging.FileHandler:
+    """This month's log of the lake."""
+    path = layout.log_file(lake, dt.datetime.now(dt.UTC))
+    storage_of(lake).make(path.parent)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(LogFormatter(form))
+    return file

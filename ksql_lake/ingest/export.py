@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ksql_lake.base.errors import ExitCode, LakeBusyError, LakeError, QualityError, SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
@@ -33,7 +34,7 @@ from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import journal, metadata, trash
+from ksql_lake.store import journal, layout, metadata, trash
 from ksql_lake.store.dataset import Dataset, Observer
 from ksql_lake.store.hold import hold
 from ksql_lake.store.writer import WriterOptions
@@ -103,7 +104,8 @@ class FeedResult:
         """The form of `--json`: findings as objects, and their lines under `messages`."""
         return {
             **vars(self), "checks": [asdict(check) for check in self.checks], "messages": list(self.messages),
-            "findings": [finding.as_json() for finding in self.findings],
+            "findings": [finding.as_json() for finding in self.findings], "exit_code": int(self.exit_code),
+            "reconciled": list(self.reconciled),
         }
 
 
@@ -134,13 +136,13 @@ def export_feed(
         return _failed(task, LakeError(file_error(error)), started)
     except Exception as error:
         log.exception("%s: a bug", name)
-        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {task.lake / 'logs'}"
+        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {layout.runs(task.lake).parent}"
         return _failed(task, LakeError(text), started)
     for note in outcome.notes:
         log.info("%s: %s", name, note)
     for finding in outcome.findings:
         log.warning("%s", finding.line)
-    log.info("%s: %d rows in %d files", name, outcome.rows, outcome.files)
+    log.info("%s: %s in %s", name, counted(outcome.rows, "row"), counted(outcome.files, "file"))
     return FeedResult(
         name,
         task.feed.type,

@@ -16,6 +16,9 @@ class Progress:
     def expects(self, rows: int) -> None:
         """About how many rows there are to read in all, where that is known."""
 
+    def reached(self, share: float) -> None:
+        """How much of what there was to read at the beginning has been read, from 0 to 1, where that is known."""
+
     def waits(self, why: str) -> None:
         """What the reading waits for while nothing comes; "" when it goes on."""
 

@@ -145,6 +145,9 @@ class Reading(Protocol):
     def positions(self) -> Mapping[int, int]:
         """Partition -> the offset that comes next after all that was handed out, where the source knows; else {}."""
 
+    def goals(self) -> Mapping[int, int]:
+        """Partition -> the offset at which it ends, where the source knows that from the beginning; else {}."""
+
     def remarks(self) -> Sequence[Finding]:
         """What a person should know of this reading besides its rows: a partition that nobody serves, ..."""
 

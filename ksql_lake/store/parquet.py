@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import PurePath
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake.model.footer import Footer
@@ -36,3 +37,10 @@ def checksum_of(place: PurePath) -> int:
         while piece := raw.read(PIECE):
             checksum = zlib.crc32(piece, checksum)
     return checksum
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """A small table as the content of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="snappy")
+    return bytes(sink.getvalue().to_pybytes())

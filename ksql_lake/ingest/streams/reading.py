@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -246,6 +246,7 @@ class StreamExport:
     def _drain(self, reading: Reading, attempt: Attempt) -> str:
         names = [column.name for column in reading.columns]
         patience = Patience(self.job.limits.anchor, self.given_up)
+        goals, begun = reading.goals(), dict(reading.positions())
         while True:
             batches = reading.read()
             received = time.monotonic()
@@ -254,6 +255,8 @@ class StreamExport:
                 self._rows(rows.batch if flawed else rows, names, attempt, rows.flaws if flawed else ())
             now = time.monotonic()
             reading.worked(now - received)
+            if goals:
+                self.job.progress.reached(_share(goals, begun, reading.positions()))
             if not batches:
                 self._waits(reading.silence(now))
             reason = self._ended(reading, patience, now)
@@ -364,6 +367,13 @@ class StreamExport:
         columns = [column.name for column in self.state.columns]
         arrays = [batch.column(i) for i in (*range(PSEUDO_COLUMNS), *(positions[name] for name in columns))]
         return as_stored(arrays, [*PSEUDO, *columns], schema, keep, self.job.on_bad_value)
+
+
+def _share(goals: Mapping[int, int], begun: Mapping[int, int], now: Mapping[int, int]) -> float:
+    """How much of what lay between the first positions and the ends has been read, from 0 to 1."""
+    whole = sum(goal - begun.get(partition, goal) for partition, goal in goals.items())
+    read = sum(now[partition] - first for partition, first in begun.items() if partition in now)
+    return min(max(read / whole, 0.0), 1.0) if whole else 1.0
 
 
 def _partitions(numbers_: Collection[int]) -> str:

@@ -124,6 +124,9 @@ class TopicReading:
     def positions(self) -> Mapping[int, int]:
         return self._progress.positions
 
+    def goals(self) -> Mapping[int, int]:
+        return self._progress.goals
+
     def passed_over(self) -> Mapping[int, PassedOver]:
         return self._passed
 

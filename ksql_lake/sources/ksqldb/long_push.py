@@ -159,6 +159,9 @@ class _Waiting:
     def starts(self) -> Mapping[int, int]:
         return {}
 
+    def goals(self) -> Mapping[int, int]:
+        return {}  # a push query has no end
+
     def positions(self) -> Mapping[int, int]:
         return {}
 
@@ -215,6 +218,9 @@ class _First:
 
     def starts(self) -> Mapping[int, int]:
         return self._reading.starts()
+
+    def goals(self) -> Mapping[int, int]:
+        return {}  # a push query has no end
 
     def positions(self) -> Mapping[int, int]:
         return self._reading.positions()

@@ -137,6 +137,9 @@ class PushRows:
     def starts(self) -> Mapping[int, int]:
         return {}
 
+    def goals(self) -> Mapping[int, int]:
+        return {}  # a push query has no end
+
     def positions(self) -> Mapping[int, int]:
         return {}
 
