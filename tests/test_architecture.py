@@ -135,18 +135,9 @@ CALLS = {
 NOT_OF_THE_LAKE = {
     "ksql_lake.cli.api": "looks whether the current directory has a lake",
     "ksql_lake.cli.check": "tries out the disk itself: rights, room, where directories are mounted",
-    "ksql_lake.cli.context": "feed files, which people write",
     "ksql_lake.cli.demo": "makes a lake of its own and removes it",
-    "ksql_lake.cli.export_options": "feed files",
-    "ksql_lake.cli.exporting": "feed files",
-    "ksql_lake.cli.feeds.add": "feed files",
-    "ksql_lake.cli.feeds.discover": "feed files",
-    "ksql_lake.cli.feeds.remove": "feed files",
-    "ksql_lake.cli.feeds.restore": "feed files",
-    "ksql_lake.cli.feeds.sync": "feed files",
     "ksql_lake.reporting.observers": "the metrics file, which a setting names",
     "ksql_lake.remote.audit": "a temporary file for an object that is checked",
-    "ksql_lake.remote.turn": "downloads into staging",
     "ksql_lake.sources.kafka.connection": "a properties file, which a setting names",
     "ksql_lake.sources.ksqldb.client": "a certificate, which a setting names",
 }

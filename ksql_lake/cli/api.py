@@ -101,7 +101,8 @@ def _chosen(config: Config, names: Sequence[str] | str | None) -> tuple[list[Fee
     missing = [name for name in wanted if name not in good]
     broken = {problem.path.stem: problem for problem in bad}
     problems = [
-        broken.get(name) or FeedProblem(Path(f"{name}.json"), f"{active / name}.json: no such feed") for name in missing
+        broken.get(name) or FeedProblem(Path(f"{name}.json"), f"{feed_files.file_of(active, name)}: no such feed")
+        for name in missing
     ]
     return [good[name] for name in wanted if name in good], problems
 

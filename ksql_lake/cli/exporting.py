@@ -97,7 +97,7 @@ def _settings(args: argparse.Namespace) -> data_lake_config.Config:
         return data_lake_config.load(os.environ)
     except ConfigError as error:
         active = layout.feed_files(lake_of(args))
-        loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
+        loaded = feeds.load_all(active, patterns=False)
         good = [feed for feed in loaded if isinstance(feed, feeds.Feed)]
         named = (*args.stream, *args.table)
         off = _switched_off()

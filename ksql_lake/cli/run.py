@@ -240,7 +240,6 @@ def logged_beside(lake: Path, level: str, form: str) -> Iterator[None]:
 def log_file(lake: Path, form: str) -> logging.FileHandler:
     """This month's log of the lake."""
     path = layout.log_file(lake, dt.datetime.now(dt.UTC))
-    storage_of(lake).make(path.parent)
     file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(LogFormatter(form))
     return file

@@ -18,6 +18,7 @@ from ksql_lake.remote.turn import Turn
 from ksql_lake.store import trash
 from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.places import Places
+from ksql_lake.store.remote.transfer import fetch
 from ksql_lake.store.trash import Bundle
 
 Columns = Callable[[pa.Schema], list[str]]  # those that may hold what is looked for
@@ -94,7 +95,7 @@ def bring_here(search: Search) -> set[str]:
 
 
 def _into_bundle(one: Turn, bundle: Bundle, file: FileEntry) -> None:
-    turn.fetch(one.store, one.key(file), file, bundle.local(file))
+    fetch(one.store, one.key(file), file, bundle.local(file))
     manifest = bundle.read_manifest()
     for entry in manifest["files"]:
         if entry["path"] == file.path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ksql_lake.base.errors import ConfigError, RemoteError
 from ksql_lake.model.entries import FileSet
 from ksql_lake.model.state import FeedState
-from ksql_lake.remote import mirror, turn
+from ksql_lake.remote import mirror
 from ksql_lake.store import layout, metadata, state_log
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.lake import dataset_of
@@ -19,6 +19,7 @@ from ksql_lake.store.layout import storage_of
 from ksql_lake.store.remote import binding, marker
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import ObjectStore
+from ksql_lake.store.remote.transfer import fetch
 from ksql_lake.store.storage import CLOSED, OPEN, RESTRICTED
 
 SMALL = ("feeds/", ".state/", "logs/")  # what is copied as it is
@@ -90,7 +91,7 @@ def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:
     storage.make(dataset.quarantine.parent)  # of all feeds: open, whatever the feed's access
     for file in state.quarantined:
         staged = dataset.staged("restore", file.path)
-        turn.fetch(store, mirror.key_of(dataset, file.path), file, staged)
+        fetch(store, mirror.key_of(dataset, file.path), file, staged)
         storage.move(staged, dataset.in_lake(file.path), dataset.file_mode)
     storage.delete(dataset.staged("restore"))
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from ksql_lake.base.errors import RemoteError
-from ksql_lake.base.files import make_dirs
 from ksql_lake.model.entries import FileEntry, Leaving, Remote
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror, notice, plans
@@ -23,10 +20,10 @@ from ksql_lake.store.dataset import Dataset, Move
 from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import Gone, ObjectStore
+from ksql_lake.store.remote.transfer import fetch, md5
 
 AT_A_TIME = 8  # requests
 BATCH_FILES, BATCH_BYTES = 500, 2 << 30  # after so much a push records what is there
-PIECE = 1 << 20  # bytes
 RESTORED_DAYS = 7  # an archived object stays readable
 T = TypeVar("T")
 
@@ -136,7 +133,7 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
         return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; see: remote verify"
     if not there.holds(file.bytes, file.crc32):
         return f"{turn.store.url}/{key}: is not what was uploaded, so its day stays here; see: remote verify"
-    if there.md5 is not None and there.md5 != _md5(turn.path(file)):
+    if there.md5 is not None and there.md5 != md5(turn.path(file)):
         return f"{turn.store.url}/{key}: differs from the local file, so its day stays here; see: remote verify"
     return None
 
@@ -155,14 +152,6 @@ def forget_wrong(turn: Turn) -> list[str]:
         turn.mark([replace(file, remote=None) for file in wrong])
         turn.commit([], "push", f"push: {len(wrong)} files are to be sent again")
     return [f"{turn.store.url}/{turn.key(file)}: is sent again" for file in wrong]
-
-
-def _md5(path: Path) -> bytes:
-    found = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            found.update(piece)
-    return found.digest()
 
 
 def _take_from_disk(turn: Turn, parts: Sequence[Part]) -> None:
@@ -227,32 +216,6 @@ def _asleep(turn: Turn, files: Sequence[FileEntry]) -> list[str]:
 def _download(turn: Turn, file: FileEntry, there: Callable[[str], Path]) -> None:
     fetch(turn.store, turn.key(file), file, there(file.path))
     turn.progress(file.bytes)
-
-
-def fetch(store: ObjectStore, key: str, file: FileEntry, path: Path) -> None:
-    """Download one file of the lake and see that it is the one that was uploaded.
-
-    Raises:
-        RemoteError: it is gone, archived or altered.
-    """
-    make_dirs(path.parent)
-    with path.open("w+b") as sink:
-        try:
-            store.get(key, sink)
-        except Gone:
-            raise Gone(f"{store.url}/{key}: missing, though the metadata have it; see: remote verify") from None
-        size, found = checksum(sink)
-    if (size, found) != (file.bytes, file.crc32):
-        raise RemoteError(f"{store.url}/{key}: is not what was uploaded (its checksum differs); see: remote verify")
-
-
-def checksum(file: BinaryIO) -> tuple[int, int]:
-    """Bytes and CRC-32 of an open file, from its start."""
-    size, found = 0, 0
-    file.seek(0)
-    while piece := file.read(PIECE):
-        size, found = size + len(piece), zlib.crc32(piece, found)
-    return size, found
 
 
 def retier(turn: Turn, plan: Plan) -> int:

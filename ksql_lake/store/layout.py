@@ -83,9 +83,11 @@ def runs(lake: PurePath) -> PurePath:
     return lake / "logs" / "runs.jsonl"
 
 
-def log_file(lake: PurePath, moment: dt.datetime) -> PurePath:
-    """What exports of a month log."""
-    return lake / "logs" / f"export_{moment:%Y_%m}.log"
+def log_file(lake: PurePath, moment: dt.datetime) -> Path:
+    """What exports of a month log on this machine; its directory is made."""
+    path = Path(lake, "logs", f"export_{moment:%Y_%m}.log")
+    LocalDisk().make(path.parent)
+    return path
 
 
 def changes(lake: PurePath) -> PurePath:

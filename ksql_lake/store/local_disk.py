@@ -14,6 +14,7 @@ from ksql_lake.base import files
 from ksql_lake.store.storage import OPEN, PRIVATE, Changed, Stat, directory_mode
 
 if TYPE_CHECKING:
+    import pyarrow.fs
     import pyarrow.parquet as pq
 
 
@@ -30,6 +31,11 @@ class LocalDisk:
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(place)
+
+    def arrow(self, place: PurePath) -> tuple[pyarrow.fs.FileSystem, str]:
+        import pyarrow.fs
+
+        return pyarrow.fs.LocalFileSystem(), str(place)
 
     def stat(self, place: PurePath) -> Stat | None:
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from ksql_lake.base.errors import StateError
 
 if TYPE_CHECKING:
+    import pyarrow.fs
     import pyarrow.parquet as pq
 
 OPEN, RESTRICTED = 0o644, 0o640  # modes of files, for a storage that has modes
@@ -69,6 +70,9 @@ class Storage(Protocol):
             FileNotFoundError: it is not there.
             ArrowException, OSError: it is torn.
         """
+
+    def arrow(self, place: PurePath) -> tuple[pyarrow.fs.FileSystem, str]:
+        """A file system of pyarrow and the file's path in it, for scans over many files at once."""
 
     def stat(self, place: PurePath) -> Stat | None:
         """Size and time of a file or directory; None where there is neither."""

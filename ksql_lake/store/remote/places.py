@@ -66,10 +66,8 @@ class Places:
             StateError: the file lies in a remote that this lake does not know.
             ConfigError: its library is not installed.
         """
-        import pyarrow.fs
-
         if file.local:
-            return pyarrow.fs.LocalFileSystem(), str(self.dataset.file(file.path))
+            return self.dataset.storage.arrow(self.dataset.file(file.path))
         files, base = self._remote
         return files, f"{base}/{self._key(file)}"
 
