@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo native test test-all bench lint clean
+.PHONY: help demo native test test-all bench pictures lint clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,9 @@ servers: $(VENV)/dev ## fetch the object stores that test-all starts (needs Go a
 
 bench: $(VENV)/dev native-if-cc ## ours and the alternatives side by side (some minutes; ROWS=200000 for a quick look)
 	$(BIN)/python -m benchmarks --rows $(or $(ROWS),2000000)
+
+pictures: $(VENV)/dev ## the pictures of README and docs/monitoring.md (needs chromium)
+	$(BIN)/python docs/pictures/make.py
 
 lint: $(VENV)/dev ## ruff and mypy
 	$(BIN)/ruff check .

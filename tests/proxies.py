@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -142,3 +143,34 @@ class ReverseProxy(_Listener):
             client.sendall((b"%x\r\n%s\r\n" % (len(end), end) if end else b"") + b"0\r\n\r\n")
         upstream.close()
         return self.habit == "gzip"
+
+
+class ForgetfulProxy(_Listener):
+    """Passes bytes on; `forget` loses the connections to the server and keeps those of the clients open and silent."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.upstream, self._there, self._kept = port, list[socket.socket](), list[socket.socket]()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def forget(self) -> None:
+        for upstream in self._there:
+            with contextlib.suppress(OSError):
+                upstream.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, connection: socket.socket) -> None:
+        self._kept.append(connection)
+        upstream = socket.create_connection(("127.0.0.1", self.upstream))
+        self._there.append(upstream)
+        threading.Thread(target=self._back, args=(upstream, connection), daemon=True).start()
+        with upstream:
+            _pump(connection, upstream)
+
+    @staticmethod
+    def _back(upstream: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := upstream.recv(65536):
+                client.sendall(data)

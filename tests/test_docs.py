@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.base.errors import ExitCode
 from ksql_lake.embedded import EmbeddedKsqlDB, fill_demo
+from ksql_lake.model.findings import KINDS
+from ksql_lake.reporting import terminal
 from tests.conftest import ROOT
+from tests.test_report import NOW, summary
 
 PAGES = ("README.md", "docs/feeds.md", "docs/exporting.md", "docs/quality.md", "docs/retention.md",
          "docs/reference.md")
@@ -169,6 +173,36 @@ def test_design_names_tests_that_exist() -> None:
     assert len(named) >= 8
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / file).read_text() if test else (ROOT / "tests" / file).exists(), test
+
+
+def test_the_pictures_show_what_there_is() -> None:
+    """`make pictures` makes them anew; here, that what they show has not changed its form since."""
+    drawn = ET.parse(ROOT / "docs" / "pictures" / "terminal.svg").getroot()
+    found = [node for node in drawn.iter() if node.tag.endswith("}text") and "clip-path" in node.attrib]
+    rows: dict[float, str] = {}
+    for node in found:
+        rows[float(node.attrib["y"])] = rows.get(float(node.attrib["y"]), "") + "".join(node.itertext())
+    lines = [rows[y].replace("\xa0", " ").strip() for y in sorted(rows)]
+    assert lines[0].startswith("$ python metadata_utils.py ")
+    assert run(f"{lines[0].removeprefix('$ ')} --help") == 0
+    shown = terminal.report(Path("lake"), [summary("transaction_stream_blacklisted")], NOW, width=100).splitlines()
+    heading = next(line for line in shown if line.startswith("feed "))
+    assert heading.split() in [line.split() for line in lines]
+    kinds = {line[2:14].strip() for line in lines if line[:2] in ("! ", "* ", "- ")}
+    assert len(kinds) >= 3 and kinds <= set(KINDS)
+    feeds = {*data_lake_config.STREAMS, *data_lake_config.TABLES}
+    assert {line.split()[0] for line in lines if "/26h" in line} == feeds
+    assert "http" not in re.sub(r'xmlns="[^"]*"|http://localhost:8088|<!--.*?-->', "", drawn_text("terminal.svg"))
+    for name in ("page_light.png", "page_dark.png"):
+        data = (ROOT / "docs" / "pictures" / name).read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) < 250_000
+        assert int.from_bytes(data[16:20]) == 1280
+    used = set(re.findall(r"\]\((?:docs/)?pictures/([^)]+)\)", EVERYTHING))
+    assert used == {path.name for path in (ROOT / "docs" / "pictures").iterdir() if path.suffix in (".svg", ".png")}
+
+
+def drawn_text(name: str) -> str:
+    return (ROOT / "docs" / "pictures" / name).read_text(encoding="utf-8")
 
 
 DOCUMENTS = ["README.md", "DESIGN_DOCUMENT.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "data_lake/README.md",

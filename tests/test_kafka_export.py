@@ -28,10 +28,10 @@ DAY = 86_400_000
 class Place:
     """A ksqlDB, the Kafka behind it, and a lake."""
 
-    def __init__(self, db: EmbeddedKsqlDB, kafka: MockBroker, lake: Path) -> None:
-        self.db, self.kafka, self.lake = db, kafka, lake
-        self.kafka.create("EVENTS", 2)
-        self.db.create_stream("EVENTS", COLUMNS, 2)
+    def __init__(self, db: EmbeddedKsqlDB, kafka: MockBroker, lake: Path, partitions: int = 2) -> None:
+        self.db, self.kafka, self.lake, self.partitions = db, kafka, lake, partitions
+        self.kafka.create("EVENTS", partitions)
+        self.db.create_stream("EVENTS", COLUMNS, partitions)
         self.topics = Topics(db, kafka.bootstrap)
         self.made = 0
 
@@ -39,14 +39,14 @@ class Place:
         for i in range(self.made, self.made + count):
             row = [f"k{i}", i, Decimal(i).scaleb(-2), {"CITY": "Köln", "D": Decimal(i % 100).scaleb(-2)},
                    {"a": "1", "b": str(i)}, None]
-            self.db.append("EVENTS", i % 2, START + i * DAY // 400, row)
+            self.db.append("EVENTS", i % self.partitions, START + i * DAY // 400, row)
         self.made += count
         self.topics.publish("EVENTS")
 
     def recreate(self) -> None:
         self.db.recreate("EVENTS")
         self.kafka.delete("EVENTS")
-        self.kafka.create("EVENTS", 2)
+        self.kafka.create("EVENTS", self.partitions)
         self.topics = Topics(self.db, self.kafka.bootstrap)
 
     def feed(self, **keys: object) -> None:

@@ -13,11 +13,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
+from tests.proxies import ForgetfulProxy
 from tests.test_kafka_export import Place, place, rows_of
 
 assert place
@@ -173,36 +176,135 @@ def test_small_files_are_merged_while_it_follows(place: Place) -> None:
     assert len(found) == len(set(found)) == place.made
 
 
+LATER = 4_000  # number of the first event of the topic that is created again: ten days later
+
+
+class Day:
+    """A day of following, as fast as it goes: a batch of events, its commit, the next one."""
+
+    def __init__(self, place: Place, nightly: Path) -> None:
+        self.place, self.nightly = place, nightly
+        self.commits, self.memory = 0, list[int]()
+
+    def batches(self, number: int, follower: Follower) -> None:
+        for _ in range(number):
+            before = self.sequence()
+            self.place.append(3)
+            wait_for(lambda: self.sequence() > before, follower)  # noqa: B023
+            self.commits += 1
+        self.memory.append(resident(follower.process.pid))
+
+    def whole(self, follower: Follower) -> None:
+        """Wait until all that was produced is in the lake."""
+        wait_for(lambda: total(self.place) >= self.made(), follower)
+
+    def made(self) -> int:
+        return self.place.made + self.earlier
+
+    earlier = 0  # events of the topic that was deleted, less LATER
+
+    def sequence(self) -> int:
+        with contextlib.suppress(Exception):
+            return int(self.place.state()["sequence"])
+        return 0
+
+    def nightly_run(self) -> None:
+        """The same topic by one ordinary export into another lake."""
+        lake, self.place.lake = self.place.lake, self.nightly
+        if not lake.with_name("nightly").exists():
+            self.place.feed()
+        self.place.export("rest", code=1 if self.earlier else 0)
+        self.place.lake = lake
+
+    def recreate(self) -> None:
+        self.earlier, self.place.made = self.place.made - LATER, LATER
+        self.place.recreate()
+
+
+def total(place: Place) -> int:
+    with contextlib.suppress(Exception):
+        return int(place.state()["total_records"])
+    return 0
+
+
+def resident(pid: int) -> int:
+    """MB of memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def day(place: Place, tmp_path: Path, batches: int, source: str) -> Day:
+    """Eight parts: a kill, a broker that goes away, a stop, an export and a compaction by others, a recreation ..."""
+    one = Day(place, tmp_path / "nightly")
+    part = batches // 8
+    arguments = ("--every", "0.05s", "--tidy-every", "3s", "--source", source)
+    with following(place, *arguments) as follower:
+        one.batches(part, follower)
+        place.append(40)
+        follower.kill()
+    with following(place, *arguments) as follower:
+        one.batches(part, follower)
+        place.kafka.down()
+        time.sleep(1.5)
+        place.kafka.up()
+        one.batches(part, follower)
+        assert follower.stop() == 0, follower.said()
+    place.append(20)
+    place.export("auto", "--wait")
+    with following(place, *arguments) as follower:
+        one.batches(part, follower)
+        place.append(5)
+        one.whole(follower)
+        one.nightly_run()
+        one.recreate()
+        place.append(50)
+        one.whole(follower)
+        one.batches(part, follower)
+        place.append(30)
+        follower.kill()
+    place.export("rest", "--wait")
+    with following(place, *arguments) as follower:
+        one.batches(part, follower)
+        place.export("auto", "--wait")
+        one.batches(part, follower)
+        compacted = _manage(["compact", "events", "--older-than", "1d", "--lake", str(place.lake)])
+        assert compacted in (0, 3)
+        one.batches(batches - 7 * part, follower)
+        one.whole(follower)
+        wait_for(lambda: files(place) < 2 * days_of(place) + 10, follower)
+        assert follower.stop() == 0, follower.said()
+    one.nightly_run()
+    return one
+
+
+def days_of(place: Place) -> int:
+    return len(list((place.lake / "streams" / "events").glob("year=*/month=*/day=*")))
+
+
+def _manage(arguments: list[str]) -> int:
+    import manage_feeds
+
+    return manage_feeds.main(arguments)
+
+
+def content(lake: Path) -> pa.Table:
+    keys = [("N", "ascending"), ("ROWPARTITION", "ascending"), ("ROWOFFSET", "ascending")]
+    found = rows_of(lake).sort_by(keys)
+    return found.select(["ROWTIME", *(name for name in found.column_names if name != "ROWTIME")])
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_day_in_a_minute_ends_as_one_nightly_run(place: Place, tmp_path: Path) -> None:
-    """Hundreds of batches, kills, a broker that goes away; then the same rows, and few files."""
-    arguments = ("--every", "0.1s", "--tidy-every", "5s")
-    for part in range(4):
-        with following(place, *arguments) as follower:
-            for number in range(75):
-                if part == 1 and number == 30:
-                    place.kafka.down()
-                    time.sleep(3)
-                    place.kafka.up()
-                place.append(3)
-                time.sleep(0.1)
-            if part < 3:
-                follower.kill()
-            else:
-                wait_for(lambda: count(place) == place.made, follower)
-                time.sleep(6)
-                place.append(1)
-                wait_for(lambda: count(place) == place.made, follower)
-                assert follower.stop() == 0
-    found = offsets(place)
-    assert len(found) == len(set(found)) == place.made
-    assert files(place) < 60 and len(json.dumps(place.state())) < 200_000
-    rows = place.rows()
-    place.lake = tmp_path / "nightly"
-    place.feed()
-    place.export("rest")
-    assert rows.equals(place.rows())
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("source", "batches"), [("kafka", 1440), ("rest", 320)])
+def test_a_day_of_following_ends_as_nightly_runs(place: Place, tmp_path: Path, source: str, batches: int) -> None:
+    """1,440 commits with kills, a broker that restarts, a recreation and other commands: the rows of nightly runs."""
+    one = day(place, tmp_path, batches, source)
+    assert one.commits == batches
+    assert content(place.lake).equals(content(one.nightly))
+    assert total(place) == one.made() == len(content(place.lake))
+    assert max(one.memory) < min(one.memory) + 80, one.memory
+    log = place.lake / ".state" / "events.jsonl"
+    assert len(json.dumps(place.state())) < 100_000 and log.stat().st_size < 3_000 * batches
 
 
 def queries(place: Place) -> int:
@@ -235,6 +337,54 @@ def test_over_rest_a_server_that_restarts(place: Place) -> None:
         assert follower.stop() == 0, follower.said()
     found = offsets(place)
     assert len(found) == len(set(found)) == 150
+
+
+def test_over_rest_a_connection_that_is_half_dead(place: Place) -> None:
+    """A proxy that lost the server and keeps its clients: no byte comes, and no error."""
+    place.append(100)
+    with ForgetfulProxy(urlsplit(place.db.url).port or 0) as proxy:
+        with following(place, "--source", "rest", KSQLDB_URL=proxy.url) as follower:
+            wait_for(lambda: count(place) == 100 and asked(place) > 0, follower)
+            proxy.forget()
+            place.append(50)
+            wait_for(lambda: count(place) == 150, follower)
+            assert follower.stop() == 0, follower.said()
+    assert queries(place) == 2
+    found = offsets(place)
+    assert len(found) == len(set(found)) == 150
+
+
+def asked(place: Place) -> int:
+    return place.db.metadata_statements.count("SHOW QUERIES;")
+
+
+@pytest.mark.parametrize("rows", [80, 20], ids=["longer than the old topic", "shorter"])
+def test_over_rest_a_topic_that_is_recreated(place: Place, rows: int) -> None:
+    """The open query goes on at the old offset of the new topic, as consumers do, and says nothing."""
+    place.append(40)
+    with following(place, "--source", "rest") as follower:
+        wait_for(lambda: count(place) == 40, follower)
+        place.append(10)
+        wait_for(lambda: count(place) == 50, follower)
+        place.db.recreate("EVENTS", followed=True)
+        place.made = 1_000
+        place.append(rows)
+        wait_for(lambda: count(place) >= 50 + rows, follower)
+        assert follower.stop() == 0, follower.said()
+        assert "the topic was recreated" in follower.said()
+    assert place.state()["generation"] == 2 and count(place) == 50 + rows
+    assert sorted(place.rows()["N"].to_pylist()) == [*range(50), *range(1_000, 1_000 + rows)]
+
+
+def test_over_rest_a_query_that_the_server_does_not_list_is_kept(place: Place) -> None:
+    place.db.lists_push_queries = False
+    place.append(10)
+    with following(place, "--source", "rest") as follower:
+        wait_for(lambda: count(place) == 10 and asked(place) > 3, follower)
+        place.append(10)
+        wait_for(lambda: count(place) == 20, follower)
+        assert follower.stop() == 0, follower.said()
+    assert queries(place) == 1
 
 
 def test_a_supervisor_is_told(place: Place, tmp_path: Path) -> None:

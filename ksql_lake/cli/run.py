@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ksql_lake.cli.observing import observers
 from ksql_lake.ingest.export import FeedResult, FeedTask, export_feed, now
 from ksql_lake.ingest.progress import Progress
 from ksql_lake.ingest.run_record import RunRecord
+from ksql_lake.ingest.workers import Workers
 from ksql_lake.maintain.retention import Rule
 from ksql_lake.model.feeds import Feed, FeedProblem
 from ksql_lake.model.findings import findings_of
@@ -136,15 +137,19 @@ def _results(order: Order, tasks: Sequence[FeedTask], listener: Listener) -> Ite
         from ksql_lake.ingest.cluster import workers
 
         with workers(order.cluster, tasks[0].lake) as there:
-            yield from _side_by_side(tasks, order.jobs or there.threads, listener, there.executor)
-    elif len(tasks) == 1 or order.jobs == 1:
-        for task in tasks:
-            yield _turn(task, listener, None)
-    else:
-        yield from _side_by_side(tasks, order.jobs or 1, listener, None)
+            yield from _side_by_side(tasks, order.jobs or there.threads, listener, there)
+        return
+    jobs = order.jobs or 1
+    with ThreadPoolExecutor(jobs, "part") as readers:  # of a large topic; a thread is started when there is one
+        parts = Workers(readers, jobs, remote=False) if jobs > 1 else None
+        if len(tasks) == 1 or jobs == 1:
+            for task in tasks:
+                yield _turn(task, listener, parts)
+        else:
+            yield from _side_by_side(tasks, jobs, listener, parts)
 
 
-def _turn(task: FeedTask, listener: Listener, workers: Executor | None) -> FeedResult:
+def _turn(task: FeedTask, listener: Listener, workers: Workers | None) -> FeedResult:
     progress = listener.progress(task.feed.name)
     try:
         return export_feed(task, progress, workers)
@@ -153,7 +158,7 @@ def _turn(task: FeedTask, listener: Listener, workers: Executor | None) -> FeedR
 
 
 def _side_by_side(
-    tasks: Sequence[FeedTask], jobs: int, listener: Listener, workers: Executor | None
+    tasks: Sequence[FeedTask], jobs: int, listener: Listener, workers: Workers | None
 ) -> Iterator[FeedResult]:
     pool = ThreadPoolExecutor(jobs)
     try:

@@ -29,12 +29,16 @@ class Record:
 
 @dataclass
 class Topic:
-    """The records in order of arrival, the next offset and the first kept offset of each partition."""
+    """The records in order of arrival, the next offset and the first kept offset of each partition.
+
+    `followed_by`: the topic of the same name in which running queries go on.
+    """
 
     partitions: int
     log: list[Record] = field(default_factory=list)
     next: list[int] = field(default_factory=list)
     base: list[int] = field(default_factory=list)
+    followed_by: Topic | None = None
 
     def __post_init__(self) -> None:
         self.grow(self.partitions)
@@ -210,14 +214,17 @@ class Engine:
             topic = self.sources[name].topic
             topic.base[partition] = max(topic.base[partition], upto)
 
-    def recreate(self, name: str, partitions: int | None = None) -> None:
-        """The topic is deleted and created again, empty, offsets from 0; running queries see nothing of it.
+    def recreate(self, name: str, partitions: int | None = None, *, followed: bool = False) -> None:
+        """The topic is deleted and created again, empty, offsets from 0.
 
-        `partitions`: how many it has now; as many as before for None.
+        `partitions`: how many it has now; as many as before for None. `followed`: running queries go on in the new
+        topic at the offsets they had reached, as consumers of a real broker do; else they see nothing of it.
         """
         with self.changed:
             source = self.sources[name]
-            source.topic = Topic(source.topic.partitions if partitions is None else partitions)
+            old = source.topic
+            source.topic = Topic(old.partitions if partitions is None else partitions)
+            old.followed_by = source.topic if followed else None
             source.state, source.muted = {}, set()
 
     def add_partition(self, name: str) -> int:

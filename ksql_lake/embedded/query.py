@@ -45,8 +45,11 @@ class Query:
             earliest = properties.get("auto.offset.reset", "earliest" if source.kind == "TABLE" else "latest")
             self.cursor = len(self.topic.log) if select.push and earliest != "earliest" else 0
         self.end = 0  # of the log, for a pull query
+        self.floor: list[int] = []  # the offsets at which it goes on in a topic that was created again
         self.held: dict[int, list[Record]] = {}
         self.table_pull = not select.push and source.kind == "TABLE"
+        number = f"query_{int(time.time() * 1000) + next(_counter) % 1000}"
+        self.id = number if self.table_pull else f"transient_{source.name}_{random.getrandbits(63)}"
         self.columns = [c for columns, _ in self.parts for c in columns]
 
     def _refuse(self) -> None:
@@ -86,13 +89,9 @@ class Query:
 
     def header(self) -> str:
         """The header element, without its separator."""
-        if self.table_pull:
-            query_id = f"query_{int(time.time() * 1000) + next(_counter) % 1000}"
-        else:
-            query_id = f"transient_{self.source.name}_{random.getrandbits(63)}"
         schema = header_text(self.columns, self.table_pull)
         schema_json = json.dumps(schema, ensure_ascii=False)
-        return f'{{"header":{{"queryId":"{query_id}","schema":{schema_json}}}}}'
+        return f'{{"header":{{"queryId":"{self.id}","schema":{schema_json}}}}}'
 
     def _kept(self, records: list[Record]) -> list[Record]:
         """What of a batch is shown; a table's row that the filter drops would be a tombstone: see the docstring
@@ -121,6 +120,8 @@ class Query:
 
         Those of a muted partition are held back, and come in their order when it speaks again.
         """
+        if self.topic.followed_by is not None:
+            self.topic, self.cursor, self.floor = self.topic.followed_by, 0, list(self.topic.next)
         topic = self.topic
         with self.engine.changed:
             stop = min(len(topic.log) if end is None else end, self.cursor + _BATCH)
@@ -134,7 +135,8 @@ class Query:
                 if record.partition in muted:
                     self.held.setdefault(record.partition, []).append(record)
         return self._kept([r for r in found if r.values is not None and r.offset >= base[r.partition]
-                           and not (r.aborted and self.committed) and r.partition not in muted])
+                           and not (r.aborted and self.committed) and r.partition not in muted
+                           and (r.partition >= len(self.floor) or r.offset >= self.floor[r.partition])])
 
     def waits(self) -> bool:
         """Whether there are records that cannot be read now; a pull query does not complete without them."""

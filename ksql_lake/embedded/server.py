@@ -50,8 +50,10 @@ class EmbeddedKsqlDB(Engine):
         self.stopping = False
         self.settings = {"ksql.persistence.wrap.single.values": "true", "ksql.timestamp.throw.on.invalid": "false"}
         self.statements: list[tuple[str, dict[str, str]]] = []
+        self.metadata_statements: list[str] = []  # what came to /ksql
         self.connections: set[socket.socket] = set()
-        self.open_queries = 0
+        self.running: dict[str, str] = {}  # id -> SQL of queries on streams that a client listens to
+        self.lists_push_queries = True  # as servers do since 0.10
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -83,7 +85,7 @@ class EmbeddedKsqlDB(Engine):
         with self.changed:
             self.stopping = True
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.open_queries == 0, wait)
+            self.changed.wait_for(lambda: not self.running, wait)
         self.kill()
 
     def kill(self) -> None:
@@ -240,6 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _metadata(self, text: str) -> None:
         parts = single(text)
+        self.db.metadata_statements.append(text)
         words = [t.value for t in parts]
         extended = len(words) > 2 and words[-1] == "EXTENDED"
         if words[0] == "SELECT":
@@ -259,6 +262,11 @@ class _Handler(BaseHTTPRequestHandler):
                               for name, value in sorted(self.db.settings.items())]
                 answer = {"@type": "properties", "statementText": text, "properties": properties,
                           "overwrittenProperties": [], "defaultProperties": []}
+            elif words[0] in ("LIST", "SHOW") and words[1:] == ["QUERIES"]:
+                answer = {"@type": "queries", "statementText": text, "queries": [
+                    {"queryString": sql, "sinks": [], "sinkKafkaTopics": [], "id": query_id,
+                     "statusCount": {"RUNNING": 1}, "queryType": "PUSH", "state": "RUNNING"}
+                    for query_id, sql in self.db.running.items() if self.db.lists_push_queries]}
             elif words[0] == "DESCRIBE" and len(words) == 2 + extended:
                 source = self.db.sources.get(words[1])
                 if source is None:
@@ -283,7 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._table_pull(query, answer)
             return
         with self.db.changed:
-            self.db.open_queries += 1
+            self.db.running[query.id] = text
         try:
             answer.write(chunk(f"[{query.header()},\n".encode()))
             if query.select.push:
@@ -294,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             with self.db.changed:
-                self.db.open_queries -= 1
+                del self.db.running[query.id]
                 self.db.changed.notify_all()
 
     def _stream_pull(self, query: Query, answer: Answer) -> None:

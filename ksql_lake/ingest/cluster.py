@@ -9,24 +9,16 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
+from ksql_lake.ingest.workers import Workers
 from ksql_lake.store import layout
 from ksql_lake.store.layout import storage_of
 
 PATIENCE = 15  # seconds for the scheduler to answer, and for a first worker to be there
-
-
-@dataclass(frozen=True)
-class Workers:
-    """An open cluster: who works, and how many feeds at the same time."""
-
-    executor: Executor
-    threads: int
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import secrets
@@ -21,9 +22,11 @@ from ksql_lake.ingest.progress import SILENT, Progress
 from ksql_lake.ingest.staged import Outcome, Staged, lease, publish
 from ksql_lake.ingest.streams.job import StreamJob
 from ksql_lake.ingest.streams.reconcile import reconcile
+from ksql_lake.ingest.streams.road import NotLarge
 from ksql_lake.ingest.streams.stage import stage_stream
 from ksql_lake.ingest.tables.job import TableJob
 from ksql_lake.ingest.tables.stage import stage_table
+from ksql_lake.ingest.workers import Workers
 from ksql_lake.maintain import erase, retention
 from ksql_lake.maintain.erased import Rules, lasting
 from ksql_lake.model.checks import Result
@@ -112,12 +115,13 @@ class FeedResult:
 def export_feed(
     task: FeedTask,
     progress: Progress = SILENT,
-    workers: Executor | None = None,
+    workers: Workers | None = None,
 ) -> FeedResult:
     """Export one feed; every failure becomes a result.
 
     Args:
-        workers: who reads and stages; None for this very thread. Only this process publishes.
+        workers: who reads and stages, or parts of a large topic; None for this very thread. Only this process
+            publishes.
     """
     started = time.monotonic()
     name = task.feed.name
@@ -224,7 +228,7 @@ def dataset_of(task: FeedTask) -> Dataset:
 
 
 def _export(
-    task: FeedTask, dataset: Dataset, progress: Progress, workers: Executor | None
+    task: FeedTask, dataset: Dataset, progress: Progress, workers: Workers | None
 ) -> Outcome:
     """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
     other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
@@ -242,7 +246,8 @@ def _export(
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     rules = lasting(dataset, state)
     while True:
-        staged = _elsewhere(workers, task, state) if workers else stage(task, state, progress)
+        elsewhere = workers is not None and workers.remote
+        staged = _elsewhere(workers, task, state) if workers and elsewhere else stage(task, state, progress, workers)
         state = publish(dataset, staged)
         outcome.add(staged.outcome)
         if not staged.again:
@@ -279,11 +284,17 @@ def _refuse_other_unit(feed: Feed, state: FeedState) -> None:
         )
 
 
-def stage(task: FeedTask, state: FeedState, progress: Progress = SILENT) -> Staged:
+def stage(
+    task: FeedTask, state: FeedState, progress: Progress = SILENT, workers: Workers | None = None
+) -> Staged:
     """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
+
+    Args:
+        workers: who reads parts of a large topic.
 
     Raises:
         LakeError: nothing was staged, and why.
+        NotLarge: workers on other machines would have no parts to read.
     """
     feed, dataset = task.feed, dataset_of(task)
     writer = replace(task.writer, file_mode=dataset.file_mode, dir_mode=dataset.dir_mode)
@@ -302,7 +313,7 @@ def stage(task: FeedTask, state: FeedState, progress: Progress = SILENT) -> Stag
             on_bad_value=feed.on_bad_value, kafka=task.kafka, read_from=task.read_from or feed.read_from,
             exact_values=feed.exact_values, push=task.push, since=task.since,
         )
-        return stage_stream(client, stream, state, now)
+        return stage_stream(client, stream, state, now, workers)
 
 
 def stage_on_worker(task: FeedTask, state: FeedState) -> Staged:
@@ -310,19 +321,27 @@ def stage_on_worker(task: FeedTask, state: FeedState) -> Staged:
     return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
 
 
-def _elsewhere(workers: Executor, task: FeedTask, state: FeedState) -> Staged:
-    patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
+def _elsewhere(workers: Workers, task: FeedTask, state: FeedState) -> Staged:
+    """Have a feed read on other machines: a large topic in parts, all else by one worker."""
     with lease(dataset_of(task)) as granted:
         given = replace(task, writer=replace(task.writer, lease=granted))
-        future = workers.submit(stage_on_worker, given, state)
-        if not wait([future], patience).done:
-            future.cancel()
-            raise LakeError(
-                f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
-                "reads it again"
-            )
-        staged: Staged = future.result()
-        return staged
+        if task.feed.type == "stream" and task.kafka is not None and task.read_from != "rest":
+            with contextlib.suppress(NotLarge):
+                return stage(given, state, workers=workers)
+        return _whole(workers.executor, given, state)
+
+
+def _whole(executor: Executor, task: FeedTask, state: FeedState) -> Staged:
+    patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
+    future = executor.submit(stage_on_worker, task, state)
+    if not wait([future], patience).done:
+        future.cancel()
+        raise LakeError(
+            f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
+            "reads it again"
+        )
+    staged: Staged = future.result()
+    return staged
 
 
 def _reconcile(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:

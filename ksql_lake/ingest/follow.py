@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from ksql_lake import __version__
@@ -30,6 +30,8 @@ from ksql_lake.store.hold import hold
 
 log = logging.getLogger("export_to_data_lake")
 LOOK = 1.0  # seconds between looks at the ends of a topic
+QUIET = 10  # intervals without a row
+ASK = 10.0  # seconds for the server to say which queries it runs
 USUAL_BYTES = 200  # of a row in a file, before there is a batch to measure
 
 
@@ -160,8 +162,14 @@ class Follower:
         return self._topic.waiting()
 
     def _listen(self) -> None:
+        """Take rows until there is something to commit, or after QUIET intervals without a row, when an export looks
+        whether stream and topic are still the same. In each interval without a row, and once at the start, the server
+        is asked whether it still runs the query: a silent connection may be half dead."""
         assert self._push is not None
-        due = time.monotonic() + self.rhythm.every
+        began = time.monotonic()
+        due = began + self.rhythm.every
+        if self._push.listed is None:
+            self._push.ask(self._running)
         while not self.stop.is_set():
             if not self._push.open:  # another query is needed, or there is none yet
                 self._sleep(min(LOOK, self.rhythm.every) if self._push.broken else self.rhythm.every)
@@ -171,7 +179,15 @@ class Follower:
             over = time.monotonic() >= due
             if self._push.rows and (over or self._enough(self._push.rows)):
                 return
-            due = time.monotonic() + self.rhythm.every if over else due
+            if time.monotonic() >= began + QUIET * self.rhythm.every:
+                return
+            if over:
+                self._push.ask(self._running)
+                due = time.monotonic() + self.rhythm.every
+
+    def _running(self) -> Collection[str]:
+        with Client(replace(self.task.server, timeout=min(ASK, self.task.server.timeout))) as client:
+            return client.running()
 
     def _enough(self, waiting: int) -> bool:
         return waiting >= self.rhythm.rows or waiting * self._row_bytes >= self.rhythm.bytes

@@ -13,6 +13,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +82,7 @@ class Checker:
         schema: of the batches, under the names on disk.
         names: the source's name of each column -> its name on disk.
         before: the checker of an earlier query of the same run, so that a value that came then comes twice now.
+        seed: the same for checkers that look at parts of one run, for the same reason.
 
     Raises:
         SchemaError: a check names a column that is not there, or cannot judge its type.
@@ -88,16 +90,21 @@ class Checker:
 
     def __init__(
         self, feed: str, checks: Sequence[Check], schema: pa.Schema, names: Mapping[str, str],
-        before: Checker | None = None,
+        before: Checker | None = None, seed: int | None = None,
     ) -> None:
         self.rules = [bind(feed, check, schema, names) for check in checks]
+        self.checks = [rule.check for rule in self.rules]
         self.rows = 0
         self.failed = [0] * len(self.rules)
         self.newest: list[dict[int, int]] = [{} for _ in self.rules]
         self.hashes: list[list[Hashes]] = [[] for _ in self.rules]
         self._keys: list[KeyHashes] = (
-            before._keys if before else [KeyHashes(range(len(rule.paths))) for rule in self.rules]
+            before._keys if before else [KeyHashes(range(len(rule.paths)), seed) for rule in self.rules]
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it found, which is all that a verdict needs; the rules themselves do not travel."""
+        return {**vars(self), "rules": [], "_keys": []}
 
     def look(self, batch: pa.RecordBatch) -> BadRows | None:
         """Count what fails in rows that would be published, and return those that go into quarantine instead."""
@@ -181,7 +188,7 @@ def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occas
     found = []
     rows = sum(checker.rows for checker in checkers)
     for i, declared in enumerate(checks):
-        check = checkers[-1].rules[i].check if checkers else declared
+        check = checkers[-1].checks[i] if checkers else declared
         if check.check == "row_count":
             failed, message = _row_count(check, rows, context)
         elif check.check == "freshness":

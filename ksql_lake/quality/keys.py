@@ -24,11 +24,12 @@ class KeyHashes:
 
     Args:
         positions: of the key columns in the batches.
+        seed: of the random numbers; hashes of objects with the same one can be compared.
     """
 
-    def __init__(self, positions: Sequence[int]) -> None:
+    def __init__(self, positions: Sequence[int], seed: int | None = None) -> None:
         self._positions = list(positions)
-        self._random = np.random.default_rng(secrets.randbits(128))
+        self._random = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
         self._factors = self._more(256)
         self._column_factors = self._more(len(self._positions))
         self._hashes: list[Hashes] = []
@@ -82,8 +83,8 @@ class KeyHashes:
 
     def _number(self, place: int) -> np.uint64:
         """A random number that belongs to a place."""
-        if place >= len(self._factors):
-            self._factors = np.concatenate([self._factors, self._more(place + 1)])
+        while place >= len(self._factors):  # in steps that do not depend on who asks for what
+            self._factors = np.concatenate([self._factors, self._more(len(self._factors))])
         number: np.uint64 = self._factors[place]
         return number
 

@@ -72,6 +72,7 @@ class Aside:
         """Finish the files, durably."""
         if self._writer is not None:
             self.files = self._writer.close({**(footer or {}), LABELS: json.dumps(sorted(self.labels))})
+            self._writer = None
 
     def abort(self) -> None:
         """Let go of everything; what lies in staging is the caller's to remove."""

@@ -98,7 +98,10 @@ class Replaced(Exception):
 
 
 class Reading(Protocol):
-    """One pass over a stream, from `Wanted` to the present end. A context manager; leaving it lets go of the source."""
+    """One pass over a stream, from `Wanted` to the present end. A context manager; leaving it lets go of the source.
+
+    A class that derives from this one inherits the answers of a source that knows nothing of its topic.
+    """
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -141,18 +144,23 @@ class Reading(Protocol):
 
     def starts(self) -> Mapping[int, int]:
         """Partition -> the lowest offset that still exists, where the source knows; {} when it cannot tell."""
+        return {}
 
     def positions(self) -> Mapping[int, int]:
         """Partition -> the offset that comes next after all that was handed out, where the source knows; else {}."""
+        return {}
 
     def goals(self) -> Mapping[int, int]:
         """Partition -> the offset at which it ends, where the source knows that from the beginning; else {}."""
+        return {}
 
     def remarks(self) -> Sequence[Finding]:
         """What a person should know of this reading besides its rows: a partition that nobody serves, ..."""
+        return ()
 
     def passed_over(self) -> Mapping[int, PassedOver]:
         """Partition -> records of the topic that are no rows, where the source sees them."""
+        return {}
 
     def __enter__(self) -> Reading: ...
 

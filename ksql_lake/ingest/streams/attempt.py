@@ -30,7 +30,7 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 
 class Attempt:
-    """The rows of one reading on their way into staged files; `close` or `abort` ends it.
+    """The rows of one reading on their way into staged files; `close` or `abort` ends it. Closed it is a plain value.
 
     Args:
         number: of the attempt in its run, from 0.
@@ -50,14 +50,17 @@ class Attempt:
     """
 
     def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
-        self.run, name = run_name(job, state), f"a{number}"
+        self.run, name = run_name(job, state), f"{job.part.name if job.part else ''}a{number}"
         self.schema = rows_schema(state)
         names = {column.name: column.disk_name for column in state.columns}
-        self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before)
+        seed = job.part.seed if job.part else None
+        self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before, seed)
         unique, staged = f"{self.run}{name}", partial(job.dataset.staged, self.run)
         footer = _footer(job, state, unique)
         self.aside = Aside(staged(f"{name}q"), self.schema, unique, job.writer, footer)
-        self._writer = PartitionWriter(staged(name), self.schema, unique, "data", job.writer, footer)
+        self._writer: PartitionWriter | None = PartitionWriter(
+            staged(name), self.schema, unique, "data", job.writer, footer
+        )
         self.bad = BadValues(job.on_bad_value)
         self.files: list[StagedFile] = []
         self.rows = 0
@@ -91,6 +94,7 @@ class Attempt:
             chosen = keep & (days == day)
             part = table if chosen.all() else table.filter(mask(chosen))
             date = EPOCH + dt.timedelta(days=day)
+            assert self._writer is not None, "closed"
             self._writer.write(part, day_path(date), date.strftime("%Y%m%d"))
         self.rows += int(keep.sum())
 
@@ -118,13 +122,15 @@ class Attempt:
         self.matched, self.unclear = frozenset(sieve.matched), frozenset(sieve.pending & sieve.before)
         self.evidence, self.doubtful = frozenset(sieve.evidence), bool(sieve.doubts)
         resume = resume_pair(self.anchors) | taken_pair(self.taken)
-        self.files = self._writer.close(resume)
+        assert self._writer is not None, "closed"
+        self.files, self._writer = self._writer.close(resume), None
         self.aside.close(resume)
         self.rows = sum(file.rows for file in self.files)
 
     def abort(self) -> None:
         """Let go of everything: nothing of it will be published."""
-        self._writer.abort()
+        if self._writer is not None:
+            self._writer.abort()
         self.aside.abort()
 
     def _quarantine(self, bad: BadRows, rows: np.ndarray, keep: np.ndarray, days: np.ndarray) -> None:

@@ -19,6 +19,21 @@ RESERVED = (*PSEUDO, "year", "month", "day")
 
 
 @dataclass(frozen=True)
+class Part:
+    """That the job reads some partitions only, beside others; what all of these have in common.
+
+    Attributes:
+        name: of its directory in staging, and in the names of its files.
+        salt: of the hashes of new anchors.
+        seed: of the hashes that find repeated values.
+    """
+
+    name: str
+    salt: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class StreamJob:
     """What to export and how; all values come from the feed file and the command line.
 
@@ -45,6 +60,7 @@ class StreamJob:
     exact_values: bool = False
     push: LongPush | None = None
     since: dt.date | None = None
+    part: Part | None = None
 
     @property
     def origin(self) -> str:

@@ -61,7 +61,7 @@ class StreamExport:
         self.base_heads = dict(state.heads)
         self.erased = lasting(job.dataset, state)
         self.first_day = (job.since - EPOCH).days if job.since and not self.base else None
-        salt = salt_of([*self.base.values(), *self.base_heads.values()])
+        salt = job.part.salt if job.part else salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
         self.seen: set[int] = set()  # partitions of which it is known why their last exported row did not come

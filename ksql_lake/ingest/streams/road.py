@@ -50,6 +50,10 @@ class Checked:
     rows: int
 
 
+class NotLarge(Exception):
+    """There is too little to read for workers on other machines to share."""
+
+
 class NotThisRoad(SourceError):
     """A stream that cannot be read from its topic.
 
@@ -62,15 +66,19 @@ class NotThisRoad(SourceError):
         self.differs = differs
 
 
-def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, started_ms: int, held: ExitStack) -> Road:
+def choose(
+    client: Client, source: Source, job: StreamJob, mark: TopicMark, started_ms: int, held: ExitStack, least: int = 0
+) -> Road:
     """The road of one run.
 
     Args:
         mark: how an earlier run left the topic.
         held: closes what stays open for the run.
+        least: records of the topic below which the road does not matter.
 
     Raises:
         LakeError: the feed asks for Kafka, which cannot be had.
+        NotLarge: there are fewer records than `least`.
     """
     query = PushSource(client, source, job.limits, job.batch_size, job.on_bad_value != "fail", started_ms)
     rest: RowSource = job.push.over(query) if job.push else query
@@ -80,7 +88,7 @@ def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, star
     try:
         if job.kafka is None:
             raise ConfigError(f"{job.dataset.feed}: {NOT_SET}; set one of them, or read the feed over REST")
-        checked = check(client, job.kafka, source, mark, job.limits.idle, held)
+        checked = check(client, job.kafka, source, mark, job.limits.idle, held, least)
     except (BrokerError, ConfigError, NotThisRoad) as error:
         if must:
             raise
@@ -97,11 +105,13 @@ def choose(client: Client, source: Source, job: StreamJob, mark: TopicMark, star
 
 
 def check(
-    client: Client, kafka: Connection, source: Source, mark: TopicMark, patience: float, held: ExitStack
+    client: Client, kafka: Connection, source: Source, mark: TopicMark, patience: float, held: ExitStack,
+    least: int = 0,
 ) -> Checked:
     """Whether a stream can be read from its topic.
 
     Raises:
+        NotLarge: it has fewer records than `least`, so that nobody needs to know.
         NotThisRoad: it cannot, by what DESCRIBE says or by what a comparison found.
         BrokerError, ConfigError: Kafka cannot be read.
     """
@@ -112,6 +122,8 @@ def check(
     broker = held.enter_context(Broker(kafka))
     shown = proof.fingerprint(plan, settings, client.server_info().version)
     state = broker.describe(plan.topic)
+    if sum(bounds.end - max(bounds.start, mark.next.get(p, 0)) for p, bounds in state.bounds.items()) < least:
+        raise NotLarge
     if mark.proof == shown:
         return Checked(plan, broker, state, shown, 0)
     found = proof.prove(client, broker, plan, state, patience)

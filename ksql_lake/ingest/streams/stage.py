@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.streams.attempt import Attempt, run_name
+from ksql_lake.ingest.streams.brought import Brought
 from ksql_lake.ingest.streams.job import StreamJob
+from ksql_lake.ingest.streams.parts import groups_of, least_records, read_parts
 from ksql_lake.ingest.streams.reading import StreamExport
-from ksql_lake.ingest.streams.road import choose, refuse_moved_values
+from ksql_lake.ingest.streams.road import NotLarge, choose, refuse_moved_values
+from ksql_lake.ingest.workers import Workers
 from ksql_lake.model.anchor import Covered, TopicMark
 from ksql_lake.model.change import Change
 from ksql_lake.model.checks import Result
@@ -24,21 +27,26 @@ from ksql_lake.model.entries import AHEAD, FileEntry
 from ksql_lake.model.state import FeedState, LastRun, Told
 from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
+from ksql_lake.sources.kafka.topic_rows import TopicRows
 from ksql_lake.sources.ksqldb.client import Client
 from ksql_lake.sources.row_source import RowSource
 from ksql_lake.store import metadata
 from ksql_lake.store.writer import StagedFile
 
 
-def stage_stream(client: Client, job: StreamJob, state: FeedState, now: Callable[[], str]) -> Staged:
+def stage_stream(
+    client: Client, job: StreamJob, state: FeedState, now: Callable[[], str], workers: Workers | None = None
+) -> Staged:
     """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
 
     Args:
         state: the feed's state; it becomes the new one.
         now: the present time as ISO 8601 text.
+        workers: who reads parts of a large topic.
 
     Raises:
         LakeError: nothing was staged, and why.
+        NotLarge: it is not worth the while of workers on other machines to read parts of it.
     """
     outcome = Outcome(findings=metadata.unknown_files(job.dataset, state))
     _refuse_moved_days(job, state)
@@ -46,65 +54,83 @@ def stage_stream(client: Client, job: StreamJob, state: FeedState, now: Callable
     started_ms = int(time.time() * 1000)
     source = until_answered(lambda: client.resolve(job.source, "stream"), job.limits.retry, outcome.retried)
     with ExitStack() as held:
-        road = choose(client, source, job, state.mark, started_ms, held)
-        outcome.road, outcome.why = road.name, road.why
+        least = least_records() if workers and workers.remote else 0
+        road = choose(client, source, job, state.mark, started_ms, held, least)
+        rows = road.rows
+        groups = groups_of(rows, state, workers.threads) if workers else []
+        if workers and workers.remote and not groups:
+            raise NotLarge
+        outcome.road, outcome.why = road.name, road.why + (f", in {len(groups)} parts" if groups else "")
         outcome.findings += [road.finding] if road.finding else []
-        return stage_rows(road.rows, job, state, outcome, now, started_ms, road.proof)
+        if groups and workers and isinstance(rows, TopicRows):
+            with _cleared(job, state):
+                brought = read_parts(rows, groups, job, state, client.server, source, started_ms, workers)
+                return _judged(job, state, brought, outcome, now, road.proof)
+        return stage_rows(rows, job, state, outcome, now, started_ms, road.proof)
 
 
 def stage_rows(
     rows: RowSource, job: StreamJob, state: FeedState, outcome: Outcome, now: Callable[[], str], started_ms: int,
     proof: str | None = None,
 ) -> Staged:
-    """The same from any source of rows.
+    """The same from any source of rows, in this thread.
 
     Args:
         proof: what was compared with ksqlDB's rows, to be remembered.
     """
     export = StreamExport(rows, job, state, started_ms)
     recreated = False
-    try:
+    with _cleared(job, state):
         if not state.resume and rows.is_empty():
             outcome.notes.append("the stream is empty")
         else:
             recreated = export.read()
-        export.findings = [*(found for attempt in export.attempts for found in attempt.findings), *export.findings]
-        outcome.checks = _verdict(job, export, now(), recreated)
-        export.findings += judge(job.dataset.feed, outcome.checks)
-        export.findings += told(job.dataset.feed, [attempt.bad for attempt in export.attempts])
-        if not recreated:
-            state.topic = _mark(job, export, proof)
-        return _staged(job, export, outcome, now(), recreated)
+        return _judged(job, state, Brought.of(export, recreated), outcome, now, proof)
+
+
+@contextmanager
+def _cleared(job: StreamJob, state: FeedState) -> Iterator[None]:
+    """Leave nothing in staging when it ends in an error."""
+    try:
+        yield
     except BaseException:
         job.dataset.storage.delete(job.dataset.staged(run_name(job, state)))
         raise
 
 
-def _mark(job: StreamJob, export: StreamExport, proof: str | None) -> TopicMark | None:
+def _judged(
+    job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome, now: Callable[[], str], proof: str | None
+) -> Staged:
+    """What was brought, once the checks let it pass."""
+    outcome.checks = _verdict(job, state, brought, now())
+    brought.findings += judge(job.dataset.feed, outcome.checks)
+    brought.findings += told(job.dataset.feed, [attempt.bad for attempt in brought.attempts])
+    if not brought.recreated:
+        state.topic = _mark(job, state, brought, proof)
+    return _staged(job, state, brought, outcome, now())
+
+
+def _mark(job: StreamJob, state: FeedState, brought: Brought, proof: str | None) -> TopicMark | None:
     """Where the topic is left; over REST, which knows nothing of it, as it was left before."""
-    state, identity = export.state, export.source.identity
-    last = export.attempts[-1] if export.attempts else None
-    if identity is None and proof is None:
+    if brought.identity is None and proof is None:
         return state.topic
     known = state.mark
-    unseen = bool(export.sieve.pending)  # rows that should tell whether it is the same topic
-    positions = {} if job.days or last is None else last.positions
+    positions = {} if job.days else brought.positions
     following = {p: max(at, known.next.get(p, 0)) for p, at in positions.items()}
-    return TopicMark(
-        state.generation, None if unseen else identity, {**known.next, **following}, proof, job.exact_values
-    )
+    identity = None if brought.unseen else brought.identity
+    return TopicMark(state.generation, identity, {**known.next, **following}, proof, job.exact_values)
 
 
-def _verdict(job: StreamJob, export: StreamExport, now: str, recreated: bool) -> list[Result]:
+def _verdict(job: StreamJob, state: FeedState, brought: Brought, now: str) -> list[Result]:
     """What the checks say of the attempts that count."""
-    part = "the topic was recreated meanwhile" if recreated else "only some days were asked for" if job.days else ""
-    state = export.state
+    part = "only some days were asked for" if job.days else ""
+    part = "the topic was recreated meanwhile" if brought.recreated else part
     moment = dt.datetime.fromisoformat(now)
     latest = (moment.timestamp() + AHEAD) * 1000
     times = [state.newest_until(latest), *(file.rowtime_max for file in state.quarantined)]
     newest = max((time for time in times if time is not None and time <= latest), default=state.newest_rowtime)
     occasion = Occasion(moment, job.usual_rows, newest, part)
-    return results(job.checks, [attempt.checker for attempt in export.attempts], occasion)
+    return results(job.checks, [attempt.checker for attempt in brought.attempts], occasion)
 
 
 def _refuse_moved_days(job: StreamJob, state: FeedState) -> None:
@@ -119,11 +145,10 @@ def _refuse_moved_days(job: StreamJob, state: FeedState) -> None:
             )
 
 
-def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, recreated: bool) -> Staged:
+def _staged(job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome, now: str) -> Staged:
     """The attempts that count, and the state that publishing them makes."""
-    state = export.state
-    moves, entries = _set_aside(job, export, outcome, now), list[FileEntry]()
-    for attempt in export.attempts:
+    moves, entries = _set_aside(job, state, brought, outcome, now), list[FileEntry]()
+    for attempt in brought.attempts:
         for file in attempt.files:
             target = job.dataset.file(f"{file.partition}/{file.name}")
             moves.append(metadata.Move.of(job.dataset, file.staged, target))
@@ -132,26 +157,24 @@ def _staged(job: StreamJob, export: StreamExport, outcome: Outcome, now: str, re
             outcome.bytes += file.bytes
             outcome.rows += file.rows
     state.files.add(entries)
-    _advance(job, export, state)
-    outcome.offsets = _spans(export.attempts)
-    outcome.findings += export.findings
-    if export.attempts:
-        outcome.findings += export.attempts[-1].remarks
-    _count_passed(export, outcome)
-    outcome.notes += export.notes
-    outcome.retries += export.retries
+    _advance(job, brought, state)
+    outcome.offsets = _spans(brought.attempts)
+    outcome.findings += [*brought.findings, *brought.remarks]
+    _count_passed(brought, outcome)
+    outcome.notes += brought.notes
+    outcome.retries += brought.retries
     base, run = state.sequence, run_name(job, state)
     state.sequence, state.last_export, state.run = base + 1, now, run
-    state.findings = Told.of(now, export.findings)
-    state.last_run = LastRun(now, export.rows, outcome.files, "findings" if export.findings else "ok")
+    state.findings = Told.of(now, brought.findings)
+    state.last_run = LastRun(now, brought.rows, outcome.files, "findings" if brought.findings else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)
     change = Change("export", base + 1, run, now, schema=record_schema(state, now))
-    return Staged(run, base, tuple(moves), state, change, outcome, recreated)
+    return Staged(run, base, tuple(moves), state, change, outcome, brought.recreated)
 
 
-def _count_passed(export: StreamExport, outcome: Outcome) -> None:
-    for attempt in export.attempts:
+def _count_passed(brought: Brought, outcome: Outcome) -> None:
+    for attempt in brought.attempts:
         for partition, passed in sorted(attempt.passed.items()):
             outcome.passed_over += passed.records
             outcome.notes.append(
@@ -160,10 +183,12 @@ def _count_passed(export: StreamExport, outcome: Outcome) -> None:
             )
 
 
-def _set_aside(job: StreamJob, export: StreamExport, outcome: Outcome, now: str) -> list[metadata.Move]:
+def _set_aside(
+    job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome, now: str
+) -> list[metadata.Move]:
     """Count in the rows that the checks quarantined; the renames of their files."""
-    state, moves = export.state, list[metadata.Move]()
-    for number, attempt in enumerate(export.attempts):
+    moves = list[metadata.Move]()
+    for number, attempt in enumerate(brought.attempts):
         renames, entries = attempt.aside.publish(job.dataset, f"{attempt.run}a{number}")
         moves += renames
         if entries:
@@ -186,12 +211,12 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
     return dict(sorted(spans.items(), key=lambda item: int(item[0])))
 
 
-def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
-    anchors = export.anchors
+def _advance(job: StreamJob, brought: Brought, state: FeedState) -> None:
+    anchors = brought.anchors
     covered = state.coverage.setdefault(state.generation, {})
     # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
-    state.heads = dict(export.heads)
-    for row in (row for attempt in export.attempts for row in attempt.not_sent):
+    state.heads = dict(brought.heads)
+    for row in (row for attempt in brought.attempts for row in attempt.not_sent):
         places = state.not_sent.setdefault(state.generation, {})
         places[row.partition] = tuple(sorted({*places.get(row.partition, ()), row.offset}))
     if not job.days:
@@ -200,7 +225,7 @@ def _advance(job: StreamJob, export: StreamExport, state: FeedState) -> None:
             known = covered.get(partition, Covered())
             covered[partition] = known.with_upto(anchor.offset, merge(known.beyond, [], anchor.offset))
         return
-    for attempt in export.attempts:
+    for attempt in brought.attempts:
         for partition, days in attempt.days.items():
             covered[partition] = covered.get(partition, Covered()).with_days(days)
 

@@ -75,7 +75,7 @@ def page(
 def _head(title: str, summaries: Sequence[FeedSummary], now: dt.datetime) -> str:
     ended = max((s.last_run.ended for s in summaries if s.last_run), default=None)
     ago = since(ended, now)
-    urgent = sum(finding.level != "note" for summary in summaries for finding in summary.findings)
+    urgent = sum(one.finding.level != "note" for one in findings_by_rank(summaries))
     totals = (
         ("Feeds", f"{len(summaries):,}", ""), ("Rows", count(sum(s.rows for s in summaries)), ""),
         ("Size", size(sum(s.bytes for s in summaries)), ""),
@@ -223,7 +223,7 @@ def _night(runs: Sequence[Run]) -> charts.Bar:
     words = ", ".join(f"{results.count(word)} {word}" for word in dict.fromkeys(results))
     ended = short_time(runs[-1].ended)
     rows = sum(run.rows for run in runs)
-    return charts.Bar(seconds, f"{ended}: {seconds:.1f} s, {rows:,} rows, {words}", style)
+    return charts.Bar(seconds or 0.01, f"{ended}: {seconds:.1f} s, {rows:,} rows, {words}", style)
 
 
 def _run_row(run: Run) -> str:

@@ -18,7 +18,6 @@ FORCED: dict[str, Any] = {
     "enable.partition.eof": True,
     "check.crcs": True,
     "fetch.queue.backoff.ms": 10,  # its default of a second stalls the reading
-    "queued.max.messages.kbytes": 32768,  # what is fetched ahead
 }
 SHOWN = ("bootstrap.servers", "security.protocol", "sasl.mechanism", "sasl.mechanisms", "client.id", "group.id")
 _WHERE = re.compile(r"^(?:[a-z_]+://)?(?P<address>[^/ ]+)/(?P<broker>\S+): (?P<what>.*)$", re.DOTALL)

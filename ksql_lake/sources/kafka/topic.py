@@ -34,6 +34,7 @@ NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's i
 ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
 GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
 BATCH = 10_000  # records in a block
+AHEAD = 32_768  # KiB that are fetched ahead
 GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
 
 
@@ -93,13 +94,14 @@ class Broker:
 
     Args:
         direct: False reads through confluent-kafka's messages only.
+        ahead: KiB that are fetched ahead of who reads.
 
     Raises:
         ConfigError: confluent-kafka is missing, or does not take the settings.
     """
 
-    def __init__(self, connection: Connection, *, direct: bool = True) -> None:
-        self.connection = connection
+    def __init__(self, connection: Connection, *, direct: bool = True, ahead: int = AHEAD) -> None:
+        self.connection, self._ahead = connection, ahead
         self._kafka = library()
         self._troubles = Troubles()
         self._admin: Any = None
@@ -193,7 +195,10 @@ class Broker:
     def _consumer(self, headers: bool) -> Consumer:
         """Who reads; made when it is first needed."""
         if headers not in self._consumers:
-            settings = {"group.id": "ksql-lake", "client.id": "ksql-lake", **self.connection.settings, **FORCED}
+            settings = {
+                "group.id": "ksql-lake", "client.id": "ksql-lake", **self.connection.settings, **FORCED,
+                "queued.max.messages.kbytes": self._ahead,
+            }
             try:
                 self._consumers[headers] = self._made(settings, headers)
             except (self._kafka.KafkaException, librdkafka.Refused, TypeError, ValueError) as error:

@@ -162,15 +162,18 @@ class TopicRows:
         mark: how an earlier run left the topic.
         rest: the same stream over REST, for what Kafka cannot answer.
         lenient, exact: see `RecordDecoder`.
+        only: these partitions, when others read the rest.
     """
 
     def __init__(
         self, broker: Broker, plan: Plan, state: TopicState, mark: TopicMark, rest: RowSource, feed: str,
         batch_size: int = 10_000, *, lenient: bool = False, exact: bool = False,
+        only: Collection[int] | None = None,
     ) -> None:
         self.broker, self.plan, self.feed, self.batch_size = broker, plan, feed, batch_size
         self.decoder = MessageDecoder(plan, exact=exact, lenient=lenient)
-        self._state, self._mark, self._rest, self._opened = state, mark, rest, False
+        self.topic, self._mark, self._rest, self._opened = state, mark, rest, False
+        self._goals = {p: bounds for p, bounds in state.bounds.items() if only is None or p in only}
 
     @property
     def name(self) -> str:
@@ -178,15 +181,15 @@ class TopicRows:
 
     @property
     def partitions(self) -> int:
-        return len(self._state.bounds) + len(self._state.leaderless)
+        return len(self.topic.bounds) + len(self.topic.leaderless)
 
     @property
     def leaderless(self) -> tuple[int, ...]:
-        return self._state.leaderless
+        return self.topic.leaderless
 
     @property
     def identity(self) -> str | None:
-        return self._state.id
+        return self.topic.id
 
     @property
     def compacted(self) -> bool:
@@ -196,19 +199,29 @@ class TopicRows:
         return self._rest.at(rowtimes)
 
     def is_empty(self) -> bool | None:
-        if self._state.leaderless:
+        if self.topic.leaderless:
             return None
-        return all(bounds.start >= bounds.end for bounds in self._state.bounds.values())
+        return all(bounds.start >= bounds.end for bounds in self.topic.bounds.values())
+
+    @property
+    def known(self) -> bool:
+        """Whether the topic is the one that an earlier run left, by its id."""
+        return self._mark.id is not None and self._mark.id == self.topic.id
+
+    def records(self, after: Mapping[int, int]) -> dict[int, int]:
+        """Partition -> how many records there are to read at most; `after`: partition -> the last row known there."""
+        spans = spans_of(self._goals, self._goals, Wanted(after, next=self._mark.next), proven=self.known).spans
+        return {partition: goal - first for partition, (first, goal) in spans.items()}
 
     def open(self, wanted: Wanted) -> TopicReading:
-        known, found = self._mark.id, self._state.id
+        known, found = self._mark.id, self.topic.id
         if known is not None and found is not None and known != found:
             raise Replaced(0, "Kafka gives it another id")
-        now = self.broker.describe(self.plan.topic) if self._opened else self._state
+        now = self.broker.describe(self.plan.topic) if self._opened else self.topic
         self._opened = True
         self._same(now.id)
-        proven = known is not None and known == found
-        return TopicReading(self, spans_of(self._state.bounds, now.bounds, wanted, proven=proven), proven=proven)
+        spans = spans_of(self._goals, now.bounds, wanted, proven=self.known)
+        return TopicReading(self, spans, proven=self.known)
 
     def check_identity(self) -> None:
         """Look whether it is still the same topic.
@@ -216,10 +229,10 @@ class TopicRows:
         Raises:
             Replaced: it was made anew since the run began.
         """
-        if self._state.id is not None:
+        if self.topic.id is not None:
             self._same(self.broker.topic_id(self.plan.topic))
 
     def _same(self, found: str | None) -> None:
-        if found is not None and self._state.id is not None and found != self._state.id:
+        if found is not None and self.topic.id is not None and found != self.topic.id:
             raise Replaced(0, "it was made anew during this run")
 

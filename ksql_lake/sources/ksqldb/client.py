@@ -26,6 +26,7 @@ from ksql_lake.sources.ksqldb.described import (
     Unexpected,
     description,
     listed,
+    queries,
     server_info,
     settings,
     source,
@@ -133,7 +134,7 @@ class Client:
         if match is None and len(folded) == 1:
             match = folded[0]
         if match is None:
-            close = folded or difflib.get_close_matches(name.upper(), there, 3)
+            close = folded or difflib.get_close_matches(name.upper(), [n for n, k in there.items() if k == kind], 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else "; LIST STREAMS and LIST TABLES do not show it"
             raise SourceError(f"{name}: no such {kind} on {self.url}{hint}")
         if there[match] != kind:
@@ -147,6 +148,10 @@ class Client:
     def settings(self) -> dict[str, str]:
         """The server's own settings, as far as it shows them."""
         return self._told(settings, "LIST PROPERTIES;")
+
+    def running(self) -> frozenset[str]:
+        """The ids of the queries that the server runs at present, push queries included."""
+        return self._told(queries, "SHOW QUERIES;")
 
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.

@@ -101,6 +101,13 @@ def settings(answer: Any) -> dict[str, str]:
     return {_text(one, "name"): str(one.get("value")) for one in each}
 
 
+def queries(answer: Any) -> frozenset[str]:
+    """The ids in an answer to SHOW QUERIES: persistent queries, and push queries that a client listens to."""
+    entities = _list(answer, "a list")
+    listed_ = _list(_object(entities[0] if entities else None, "queries").get("queries"), "queries")
+    return frozenset(_text(_object(one, "a query"), "id") for one in listed_)
+
+
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unexpected(f"expected {what}")

@@ -17,13 +17,12 @@ import pyarrow as pa
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import KsqlError, KsqlUnavailable, RowNotSent
 from ksql_lake.base.limits import PARTITIONS
-from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column
 from ksql_lake.sources.ksqldb.answers import AnswerRows
 from ksql_lake.sources.ksqldb.client import Answer, Client, Source, quote
 from ksql_lake.sources.ksqldb.not_sent import Place, locate
 from ksql_lake.sources.pace import Limits, Pace
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, PassedOver, Rows, Wanted
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Reading, Rows, Wanted
 
 MOST_TIMES = 100  # in one condition: 300 ORs overflow the server's stack
 HEADER = [("ROWTIME", "BIGINT"), ("ROWPARTITION", "INTEGER"), ("ROWOFFSET", "BIGINT")]
@@ -64,8 +63,13 @@ def _case(after: Mapping[int, int], otherwise: int) -> str:
     return f"CASE {whens} ELSE {otherwise} END"
 
 
-class PushRows:
-    """One push query as a `Reading`."""
+class PushRows(Reading):
+    """One push query as a `Reading`.
+
+    Attributes:
+        sent: partition -> the offset of the last row that was handed out.
+        stays: decides, when the reading is left, whether the query goes on; given the error it is left with.
+    """
 
     proven = False
     samples = True
@@ -75,7 +79,8 @@ class PushRows:
         locate: Callable[[Mapping[int, int]], Place | None],
     ) -> None:
         self._answer, self._locate = answer, locate
-        self._sent: dict[int, int] = {}
+        self.sent: dict[int, int] = {}
+        self.stays: Callable[[BaseException | None], bool] = lambda error: False
         self._rows = AnswerRows(answer, source.name, batch_size, lenient)
         self._looks = self._rows.endless()
         self._pace = Pace(limits, source.partitions, run_started_ms, self._rows.started)
@@ -84,16 +89,20 @@ class PushRows:
     def columns(self) -> tuple[Column, ...]:
         return self._answer.columns[PSEUDO_COLUMNS:]
 
+    @property
+    def query_id(self) -> str:
+        return self._answer.query_id
+
     def read(self) -> Sequence[Rows]:
         try:
             found = [element for element in next(self._looks) if isinstance(element, pa.RecordBatch | Flawed)]
         except RowNotSent as error:
             self._answer.close()
-            place = self._locate(self._sent)
+            place = self._locate(self.sent)
             if place is None:
                 raise KsqlUnavailable(str(error), code=error.code) from None
             error.partition, error.offset, error.rowtime = place
-            error.last = self._sent.get(place[0], -1)
+            error.last = self.sent.get(place[0], -1)
             raise
         if found:
             received, now_ms = self._rows.heard, int(time.time() * 1000)
@@ -103,7 +112,7 @@ class PushRows:
                 partitions, offsets = numbers(batch.column(1)), numbers(batch.column(2))
                 for partition in np.unique(partitions).tolist():
                     last = int(offsets[partitions == partition].max())
-                    self._sent[partition] = max(self._sent.get(partition, -1), last)
+                    self.sent[partition] = max(self.sent.get(partition, -1), last)
                 self._pace.rows(received, now_ms, partitions, numbers(batch.column(0)))
             self._pace.worked(time.monotonic() - received)  # decoding
         return found
@@ -134,27 +143,17 @@ class PushRows:
     def behind(self, now: float) -> Sequence[int]:
         return self._pace.waiting(now)
 
-    def starts(self) -> Mapping[int, int]:
-        return {}
-
-    def goals(self) -> Mapping[int, int]:
-        return {}  # a push query has no end
-
-    def positions(self) -> Mapping[int, int]:
-        return {}
-
-    def remarks(self) -> Sequence[Finding]:
-        return ()
-
-    def passed_over(self) -> Mapping[int, PassedOver]:
-        return {}
-
     def __enter__(self) -> PushRows:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.stays(error):
+            self._answer.close()
+
+    def close(self) -> None:
+        """Hang up, which ends the query on the server."""
         self._answer.close()
 
 
@@ -199,6 +198,23 @@ class PushSource:
                     yield names, rows.batch if isinstance(rows, Flawed) else rows
         if len(rowtimes) > MOST_TIMES:
             raise KsqlError(f"{self.name}: {len(rowtimes)} times are more than one query can ask for")
+
+    def first_row(self, partition: int) -> tuple[int, int] | None:
+        """Offset and ROWTIME of the first row of a partition; None when none comes within `limits.idle` seconds.
+
+        By a query that ends with that row, so the server does not read the whole topic.
+        """
+        where = f"{quote(self.name)} WHERE ROWPARTITION = {partition}"
+        sql = f"SELECT ROWTIME, ROWOFFSET FROM {where} EMIT CHANGES LIMIT 1;"
+        with self._client.query(sql, earliest=True) as answer:
+            rows = AnswerRows(answer, self.name)
+            while (found := rows.look()) is not None:
+                for batch in found:
+                    if isinstance(batch, pa.RecordBatch) and len(batch):
+                        return int(numbers(batch.column(1))[0]), int(numbers(batch.column(0))[0])
+                if time.monotonic() - rows.started > self._limits.idle:
+                    break
+        return None
 
     def is_empty(self) -> bool | None:
         return self._client.is_empty(self._source.name)
