@@ -15,7 +15,6 @@ from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
 from ksql_lake.store import layout
-from ksql_lake.store.lake import directories
 
 
 def active(config: Config) -> Path:
@@ -52,6 +51,8 @@ def free(config: Config, name: str) -> Path:
     Raises:
         FeedError: the name cannot be that of a feed, is taken, or differs only in case from one that is.
     """
+    from ksql_lake.store.lake import directories
+
     path = feeds.file_of(active(config), named(name))
     known: dict[str, Path] = {}
     for directory in (active(config), archived(config)):

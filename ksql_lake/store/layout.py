@@ -15,7 +15,6 @@ import datetime as dt
 from pathlib import Path, PurePath
 
 from ksql_lake.base.errors import LinkError
-from ksql_lake.model.state import QUARANTINE
 from ksql_lake.store.local_disk import LocalDisk
 from ksql_lake.store.storage import Storage
 
@@ -48,7 +47,7 @@ def directory(lake: PurePath, kind: str, feed: str) -> PurePath:
 
 
 def quarantine(lake: PurePath) -> PurePath:
-    return lake / QUARANTINE
+    return lake / "quarantine"
 
 
 def staging(lake: PurePath) -> PurePath:
