@@ -264,6 +264,46 @@ def test_an_advertised_address_that_cannot_be_reached(kafka: MockBroker) -> None
     assert f"{kafka.bootstrap} answers, but a broker there calls itself 127.0.0.1:9, which cannot be reached" in text
 
 
+def test_an_advertised_address_that_refuses_costs_seconds_not_timeouts(
+    kafka: MockBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ksql_lake.sources.kafka.topic.UNREACHABLE", 1.0)
+    kafka.create("t", 1)
+    kafka.call("broker_set_host_port", 1, "127.0.0.1", 9)
+    started = time.monotonic()
+    assert "calls itself 127.0.0.1:9, which cannot be reached" in refusal(to(kafka.bootstrap, timeout=60))
+    assert time.monotonic() - started < 30, "not the whole timeout, let alone several"
+
+
+def test_a_leader_that_does_not_answer_is_not_taken_for_an_empty_partition() -> None:
+    with MockBroker(controller=False) as kafka, socket.create_server(("127.0.0.1", 0)) as silent:
+        kafka.create("t", 1)
+        kafka.produce("t", [b"x"] * 3)
+        port = silent.getsockname()[1]
+        kafka.call("broker_set_host_port", 1, "127.0.0.1", port)
+        text = refusal(to(kafka.bootstrap, timeout=3))
+        assert f"calls itself 127.0.0.1:{port}, which cannot be reached from here (no answer within 3 s)" in text
+
+
+def test_a_broker_that_hangs_up(kafka: MockBroker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    there, _ = server.accept()
+                except OSError:
+                    return
+                there.recv(100)
+                there.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        text = refusal(to(address, timeout=20))
+        assert f"{address}: hangs up (" in text and "does it expect TLS or SASL (security.protocol)" in text
+        server.shutdown(socket.SHUT_RDWR)
+
+
 def test_tls_where_there_is_none(kafka: MockBroker) -> None:
     assert "TLS failed" in refusal(to(kafka.bootstrap, security_protocol="SSL"))
 

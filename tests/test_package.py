@@ -47,6 +47,26 @@ def test_make_help_names_every_target() -> None:
     assert {line.split()[0] for line in shown.splitlines()} == targets
 
 
+def test_the_hooks_before_a_commit_are_make_lint() -> None:
+    """Ruff over everything by its own hook, and the other commands to the letter; no hook besides."""
+    makefile = (ROOT / "Makefile").read_text()
+    (recipe,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.M)
+    wanted = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
+    hooks = [hook for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+             for hook in repo["hooks"]]
+    assert [hook.get("entry", f".venv/bin/{hook['id']} check .") for hook in hooks] == wanted
+
+
+def test_the_version_is_in_one_place() -> None:
+    version = re.escape(ksql_lake.__version__)
+    pattern = rf"(version|__version__)[\"']? ?[=:] ?[\"']{version}[\"']"
+    places = ["*.py", "*.toml", "*.cfg", "Dockerfile", "*.yaml"]
+    listed = subprocess.run(["git", "grep", "-lE", pattern, "--", *places], cwd=ROOT, capture_output=True, text=True)
+    assert listed.stdout.split() == ["ksql_lake/__init__.py"]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## {ksql_lake.__version__}" in changelog or "## Unreleased" in changelog
+
+
 def clone(target: Path, *only: str) -> Path:
     """The files under version control, or some of them, in a fresh directory."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *only], cwd=ROOT, capture_output=True,

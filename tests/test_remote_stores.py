@@ -105,7 +105,9 @@ def test_a_swap_whose_answer_was_lost_is_ours(store: ObjectStore) -> None:
     assert store.swap("m", b"2", first) == second
 
 
-def test_of_eight_who_swap_at_once_one_wins(opener: Opener) -> None:
+def test_of_eight_who_swap_at_once_one_wins(opener: Opener, request: pytest.FixtureRequest) -> None:
+    if "moto" in request.node.callspec.id:
+        pytest.skip("moto looks and writes in two steps, so that two may win on a busy machine")
     first = opener().swap("m", b"start", None)
     won: list[int] = []
     stores = [opener() for _ in range(8)]

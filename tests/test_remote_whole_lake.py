@@ -12,6 +12,7 @@ import export_to_data_lake
 import ksql_lake
 import manage_feeds
 import metadata_utils
+from ksql_lake.base.files import exclusive_lock
 from ksql_lake.store.remote.seam import Away
 from tests.memory_store import MemoryStore
 from tests.remote_lakes import SETTINGS, database, fill, lake_in, metadata, remote, rows, use
@@ -82,7 +83,7 @@ def test_a_new_machine_has_the_quarantine_too(
     assert remote("restore") == 1 and not (new / "streams" / "s" / "_metadata.json").exists()
     memory.hook = lambda moment, verb, key: None
     capsys.readouterr()
-    assert remote("restore") == 0 and "2 rows in quarantine are here" in capsys.readouterr().out
+    assert remote("restore") == 0 and "2 rows in quarantine fetched" in capsys.readouterr().out
     assert {path: (new / path).read_bytes() for path in aside_here(new)} == held and rows(new) == before
     assert metadata_utils.main(["--verify", "--deep"]) == 0 and remote("verify", "--deep") == 0
     assert manage_feeds.main(["quarantine", "s", "--import", "--force"]) == 0
@@ -247,3 +248,20 @@ def test_an_export_from_python_pushes_as_all_does(
         shown = capsys.readouterr()
         assert [one["feed"] for one in json.loads(shown.out)] == ["", "s", "t"]
         assert shown.err.count("does not answer") == 1
+
+
+def test_a_feed_that_fails_does_not_hold_up_the_others(lake: Path, memory: MemoryStore, capsys: Any) -> None:
+    path = lake / "streams" / "s" / "_metadata.json"
+    whole = path.read_text()
+    path.write_text("{")
+    assert remote("push") == 1
+    told = capsys.readouterr()
+    assert "--rebuild --feed s" in told.err and "t: 2 files" in told.out
+    assert {key.split("/")[1] for key in memory.objects if key.endswith(".parquet")} == {"t"}
+    path.write_text(whole)
+    with exclusive_lock(lake / ".state" / "s.lock", "s"):
+        assert remote("drop", "--days", "2025-01-15") == 3 and "s" in capsys.readouterr().err
+    calls = len(memory.calls)
+    memory.hook = away
+    assert remote("push") == 1
+    assert capsys.readouterr().err.count("does not answer") == 1 and len(memory.calls) == calls + 1, "asked once"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
+from ksql_lake.base.figures import counted
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.hints import here
 from ksql_lake.cli.remote_forget import forget
@@ -94,9 +95,9 @@ def _selection(args: argparse.Namespace) -> Selection:
 def push(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import mirror, plans, turn
 
-    selection, code = _selection(args), int(ExitCode.OK)
-    remote = Remote(config, args)
-    for one in remote.turns():
+    selection, remote = _selection(args), Remote(config, args)
+
+    def act(one: Turn) -> int:
         if args.repair and not args.dry_run:
             for line in turn.forget_wrong(one):
                 print(f"{one.dataset.feed}: {line}")
@@ -104,11 +105,14 @@ def push(config: Config, args: argparse.Namespace) -> int:
         if args.dry_run:
             _show(plan)
             _advise_merging(one, plan)
-            continue
+            return ExitCode.OK
         with remote.progress(one, plan):
             turn.push(one, plan)
-        code = max(code, _finish(one))
+        code = _finish(one)
         _did(plan, "pushed")
+        return code
+
+    code = remote.each(act)
     if not args.dry_run:
         mirror.keep_lake(config.lake_dir, remote.store)
         remote.store.abort_stale(now() - STALE)
@@ -118,83 +122,90 @@ def push(config: Config, args: argparse.Namespace) -> int:
 def drop(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import plans, turn
 
-    selection, code = _selection(args), int(ExitCode.OK)
-    remote = Remote(config, args)
-    for one in remote.turns():
+    selection = _selection(args)
+
+    def act(one: Turn) -> int:
         policy, today = policy_of(config, one.dataset.feed), plans.today_of(one.state, now())
         plan = plans.drop(one.dataset.feed, one.state, policy, today, selection)
         if args.dry_run:
             _show(plan, every=True)
-            continue
-        for part in plan.parts:
-            if not part.goes and not selection.everything:
-                _warn(f"{plan.feed}: {part.partition} stays: {part.reason}")
-                code = ExitCode.FINDINGS
-        stay = turn.drop(one, plan)
+            return ExitCode.OK
+        asked_for = [] if selection.everything else [part for part in plan.parts if not part.goes]
+        stay = [f"{part.partition} stays: {part.reason}" for part in asked_for]
+        stay += turn.drop(one, plan)
         for line in stay:
             _warn(f"{plan.feed}: {line}")
-        code = max(code, ExitCode.FINDINGS if stay else ExitCode.OK, _finish(one))
+        code = max(ExitCode.FINDINGS if stay else ExitCode.OK, _finish(one))
         away = {file.path for file in one.state.files if not file.local}
         _did(plan, "dropped from this disk", [file for file in plan.files if file.path in away])
-    return code
+        return code
+
+    return Remote(config, args).each(act)
 
 
 def pull(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import plans, turn
 
-    selection, code = _selection(args), int(ExitCode.OK)
-    remote = Remote(config, args)
-    for one in remote.turns():
+    selection, remote = _selection(args), Remote(config, args)
+
+    def act(one: Turn) -> int:
         plan = plans.pull(one.dataset.feed, one.state, selection)
         if args.dry_run:
             _show(plan)
-            continue
+            return ExitCode.OK
         with remote.progress(one, plan):
             waiting = turn.pull(one, plan)
         for line in waiting:
             _warn(f"{plan.feed}: {line}")
-        code = max(code, ExitCode.FINDINGS if waiting else ExitCode.OK, _finish(one))
+        code = max(ExitCode.FINDINGS if waiting else ExitCode.OK, _finish(one))
         here_ = {file.path for file in one.state.files if file.local}
         _did(plan, "pulled", [file for file in plan.files if file.path in here_])
-    return code
+        return code
+
+    return remote.each(act)
 
 
 def tier(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import plans, turn
 
-    code = int(ExitCode.OK)
     remote = Remote(config, args)
-    for one in remote.turns():
+
+    def act(one: Turn) -> int:
         plan = plans.retier(one.dataset.feed, one.state, remote.policy(one), plans.today_of(one.state, now()),
                             remote.address.tiers[0])
         if args.dry_run:
             _show(plan, every=True)
-            continue
+            return ExitCode.OK
         turn.retier(one, plan)
-        code = max(code, _finish(one))
+        code = _finish(one)
         _did(plan, f"moved to {plan.tier}")
-    return code
+        return code
+
+    return remote.each(act)
 
 
 def purge(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.remote import audit, plans
 
-    code = int(ExitCode.OK)
     remote = Remote(config, args)
-    for one in remote.turns():
-        due = plans.due(one.state, config.trash_days, now().date(), audit.in_trash(one.dataset))
+
+    def act(one: Turn) -> int:
+        due = [one.key_of(gone.path)
+               for gone in plans.due(one.state, config.trash_days, now().date(), audit.in_trash(one.dataset))]
         unknown = audit.unknown(one) if args.unknown else []
         if args.dry_run:
-            for key in [*(f"{one.dataset.kind}s/{one.dataset.feed}/{gone.path}" for gone in due), *unknown]:
+            for key in [*due, *unknown]:
                 print(f"would be deleted: {remote.store.url}/{key}")
-            continue
+            return ExitCode.OK
         for key in unknown:
             remote.store.purge(key, versions=True)
-        code = max(code, _finish(one))
-        print(f"{one.dataset.feed}: {len(due) + len(unknown)} objects deleted from the remote")
+        code = _finish(one)
+        print(f"{one.dataset.feed}: {counted(len(due) + len(unknown), 'object')} deleted from the remote")
+        return code
+
+    code = remote.each(act)
     if not args.dry_run:
-        parts = remote.store.abort_stale(now() - STALE)
-        print(f"{parts} interrupted uploads removed")
+        print(f"{counted(remote.store.abort_stale(now() - STALE), 'interrupted upload')} removed")
     return code
 
 
@@ -204,7 +215,8 @@ def status(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.store.remote import binding
 
     bound = binding.load(config.lake_dir)
-    print(f"remote: {bound.url if bound else config.remote or 'none; set REMOTE'}")
+    unused = f"{config.remote}, nothing was pushed yet" if config.remote else "none; set REMOTE"
+    print(f"remote: {bound.url if bound else unused}")
     for dataset in changing.datasets(config, args.name):
         state = metadata.load(dataset)
         if state is None:
@@ -220,14 +232,20 @@ def verify(config: Config, args: argparse.Namespace) -> int:
     """Also what `metadata_utils.py --verify --remote` runs."""
     from ksql_lake.remote import audit
 
-    found = 0
-    remote = Remote(config, args, look=True)
-    for one in remote.turns():
+    remote, found = Remote(config, args, look=True), list[str]()
+
+    def act(one: Turn) -> int:
         for line in audit.verify(one, deep=args.deep):
             print(here(line))
-            found += 1
-    print(f"{found} findings" if found else f"every object of {remote.address.url} is as recorded")
-    return ExitCode.FINDINGS if found else ExitCode.OK
+            found.append(line)
+        return ExitCode.OK
+
+    code = remote.each(act)
+    if found:
+        print(counted(len(found), "finding"))
+    elif code == ExitCode.OK:
+        print(f"every object of {remote.address.url} is as recorded")
+    return max(code, ExitCode.FINDINGS if found else ExitCode.OK)
 
 
 def check(config: Config, args: argparse.Namespace) -> int:
@@ -292,9 +310,12 @@ def _show(plan: Plan, every: bool = False) -> None:
     for part in plan.parts if every else plan.going:
         word = f"{plan.verb:<6}" if part.goes else "stays "
         print(f"{plan.feed}  {word} {part.partition}  {_files(len(part.files))}  {part.bytes:,} bytes  {part.reason}")
+    if not plan.files:
+        print(f"{plan.feed}: nothing to {plan.verb}")
+        return
     asked = ", ".join(f"{number} {verb}" for verb, number in plan.requests.items() if number)
-    print(f"{plan.feed}: {_files(len(plan.files))}, {plan.bytes:,} bytes would be dealt with, in about "
-          f"{asked or 'no request'}; nothing was changed")
+    print(f"{plan.feed}: {_files(len(plan.files))}, {plan.bytes:,} bytes to {plan.verb}, with about {asked}; "
+          "nothing was changed")
 
 
 def _did(plan: Plan, word: str, files: Sequence[FileEntry] | None = None) -> None:

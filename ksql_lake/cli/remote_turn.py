@@ -8,11 +8,11 @@ import datetime as dt
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
-from ksql_lake.base.errors import ConfigError, FeedError
+from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
 from ksql_lake.cli import changing, context
 
 if TYPE_CHECKING:
@@ -39,12 +39,33 @@ class Remote:
             found = binding.bind(self.config.lake_dir, self.store, **context.signed())
         self.binding = found or binding.Binding("", self.address.url)
 
-    def turns(self) -> Iterator[Turn]:
-        """Each feed's turn, with its lock held and interrupted work finished."""
-        for dataset in changing.datasets(self.config, self.args.name):
-            with turn_of(self.config, dataset, self.store, self.binding, self.look) as one:
-                if one is not None:
-                    yield one
+    def each(self, act: Callable[[Turn], int]) -> int:
+        """Each feed's turn, with its lock held and interrupted work finished; the exit code of the whole.
+
+        A feed that fails is reported, and the others are done.
+
+        Raises:
+            Away: the store does not answer: the other feeds would wait as long for nothing.
+        """
+        from ksql_lake.store.remote.seam import Away
+
+        away: list[Away] = []
+        datasets = {dataset.feed: dataset for dataset in changing.datasets(self.config, self.args.name)}
+
+        def turn(name: str) -> int:
+            if away:
+                return ExitCode.OK
+            try:
+                with turn_of(self.config, datasets[name], self.store, self.binding, self.look) as one:
+                    return ExitCode.OK if one is None else act(one)
+            except Away as error:
+                away.append(error)
+                return ExitCode.OK
+
+        code = changing.each(list(datasets), turn)
+        if away:
+            raise away[0]
+        return code
 
     def policy(self, one: Turn) -> Policy:
         found = policy_of(self.config, one.dataset.feed)

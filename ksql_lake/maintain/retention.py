@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from zoneinfo import ZoneInfo
 
+from ksql_lake.base.figures import counted
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version
 from ksql_lake.model.state import FeedState
@@ -126,7 +127,8 @@ def _days(state: FeedState, keep: int | None, now: dt.datetime) -> list[Decision
         else:
             age = (today - day).days
             goes = age > keep
-            reason = f"{age} days old, {keep} are kept" if age >= 0 else f"{-age} days in the future"
+            days = counted(abs(age), "day")
+            reason = f"{days} old, {keep} are kept" if age >= 0 else f"{days} in the future"
         if path in aside:
             reason += f"; {rows_aside:,} of its rows are in quarantine"
         decisions.append(Decision(path, goes, reason, rows + rows_aside, size + size_aside))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import operator
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,9 +100,11 @@ def read(dataset: Dataset, request: Request) -> pa.Table:
             return _scan(dataset, state, request)
         except FileNotFoundError as error:
             if pause is None:
+                named = re.search(r"'([^']+\.parquet)'", str(error))
                 raise StateError(
-                    f"{dataset.directory}: a file that the metadata list is gone ({error}); the next export finishes a "
-                    f"change that was interrupted, or see: python metadata_utils.py --verify --feed {dataset.feed}"
+                    f"{named[1] if named else dataset.directory}: a file that the metadata list is gone from the lake; "
+                    "the next export finishes a change that was interrupted, else this names the command that helps: "
+                    f"python metadata_utils.py --verify --feed {dataset.feed}"
                 ) from None
             time.sleep(pause)
     raise AssertionError("not reached")

@@ -113,7 +113,9 @@ def _keep_feed(dataset: Dataset, store: ObjectStore) -> None:
 
 def keep_lake(lake: PurePath, store: ObjectStore) -> None:
     """The lake's own files: rules for later rows of erased persons, receipts, the run history."""
-    for path in (layout.erasure_rules(lake), layout.old_erasure_rules(lake), layout.runs(lake)):
+    rules = (layout.erasure_rules(lake), layout.old_erasure_rules(lake))
+    # without the last one a restored lake would take rows of another Kafka cluster
+    for path in (*rules, layout.runs(lake), layout.kafka_cluster(lake)):
         keep(store, lake, path)
     for path in storage_of(lake).list(layout.receipts(lake), "*.json"):
         keep(store, lake, path)

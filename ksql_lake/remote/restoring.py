@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError, RemoteError
+from ksql_lake.base.figures import counted
 from ksql_lake.model.entries import FileSet
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror
@@ -80,8 +81,8 @@ def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Ite
     _quarantine(dataset, store, state)
     metadata.restore(dataset, state)
     aside = sum(file.rows for file in state.quarantined)
-    more = f"; {aside:,} rows in quarantine are here" if aside else ""
-    yield f"{name}: {state.total_records:,} rows in {len(files)} files are in the remote{more}"
+    more = f"; {counted(aside, 'row')} in quarantine fetched" if aside else ""
+    yield f"{name}: {counted(state.total_records, 'row')} in {counted(len(files), 'file')} of the remote{more}"
 
 
 def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:

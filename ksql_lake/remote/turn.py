@@ -44,7 +44,10 @@ class Turn:
     commits: int = 0
 
     def key(self, file: FileEntry) -> str:
-        return mirror.key_of(self.dataset, file.path)
+        return self.key_of(file.path)
+
+    def key_of(self, path: str) -> str:
+        return mirror.key_of(self.dataset, path)
 
     def path(self, file: FileEntry) -> Path:
         """Where a file of the feed, or one in quarantine, is on this disk."""

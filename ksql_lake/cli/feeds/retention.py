@@ -9,7 +9,7 @@ from collections import Counter
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
-from ksql_lake.base.figures import counted
+from ksql_lake.base.figures import counted, size
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.changing import hold_feed
 from ksql_lake.model import feeds
@@ -52,8 +52,8 @@ def _retain(config: Config, args: argparse.Namespace, name: str, total: Counter[
         for decision in plan.decisions:
             if args.dry_run or decision in plan.going:
                 word = "goes " if decision.goes else "stays"
-                print(f"{name}  {word} {decision.partition}  {decision.rows:,} rows  {decision.bytes:,} bytes  "
-                      f"{decision.reason}")
+                rows, held = counted(decision.rows, "row"), size(decision.bytes)
+                print(f"{name:<32} {word} {decision.partition:<24} {rows:>14} {held:>7}  {decision.reason}")
         if plan.refusal:
             print(f"refused: {plan.refusal}", file=sys.stderr)
             code = ExitCode.FINDINGS

@@ -47,5 +47,6 @@ def run(config: Config, args: argparse.Namespace) -> int:
     for d in found:
         print(d)
         count[d.kind] += 1
-    print(f"{name} {before} to {after}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
+    versions = f"{version_name(before)} to {version_name(after)}"
+    print(f"{name} {versions}: " + ", ".join(f"{n:,} {kind}" for kind, n in count.items()))
     return ExitCode.OK

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _WHERE = re.compile(r"^(?:[a-z_]+://)?(?P<address>[^/ ]+)/(?P<broker>\S+): (?P<w
 _COORDINATOR = re.compile(r"^GroupCoordinator: (\S+): ")
 _STATE = re.compile(r" \(after \d+ms in state [A-Z0-9_]+(?:, \d+ identical error\(s\) suppressed)?\)$")
 _PROPERTY = re.compile(r"property:? \"?'?([A-Za-z0-9._]+)")
+_LOST = re.compile(r"^FAIL \[[^]]*\] \[[^]]*\]: (\S+: Disconnected\b.*)$", re.DOTALL)
+_CERTIFICATE = re.compile(r"alert (?:bad certificate|certificate|unsupported certificate|unknown ca|handshake failure)")
 _CONNECT = re.compile(r"^Connect to ipv[46]#\S+ failed: ")
 
 
@@ -38,6 +41,10 @@ class Connection:
     @property
     def servers(self) -> str:
         return self.settings.get("bootstrap.servers", "")
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        return [address.rpartition("/")[2] for address in self.servers.replace(" ", "").split(",")]
 
     def hide(self, text: str) -> str:
         """The text without the value of any setting that may be a secret."""
@@ -138,8 +145,18 @@ class Troubles:
 
     def __call__(self, error: Any) -> None:
         text = _STATE.sub("", error.str())
-        name = "_SSL" if "SSL handshake failed" in text else error.name()
+        name = "_SSL" if "SSL handshake failed" in text or "SSL routines" in text else error.name()
         self._seen[Trouble(name, text)] = None
+
+    def logger(self) -> logging.Logger:
+        """For a client's log, which is shown nowhere: only there is it said that a broker hangs up each time."""
+        made = logging.Logger("librdkafka")
+        made.addHandler(_Listening(self._logged))
+        return made
+
+    def _logged(self, line: str) -> None:
+        if found := _LOST.match(line):
+            self._seen[Trouble(DISCONNECTED, _STATE.sub("", found[1]))] = None
 
     def clear(self) -> None:
         self._seen.clear()
@@ -151,12 +168,20 @@ class Troubles:
 
     @property
     def refused(self) -> bool:
-        """Whether nothing listens where a broker should, or its name is not known."""
-        return any(trouble.name == "_RESOLVE" or "refused" in trouble.text for trouble in self._seen)
+        """Whether nothing listens where a broker should or it hangs up, or its name is not known."""
+        return any(t.name in ("_RESOLVE", DISCONNECTED) or "refused" in t.text for t in self._seen)
 
-    def explain(self, connection: Connection, waited: float) -> BrokerError:
-        """The most telling one of the errors, as a line for a person."""
+    def explain(self, connection: Connection, waited: float, advertised: Sequence[str] = ()) -> BrokerError:
+        """The most telling one of the errors, as a line for a person.
+
+        Args:
+            waited: seconds.
+            advertised: what the brokers call themselves (host:port), where one of them has told it.
+        """
         ranked = sorted(self._seen, key=lambda trouble: _RANK.get(trouble.name, 9))
+        other = [address for address in advertised if address not in connection.addresses]
+        if other and (not ranked or ranked[0].name == "_ALL_BROKERS_DOWN"):
+            return _not_reached(connection, ", ".join(other), f"no answer within {waited:.0f} s")
         if not ranked or ranked[0].name == "_ALL_BROKERS_DOWN":
             return BrokerUnavailable(
                 f"{connection.origin}: {connection.servers} does not answer within {waited:.0f} s; is Kafka running "
@@ -165,7 +190,22 @@ class Troubles:
         return _explained(connection, ranked[0])
 
 
-_RANK = {"_AUTHENTICATION": 0, "_SSL": 1, "_BAD_MSG": 2, "_RESOLVE": 3, "_TRANSPORT": 4, "_ALL_BROKERS_DOWN": 8}
+class _Listening(logging.Handler):
+    """Passes on what is logged."""
+
+    def __init__(self, heard: Callable[[str], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._heard(record.getMessage())
+
+
+DISCONNECTED = "disconnected"  # the name of a trouble that librdkafka only logs
+_RANK = {
+    "_AUTHENTICATION": 0, "_SSL": 1, "_BAD_MSG": 2, "_RESOLVE": 3, "_TRANSPORT": 4, DISCONNECTED: 5,
+    "_ALL_BROKERS_DOWN": 8,
+}
 
 
 def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
@@ -176,20 +216,29 @@ def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
     if trouble.name == "_AUTHENTICATION":
         return BrokerError(f"{start}: refuses these credentials ({what}); check sasl.mechanism, sasl.username, "
                            "sasl.password and security.protocol")
+    if trouble.name == "_SSL" and _CERTIFICATE.search(what):
+        return BrokerError(f"{start}: does not accept this client's certificate ({what}); check "
+                           "ssl.certificate.location and ssl.key.location")
     if trouble.name == "_SSL":
         return BrokerError(f"{start}: TLS failed ({what}); check security.protocol, ssl.ca.location and ssl.*")
     if trouble.name == "_BAD_MSG":
         return BrokerError(f"{start}: something answers there that is not Kafka; check host and port")
     what = _CONNECT.sub("", what)
-    if found and found["broker"] != "bootstrap" and address not in connection.servers.replace(" ", "").split(","):
-        return BrokerUnavailable(
-            f"{connection.origin}: {connection.servers} answers, but a broker there calls itself {address}, which "
-            f"cannot be reached from here ({what}); use a listener whose advertised.listeners name can be reached"
-        )
+    if found and found["broker"] != "bootstrap" and address not in connection.addresses:
+        return _not_reached(connection, address, what)
     if trouble.name == "_RESOLVE":
         return BrokerUnavailable(f"{start}: no such host ({what}); check its name")
-    hint = "; does it expect TLS or SASL (security.protocol)?" if "Disconnected" in what else ""
-    return BrokerUnavailable(f"{start}: cannot be reached ({what}); is Kafka running there?{hint}")
+    if "Disconnected" in what:
+        return BrokerUnavailable(f"{start}: hangs up ({what}); does it expect TLS or SASL (security.protocol), or is "
+                                 "Kafka just being started there?")
+    return BrokerUnavailable(f"{start}: cannot be reached ({what}); is Kafka running there?")
+
+
+def _not_reached(connection: Connection, address: str, what: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"{connection.origin}: {connection.servers} answers, but a broker there calls itself {address}, which "
+        f"cannot be reached from here ({what}); use a listener whose advertised.listeners name can be reached"
+    )
 
 
 def topic_refusal(connection: Connection, topic: str, error: Any) -> BrokerError:

@@ -6,6 +6,7 @@ produced meanwhile, belong to the next run. Nothing joins a consumer group, and 
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
 import time
@@ -33,6 +34,7 @@ _silent.addHandler(logging.NullHandler())
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's id
 ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
 GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
+UNREACHABLE = 5.0  # seconds that a request may still take when one of the brokers refuses connections
 BATCH = 10_000  # records in a block
 AHEAD = 32_768  # KiB that are fetched ahead
 GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
@@ -105,6 +107,7 @@ class Broker:
         self._kafka = library()
         self._troubles = Troubles()
         self._admin: Any = None
+        self._advertised: list[str] = []  # what the brokers call themselves
         self._direct = direct
         self._consumers: dict[bool, Consumer] = {}  # by whether they bring headers
         self._administrator()
@@ -268,6 +271,7 @@ class Broker:
                 given_up = self._troubles.final or (self._troubles.refused and waited > GRACE)
                 if given_up or waited > self.connection.timeout:
                     raise self._troubles.explain(self.connection, waited) from None
+        self._advertised = [f"{broker.host}:{broker.port}" for broker in metadata.brokers.values()]
         about = metadata.topics.get(topic)
         if about is None or (about.error is not None and about.error.name() != "LEADER_NOT_AVAILABLE"):
             error = about.error if about else self._kafka.KafkaError(self._kafka.KafkaError.UNKNOWN_TOPIC_OR_PART)
@@ -302,10 +306,14 @@ class Broker:
             {make(topic, p): spec for p in partitions},
             isolation_level=self._kafka.IsolationLevel.READ_COMMITTED, request_timeout=self.connection.timeout,
         )
+        self._wait(futures)
         offsets: dict[int, int | None] = {}
         for partition, future in futures.items():
             try:
-                offsets[partition.partition] = int(future.result().offset)
+                found = int(future.result().offset)
+                if found < 0:  # how confluent-kafka shows that the leader did not answer in time
+                    raise self._unanswered()
+                offsets[partition.partition] = found
             except self._kafka.KafkaException as error:
                 problem = error.args[0]
                 if problem.name() not in ("LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION"):
@@ -313,10 +321,27 @@ class Broker:
                 offsets[partition.partition] = None
         return offsets
 
+    def _wait(self, futures: Mapping[Any, Any]) -> None:
+        """Wait for answers, but not for those that cannot come, by the errors reported on the side."""
+        started = time.monotonic()
+        late = concurrent.futures.wait(futures.values(), ATTENTION).not_done
+        while late:
+            self._administrator().poll(0)
+            waited = time.monotonic() - started
+            if self._troubles.final or (self._troubles.refused and waited > UNREACHABLE):
+                raise self._troubles.explain(self.connection, waited)
+            late = concurrent.futures.wait(late, POLL).not_done
+
+    def _unanswered(self) -> BrokerError:
+        """A broker that should know did not answer in time."""
+        self._administrator().poll(0)
+        return self._troubles.explain(self.connection, self.connection.timeout, self._advertised)
+
     def _id(self, topic: str) -> str | None:
         futures = self._administrator().describe_topics(
             self._kafka.TopicCollection([topic]), request_timeout=self.connection.timeout
         )
+        self._wait(futures)
         try:
             found = str(futures[topic].result().topic_id)
         except self._kafka.KafkaException as error:
@@ -327,9 +352,8 @@ class Broker:
 
     def _failed(self, topic: str, problem: Any) -> BrokerError:
         """Why a request of the administration did not succeed: mostly a broker that cannot be reached."""
-        self._administrator().poll(0)
         if problem.name() in ("_TIMED_OUT", "_TRANSPORT", "_DESTROY_BROKER", "_ALL_BROKERS_DOWN", "_NOENT"):
-            return self._troubles.explain(self.connection, self.connection.timeout)
+            return self._unanswered()
         return topic_refusal(self.connection, topic, problem)
 
     def _administrator(self) -> Any:
@@ -338,7 +362,7 @@ class Broker:
             ours = {name: value for name, value in settings.items() if name not in FORCED and name != "group.id"}
             ours["allow.auto.create.topics"] = False  # asking for a topic must not make it
             try:
-                self._admin = self._kafka.admin.AdminClient(ours, logger=_silent)
+                self._admin = self._kafka.admin.AdminClient(ours, logger=self._troubles.logger())
             except (self._kafka.KafkaException, TypeError, ValueError) as error:
                 raise refused_settings(self.connection, error) from None
         return self._admin

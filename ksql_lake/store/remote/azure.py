@@ -220,12 +220,12 @@ class AzureStore:
 
     def describe(self) -> Iterator[str]:
         """What is switched on for the account and matters to a lake, a line each."""
-        note = "what is erased stays recoverable for so long"
+        note = "what is erased can be recovered for so long"
         try:
             policy = self.service.get_service_properties().get("delete_retention_policy")
-            yield f"soft delete: {f'{policy.days} days' if policy and policy.enabled else 'off'} ({note})"
+            yield f"soft delete: {policy.days} days; {note}" if policy and policy.enabled else "soft delete: off"
         except AzureError as error:
-            yield f"soft delete: not known ({getattr(error, 'error_code', '') or type(error).__name__}) ({note})"
+            yield f"soft delete: not known ({getattr(error, 'error_code', '') or type(error).__name__}); {note}"
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
         """

@@ -230,12 +230,11 @@ class S3Store:
         )
         for verb, name, answer, note in questions:
             try:
-                told = getattr(self.client, verb)(Bucket=self.address.bucket)
-                yield f"{name}: {answer(told)} ({note})"
+                found = str(answer(getattr(self.client, verb)(Bucket=self.address.bucket)))
             except ClientError as error:
                 code = error.response.get("Error", {}).get("Code", "")
-                absent = "NotFound" in code or "NoSuch" in code
-                yield f"{name}: {'off' if absent else f'not known ({code})'} ({note})"
+                found = "off" if "NotFound" in code or "NoSuch" in code else f"not known ({code})"
+            yield f"{name}: {found}" if found == "off" else f"{name}: {found}; {note}"
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
         import pyarrow.fs
