@@ -14,7 +14,7 @@ $(VENV)/run: requirements.txt
 	@touch $@
 
 $(VENV)/dev: requirements.txt requirements-dev.txt requirements-cluster.txt requirements-glue.txt requirements-s3.txt \
-             requirements-azure.txt requirements-kafka.txt
+             requirements-azure.txt requirements-kafka.txt requirements-iceberg.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	@touch $@

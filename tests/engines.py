@@ -111,15 +111,29 @@ def metastore(directory: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def iceberg_rest(directory: Path) -> Iterator[str]:
+    """Apache Iceberg's own REST catalog of its tests, over SQLite; its URI. Tables lie in `directory`/warehouse."""
+    if not shutil.which("javac"):
+        pytest.skip("needs a JDK 17")
+    port, jars = free_port(), classpath("iceberg-rest")
+    directory.mkdir(parents=True)
+    source = SERVICES / "IcebergRest.java"
+    subprocess.run(["javac", "-cp", jars, "-d", str(directory), str(source)], check=True, capture_output=True)
+    command = ["java", "-Xmx512m", "-cp", f"{directory}:{jars}", "IcebergRest", str(port), str(directory)]
+    with running(command, directory, lambda log: "READY" in log):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
 def trino(directory: Path, pom: str, **catalogs: str) -> Iterator[Any]:
     """Trino with catalogs (name -> content of its properties); a cursor of the DB-API."""
     client = pytest.importorskip("trino", reason="pip install -r requirements-engines.txt")
     home, port = java25(), free_port()
     jars = classpath(pom, home)
     directory.mkdir(parents=True)
-    plugins = {"trino483": ("Hive",), "trino449": ("Delta",)}[pom]
+    plugins = {"trino483": ("Hive", "Iceberg"), "trino449": ("Delta",)}[pom]
     source = (SERVICES / "Trino.java").read_text().replace("@PORT@", str(port))
-    for name in ("Hive", "Delta"):
+    for name in ("Hive", "Iceberg", "Delta"):
         source = source.replace(f"//{name} ", "" if name in plugins else f"//{name} ")
     (directory / "Trino.java").write_text(source)
     compiled = subprocess.run([f"{home}/bin/javac", "-cp", jars, "-d", ".", "Trino.java"], cwd=directory, check=False,

@@ -922,6 +922,18 @@ static int in_hash_order(Member *members, int64_t count) {
     return moved;
 }
 
+/* Whether a bucket gets more than eight names: then a HashMap grows early, or makes a tree of them. */
+static int crowded(const Member *members, int64_t count) {
+    uint32_t buckets = 1;
+    while (buckets < count) buckets *= 2;
+    for (int64_t i = 8; i < count; i++) {
+        int same = 0;
+        for (int64_t j = 0; j < i; j++) same += ((members[j].hash ^ members[i].hash) & (buckets - 1)) == 0;
+        if (same >= 8) return 1;
+    }
+    return 0;
+}
+
 static Text topic_map(Reader *r, Column *c, Text p) {
     Column *keys = &r->columns[c->type.first], *items = &r->columns[keys->type.next];
     int64_t from = keys->length, first = r->member_count;
@@ -939,7 +951,7 @@ static Text topic_map(Reader *r, Column *c, Text p) {
         }
     }
     int64_t count = r->member_count - first;
-    if (!distinct(r, keys, from)) return NULL;
+    if (!distinct(r, keys, from) || crowded(r->members + first, count)) return NULL;
     if (in_hash_order(r->members + first, count)) { /* once more, in the other order */
         cut(r, keys, from);
         cut(r, items, from);

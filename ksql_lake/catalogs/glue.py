@@ -13,7 +13,8 @@ from typing import Any
 
 from ksql_lake.base.errors import CatalogError
 from ksql_lake.catalogs.record import Record, key_of
-from ksql_lake.catalogs.tables import OURS, Columns, Found, Plan, Style, Table, Values, fingerprint
+from ksql_lake.catalogs.tables import OURS, Columns, Found, Plan, Style, Table, Values, fingerprint, wanted
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.layout import catalog_record
 
 CREATE, DELETE = 100, 25  # partitions that one request of Glue takes
@@ -50,6 +51,9 @@ class Glue:
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         return (self.client.exceptions.ClientError,)
+
+    def wanted(self, feed: str, state: FeedState, root: str, remote: str | None) -> Sequence[Table]:
+        return wanted(feed, state, root, self.style, remote)
 
     def open(self, names: Sequence[str]) -> bool:
         """Ask for all tables at once: a request for a hundred."""

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from ksql_lake.base.errors import CatalogError, ConfigError
 from ksql_lake.catalogs.record import Record, key_of
-from ksql_lake.catalogs.tables import Columns, Found, Plan, Style, Table, Values, fingerprint
+from ksql_lake.catalogs.tables import Columns, Found, Plan, Style, Table, Values, fingerprint, wanted
+from ksql_lake.model.state import FeedState
 from ksql_lake.store.layout import catalog_record
 
 AT_ONCE = 500  # partitions in one call
@@ -72,6 +73,9 @@ class Metastore:
         from thrift.Thrift import TException
 
         return (TException,)
+
+    def wanted(self, feed: str, state: FeedState, root: str, remote: str | None) -> Sequence[Table]:
+        return wanted(feed, state, root, self.style, remote)
 
     def open(self, names: Sequence[str]) -> bool:
         try:

@@ -7,21 +7,32 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ksql_lake.base.errors import LakeError
-from ksql_lake.catalogs.tables import OURS, Found, Plan, Style, Table, former_name, plan
+from ksql_lake.catalogs.tables import OURS, Found, Plan, Table, former_name, plan
+from ksql_lake.model.state import FeedState
 
 
 class Database(Protocol):
-    """A database of a catalog that keeps tables in Hive's words.
+    """A database of a catalog, which holds tables of partitions or of files.
 
     Everything it raises, of whatever library, is a `LakeError` or in `errors`.
     """
 
     database: str
-    style: Style
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """What its library raises when a table is refused."""
+
+    def wanted(self, feed: str, state: FeedState, root: str, remote: str | None) -> Sequence[Table]:
+        """The tables of a feed as its metadata want them.
+
+        Args:
+            root: where the lake lies for those who query it, such as s3://bucket/lake.
+            remote: where files lie that are not on the lake's disk, as the catalog's engines name it.
+
+        Raises:
+            LakeError: the catalog cannot hold this feed.
+        """
 
     def open(self, names: Sequence[str]) -> bool:
         """Ask for these tables; False where there is no such database."""

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from ksql_lake.base.errors import CatalogError, SchemaError
 from ksql_lake.catalogs.hive import (
@@ -50,6 +51,7 @@ class Style:
 class Table:
     """A table as it is to be: names in lower case, Hive types, partition values as they stand in the path (01)."""
 
+    UNIT: ClassVar[str] = "partitions"
     name: str
     keys: Columns
     columns: Columns
@@ -110,7 +112,7 @@ class Plan:
         for word, values in (("add", self.new), ("update", self.changed), ("remove", self.gone)):
             if values:
                 shown = ", ".join("/".join(one) for one in values[:3])
-                said.append(f"{word} {len(values)} partitions: {shown}{' ...' if len(values) > 3 else ''}")
+                said.append(f"{word} {len(values)} {self.table.UNIT}: {shown}{' ...' if len(values) > 3 else ''}")
         return said
 
 

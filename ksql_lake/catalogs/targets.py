@@ -22,6 +22,7 @@ from ksql_lake.store.remote.places import sql_root
 
 _GLUE = re.compile(r"glue:([^/?]+)(?:\?(.*))?")
 _HIVE = re.compile(r"hive:(thrift://[^/?]+)/([^/?]+)(?:\?(.*))?")
+_ICEBERG = re.compile(r"iceberg:([a-z][a-z0-9+]*://[^?]*)/([^/?]+)(?:\?(.*))?")
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class Target:
     """One database of a catalog that keeps tables in Hive's words; a `Catalog`.
 
     Attributes:
-        kind: "glue" or "hive".
-        uri: of a Hive metastore.
+        kind: "glue", "hive" or "iceberg".
+        uri: of a Hive metastore, or of an Iceberg catalog.
         location: where the lake lies for those who query, such as s3://bucket/lake; None for where it lies here.
+        warehouse: Iceberg: where the catalog puts its own files, where it does not say so itself.
         times: Hive: keep columns of type TIME, which Spark reads and Trino does not.
     """
 
@@ -40,6 +42,7 @@ class Target:
     uri: str = ""
     location: str | None = None
     times: bool = True
+    warehouse: str | None = None
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.uri}/{self.database}" if self.uri else f"{self.kind}:{self.database}"
@@ -74,7 +77,7 @@ def connected(target: Target, lake: Path, *, wait: bool = False) -> Iterator[Any
         CatalogError: nobody answers, or not as expected.
         LakeBusyError: another registration is at it.
     """
-    opened = _glue if target.kind == "glue" else _hive
+    opened = {"glue": _glue, "hive": _hive, "iceberg": _iceberg}[target.kind]
     lock = layout.catalog_lock(lake, target.kind)
     with storage_of(lake).lock(lock, f"the {target.kind} catalog", wait=wait):
         with opened(target, lake) as catalog:
@@ -118,6 +121,22 @@ def _hive(target: Target, lake: Path) -> Iterator[Any]:
         catalog.close()
 
 
+@contextlib.contextmanager
+def _iceberg(target: Target, lake: Path) -> Iterator[Any]:
+    from ksql_lake.catalogs.iceberg.catalog import Iceberg, catalog_errors
+
+    try:
+        yield Iceberg(target.uri, lake, target.database, target.warehouse)
+    except LakeError:  # also where pyiceberg is missing, and what it raises is not known
+        raise
+    except catalog_errors() as error:
+        raise CatalogError(f"{target.uri}: {_one_line(error)}") from None
+    except OSError as error:
+        if error.filename:  # of the lake
+            raise
+        raise CatalogError(f"{target.uri}: {_one_line(error)}") from None
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -136,35 +155,47 @@ def register_with(
     """
     with connected(target, lake, wait=wait) as catalog:
         from ksql_lake.catalogs.registration import register
-        from ksql_lake.catalogs.tables import wanted
 
         feeds, failures = [], []
         for name, state in states.items():
             try:
                 root = target.location or lake.as_uri()
-                feeds.append(wanted(name, state, root, catalog.style, sql_root(lake, target.kind, os.environ)))
+                feeds.append(catalog.wanted(name, state, root, sql_root(lake, target.kind, os.environ)))
             except LakeError as error:
                 failures.append(f"{target.database}.{name}: {error}")
         done = register(catalog, feeds, say, dry_run)
         return done.changed, [*failures, *done.failures]
 
 
-def _named_tables(text: str) -> Target:
-    hive, glue = _HIVE.fullmatch(text), _GLUE.fullmatch(text)
-    if not hive and not glue:
+def _glue_named(text: str) -> Target:
+    (database,), more = _parts(text, _GLUE, "location", "without-time")
+    return Target("glue", database.lower(), "", checked_location(more.get("location")), False)
+
+
+def _hive_named(text: str) -> Target:
+    (uri, database), more = _parts(text, _HIVE, "location", "without-time")
+    return Target("hive", database.lower(), uri, checked_location(more.get("location")), "without-time" not in more)
+
+
+def _iceberg_named(text: str) -> Target:
+    (uri, database), more = _parts(text, _ICEBERG, "location", "warehouse")
+    location, warehouse = (checked_location(more.get(name)) for name in ("location", "warehouse"))
+    return Target("iceberg", database.lower(), uri, location, False, warehouse)
+
+
+def _parts(text: str, form: re.Pattern[str], *known: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What one part of REGISTER says: what stands before the question mark, and the options behind it."""
+    found = form.fullmatch(text)
+    if found is None:
         raise ConfigError(
             f"REGISTER is {text!r}; expected {_forms()}, each with ?location=s3://bucket/lake where queries find the "
             "lake somewhere else"
         )
-    more = dict(parse_qsl((hive[3] if hive else glue[2] if glue else "") or "", keep_blank_values=True))
-    unknown = more.keys() - {"location", "without-time"}
-    if unknown:
-        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; known are location and without-time")
-    location, times = more.get("location"), "without-time" not in more
-    if hive:
-        return Target("hive", hive[2].lower(), hive[1], checked_location(location), times)
-    assert glue
-    return Target("glue", glue[1].lower(), "", checked_location(location), False)
+    *parts, options = found.groups()
+    more = dict(parse_qsl(options or "", keep_blank_values=True))
+    if unknown := more.keys() - set(known):
+        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; known are {' and '.join(known)}")
+    return tuple(parts), more
 
 
 @dataclass(frozen=True)
@@ -180,8 +211,9 @@ class Kind:
 
 # Every kind of catalog, by the word before the first colon. A new one is a class (catalog.py) and a line here.
 KINDS: dict[str, Kind] = {
-    "hive": Kind("hive:thrift://HOST:PORT/DATABASE", _named_tables),
-    "glue": Kind("glue:DATABASE", _named_tables),
+    "hive": Kind("hive:thrift://HOST:PORT/DATABASE", _hive_named),
+    "glue": Kind("glue:DATABASE", _glue_named),
+    "iceberg": Kind("iceberg:URI/DATABASE", _iceberg_named),
 }
 
 

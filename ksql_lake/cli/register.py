@@ -11,6 +11,8 @@ from ksql_lake.base.errors import ConfigError, ExitCode
 from ksql_lake.catalogs.targets import Target, checked_location, register_with
 from ksql_lake.model.state import FeedState
 
+URIS = {"hive": "thrift://HOST:PORT", "iceberg": "http://HOST:PORT of a REST catalog, or sqlite:////srv/catalog.db"}
+
 
 def register(args: argparse.Namespace, lake: Path, states: Mapping[str, FeedState]) -> int:
     """Create or update what differs; exit code 1 when a table could not be."""
@@ -35,10 +37,13 @@ def _target(args: argparse.Namespace) -> Target:
     if not args.database:
         raise ConfigError("--register needs --database NAME")
     location, database = checked_location(args.location), args.database.lower()
+    for option, kinds in (("uri", ("hive", "iceberg")), ("without_time", ("hive",)), ("warehouse", ("iceberg",))):
+        if getattr(args, option) and args.register not in kinds:
+            raise ConfigError(f"--{option.replace('_', '-')} can only go with --register {' and '.join(kinds)}")
     if args.register == "glue":
-        if args.uri or args.without_time:
-            raise ConfigError("--uri and --without-time go with --register hive")
         return Target("glue", database, "", location, False)
     if not args.uri:
-        raise ConfigError("--register hive needs --uri thrift://HOST:PORT")
+        raise ConfigError(f"--register {args.register} needs --uri {URIS[args.register]}")
+    if args.register == "iceberg":
+        return Target("iceberg", database, args.uri, location, False, checked_location(args.warehouse))
     return Target("hive", database, args.uri, location, not args.without_time)

@@ -6,6 +6,7 @@ public class Trino {
     Session session = testSessionBuilder().setCatalog("hive").setSchema("lake").build();
     DistributedQueryRunner r = DistributedQueryRunner.builder(session).setWorkerCount(0).addCoordinatorProperty("http-server.http.port","@PORT@").build();
     //Hive r.installPlugin(new io.trino.plugin.hive.HivePlugin());
+    //Iceberg r.installPlugin(new io.trino.plugin.iceberg.IcebergPlugin());
     //Delta r.installPlugin(new io.trino.plugin.deltalake.DeltaLakePlugin());
     for (int i=0;i<a.length;i++) {
       String[] kv=a[i].split("=",2); Properties p=new Properties(); try (var in=Files.newInputStream(Path.of(kv[1]))) { p.load(in);} 

@@ -9,11 +9,12 @@ from ksql_lake import __version__
 from ksql_lake.cli.export_options import day
 
 COLUMNS = "feed, type, source, path, records, size_mb, exported_at, current"
-CATALOGS = ("glue", "hive")
+CATALOGS = ("glue", "hive", "iceberg")
 DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
 COMMANDS = ("report", "stats", "csv", "html", "history", "verify", "rebuild", "reconcile", "compare", "sql", "register")
 BELONG = {  # an option that goes with some only is refused with the others, rather than doing nothing
     "dry_run": ("register",), "database": ("register",), "uri": ("register",), "without_time": ("register",),
+    "warehouse": ("register",),
     "location": ("sql", "register"), "date": ("reconcile",),
     "deep": ("verify", "stats"), "since": ("stats", "csv", "history"), "remote": ("verify",), "open": ("html",),
 }
@@ -54,7 +55,9 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
         "--date", action="append", default=[], type=day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
     parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
-    parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore")
+    parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore; "
+                        "with --register iceberg: http://HOST:PORT of a REST catalog, or an SQL URL")
+    parser.add_argument("--warehouse", metavar="URI", help="with --register iceberg: where the catalog's own files go")
     parser.add_argument(
         "--without-time", action="store_true",
         help="with --register hive: leave out columns of type TIME, which Trino cannot read",

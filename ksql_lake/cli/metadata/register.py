@@ -13,7 +13,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("register", choices=CATALOGS, metavar="CATALOG", help=" or ".join(CATALOGS))
     parser.add_argument("--database", metavar="NAME", help="made when it is not there")
     parser.add_argument("--location", metavar="URI", help="where the lake lies for those who query: s3://bucket/lake")
-    parser.add_argument("--uri", metavar="URI", help="of hive: thrift://HOST:PORT of the metastore")
+    parser.add_argument("--uri", metavar="URI", help="of hive: thrift://HOST:PORT; of iceberg: http://... or SQL")
+    parser.add_argument("--warehouse", metavar="URI", help="of iceberg: where the catalog's own files go")
     parser.add_argument(
         "--without-time", action="store_true", help="of hive: leave out columns of type TIME, which Trino cannot read"
     )

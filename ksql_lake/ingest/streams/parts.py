@@ -21,6 +21,7 @@ from ksql_lake.ingest.streams.reading import StreamExport
 from ksql_lake.ingest.workers import Workers
 from ksql_lake.model.entries import FileSet
 from ksql_lake.model.state import FeedState
+from ksql_lake.sources.kafka.asked import Asker
 from ksql_lake.sources.kafka.formats import Plan
 from ksql_lake.sources.kafka.topic import AHEAD, Broker, TopicState
 from ksql_lake.sources.kafka.topic_rows import TopicRows
@@ -173,6 +174,7 @@ def read_part(piece: Piece) -> Brought:
         rows = TopicRows(
             broker, piece.plan, piece.topic, piece.state.mark, rest, job.dataset.feed, job.batch_size, lenient=lenient,
             exact=job.exact_values, only=piece.partitions,
+            asker=None if job.exact_values else Asker(client, piece.source.name, job.limits, lenient=lenient),
         )
         export = StreamExport(rows, job, piece.state, piece.started_ms)
         try:

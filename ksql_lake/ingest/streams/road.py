@@ -11,6 +11,7 @@ from ksql_lake.model.anchor import TopicMark
 from ksql_lake.model.feeds import Feed
 from ksql_lake.model.findings import Finding
 from ksql_lake.sources.kafka import proof
+from ksql_lake.sources.kafka.asked import Asker
 from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.kafka.formats import Plan, Refusal, plan_of
 from ksql_lake.sources.kafka.topic import Broker, TopicState
@@ -30,6 +31,8 @@ class Road:
         name: kafka or rest.
         proof: a hash of what was compared with real rows; None over REST.
         finding: what a person should know: the comparison found a difference.
+        other: the road to take when this one turns out not to be passable; None when the feed asks for this one.
+        asker: asks ksqlDB for single records.
     """
 
     rows: RowSource
@@ -37,6 +40,8 @@ class Road:
     why: str = ""
     proof: str | None = None
     finding: Finding | None = None
+    other: RowSource | None = None
+    asker: Asker | None = None
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,15 @@ def choose(
         differs = isinstance(error, NotThisRoad) and error.differs
         finding = Finding("drift", f"{error}; REST goes on", feed=job.dataset.feed) if differs else None
         return Road(rest, "rest", why, finding=finding)
+    lenient = job.on_bad_value != "fail"
+    asker = None if job.exact_values else Asker(client, source.name, job.limits, lenient=lenient)
     rows = TopicRows(
         checked.broker, checked.plan, checked.state, mark, rest, job.dataset.feed, job.batch_size,
-        lenient=job.on_bad_value != "fail", exact=job.exact_values,
+        lenient=lenient, exact=job.exact_values, asker=asker,
     )
     compared = f", {checked.rows} rows compared with ksqlDB's" if checked.rows else ""
-    return Road(rows, "kafka", f"topic {checked.plan.topic}{compared}", checked.proof)
+    other = None if must else rest
+    return Road(rows, "kafka", f"topic {checked.plan.topic}{compared}", checked.proof, other=other, asker=asker)
 
 
 def check(
@@ -120,8 +128,11 @@ def check(
     if isinstance(plan, Refusal):
         raise NotThisRoad(f"{plan.source}: {plan.reason}")
     broker = held.enter_context(Broker(kafka))
-    shown = proof.fingerprint(plan, settings, client.server_info().version)
+    info = client.server_info()
+    shown = proof.fingerprint(plan, settings, info.version)
     state = broker.describe(plan.topic)
+    if other := another_cluster(info.kafka_cluster_id, state.cluster, kafka.servers):
+        raise NotThisRoad(f"{plan.source}: {other}")
     if sum(bounds.end - max(bounds.start, mark.next.get(p, 0)) for p, bounds in state.bounds.items()) < least:
         raise NotLarge
     if mark.proof == shown:
@@ -130,6 +141,16 @@ def check(
     if found.reason is not None:
         raise NotThisRoad(f"{plan.source}: {found.reason}", differs=found.differs)
     return Checked(plan, broker, state, shown, found.rows)
+
+
+def another_cluster(of_ksqldb: str | None, of_broker: str | None, servers: str) -> str | None:
+    """What is wrong when ksqlDB reads from another Kafka cluster than this one; None where both or nobody can tell."""
+    if not of_ksqldb or not of_broker or of_ksqldb == of_broker:
+        return None
+    return (
+        f"{servers} is Kafka cluster {of_broker}, but ksqlDB reads from cluster {of_ksqldb}; set "
+        "KAFKA_BOOTSTRAP_SERVERS (or bootstrap.servers in KAFKA_CONFIG_FILE) to the brokers that ksqlDB reads from"
+    )
 
 
 def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | None, patience: float) -> str:

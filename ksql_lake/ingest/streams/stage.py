@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.streams.attempt import Attempt, run_name
@@ -28,6 +29,7 @@ from ksql_lake.model.state import FeedState, LastRun, Told
 from ksql_lake.quality.bad_values import told
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.kafka.topic_rows import TopicRows
+from ksql_lake.sources.kafka.verdicts import Unsure
 from ksql_lake.sources.ksqldb.client import Client
 from ksql_lake.sources.row_source import RowSource
 from ksql_lake.store import metadata
@@ -62,11 +64,20 @@ def stage_stream(
             raise NotLarge
         outcome.road, outcome.why = road.name, road.why + (f", in {len(groups)} parts" if groups else "")
         outcome.findings += [road.finding] if road.finding else []
-        if groups and workers and isinstance(rows, TopicRows):
-            with _cleared(job, state):
-                brought = read_parts(rows, groups, job, state, client.server, source, started_ms, workers)
-                return _judged(job, state, brought, outcome, now, road.proof)
-        return stage_rows(rows, job, state, outcome, now, started_ms, road.proof)
+        try:
+            if groups and workers and isinstance(rows, TopicRows):
+                with _cleared(job, state):
+                    brought = read_parts(rows, groups, job, state, client.server, source, started_ms, workers)
+                    return _judged(job, state, brought, outcome, now, road.proof)
+            staged = stage_rows(rows, job, state, outcome, now, started_ms, road.proof)
+        except Unsure as error:
+            if road.other is None:
+                raise
+            outcome.road, outcome.why = "rest", f"{error}; the whole stream is read over REST this time"
+            return stage_rows(road.other, job, state, outcome, now, started_ms)
+        if road.asker is not None and road.asker.records:
+            outcome.why += f", {counted(road.asker.records, 'record')} asked over REST"
+        return staged
 
 
 def stage_rows(

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 from ksql_lake.model.types import Column, SqlType
 from ksql_lake.sources.kafka import java_text
 from ksql_lake.sources.kafka.json_values import time_of
-from ksql_lake.sources.kafka.verdicts import Skipped
+from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
 
 Parse: TypeAlias = Callable[[str], Any]
+_OFF = "\ufffe"
 _END = ""  # what is read behind the last character
 _JAVA_WHITESPACE = frozenset("\t\n\x0b\f\r\x1c\x1d\x1e\x1f \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009"
                              "\u200a\u2028\u2029\u205f\u3000")  # Character.isWhitespace
@@ -28,8 +29,12 @@ class DelimitedReader:
 
         Raises:
             Skipped: ksqlDB refuses the record.
+            Unsure: it holds a character of which it is not known what comes of it.
         """
-        records = split(java_text.utf8(data), self._delimiter)
+        text = java_text.utf8(data)
+        if _OFF in text:
+            raise Unsure("the character U+FFFE, by which commons-csv knows that escapes and comments are off")
+        records = split(text, self._delimiter)
         if not records:
             raise Skipped("no fields in the record")
         fields = records[0]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import unicodedata
 from decimal import Context, Decimal, InvalidOperation
+from typing import Literal
 
 from ksql_lake.sources.kafka.verdicts import Skipped
+from ksql_lake.sources.ksqldb.values import REPLACEMENT
 
 _WHOLE = re.compile(r"[+-]?\d+")
 _REAL = re.compile(r"([+-]?)(?:(NaN)|(Infinity)|((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[fFdD]?)", re.ASCII)
@@ -17,6 +20,7 @@ _EXPONENT = re.compile(r"[eE]([+-]?\d+)$")
 _MIME_GROUP = re.compile(r"[\0- ]*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _BASIC = re.compile(r"((?:[A-Za-z0-9+/]{4})*)([A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?")
 _JAVA_BLANKS = "".join(map(chr, range(0x21)))  # what String.trim() takes away
+_IDENTIFIER = ("Lu", "Ll", "Lt", "Lm", "Lo", "Nl", "Nd", "Mn", "Mc", "Pc", "Sc", "Cf")
 _EXACT = Context(prec=100_000, Emax=999_999_999, Emin=-999_999_999)
 _SCALES = range(-(2**31), 2**31)  # what a BigDecimal's scale can be
 
@@ -111,6 +115,38 @@ def utf8(data: bytes) -> str:
         return _malformed(data)
 
 
+def utf16(data: bytes, encoding: str) -> str:
+    """UTF-16 (`encoding` says whose order) as Java's decoder reads it: a damaged character becomes one U+FFFD."""
+    order: Literal["big", "little"] = "big" if encoding.endswith("be") else "little"
+    if len(data) % 2 == 0:
+        with contextlib.suppress(UnicodeDecodeError):
+            return data.decode(encoding)
+    units = [int.from_bytes(data[at : at + 2], order) for at in range(0, len(data) - 1, 2)]
+    pieces: list[str] = []
+    at = 0
+    while at < len(units):
+        unit, size = units[at], 1
+        if 0xD800 <= unit < 0xDC00:  # a high surrogate takes the next unit with it, whatever that is
+            following, size = units[at + 1] if at + 1 < len(units) else 0, 2
+            paired = 0xDC00 <= following < 0xE000
+            pieces.append(chr(0x10000 + (unit - 0xD800 << 10) + following - 0xDC00) if paired else REPLACEMENT)
+        else:
+            pieces.append(REPLACEMENT if 0xDC00 <= unit < 0xE000 else chr(unit))
+        at += size
+    if len(data) % 2 and at == len(units):  # otherwise the odd byte went with a high surrogate
+        pieces.append(REPLACEMENT)
+    return "".join(pieces)
+
+
+def identifier_part(character: str) -> bool:
+    """Character.isJavaIdentifierPart of a character's first 16 bits."""
+    code = ord(character)
+    if code > 0xFFFF:
+        return False
+    category = unicodedata.category(character)
+    return category in _IDENTIFIER or (category == "Cc" and not 9 <= code <= 13 and not 28 <= code <= 31)
+
+
 def _malformed(data: bytes) -> str:
     pieces: list[str] = []
     at = 0
@@ -120,7 +156,7 @@ def _malformed(data: bytes) -> str:
         try:
             pieces.append(piece.decode())
         except UnicodeDecodeError:
-            pieces.append("\ufffd")
+            pieces.append(REPLACEMENT)
         at += size
     return "".join(pieces)
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from ksql_lake.sources.kafka.java_text import java_decimal
-from ksql_lake.sources.kafka.verdicts import Skipped
+from ksql_lake.sources.kafka.java_text import identifier_part, java_decimal, utf16
+from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
 
 Node: TypeAlias = Any
 MISSING = object()  # Jackson's MissingNode: there was no value at all
+UTF32_BLOCK = 16_000  # bytes that Jackson decodes at once
 LONG = 4000  # digits; Python converts no longer texts
 _BLANK = re.compile(r"[ \t\n\r]*")
+# Jackson compares names by four bytes at a time and fills the last ones up with FF: C_IN<ff>T is C_INT, if an earlier
+# record had that name, and an error otherwise.
+_PADDED = re.compile(rb'"(?:(?:[^"\\]{4})*|[^"]*\\[^"]*)\xff[^"\\]{0,3}"[ \t\n\r]*:')
 _BYTE = "\x01"  # stands for bytes that Jackson refuses: like them, a control character is an error where it is read
 
 
@@ -27,8 +32,35 @@ def parse(data: bytes) -> Node:
 
     Raises:
         Skipped: Jackson refuses it.
+        Unsure: whether Jackson reads damaged bytes as this value depends on more than these bytes.
     """
-    text = _text(data)
+    read = _read(data)
+    try:
+        return _value(read)
+    except Skipped:
+        if read.damaged and _PADDED.search(data):
+            raise Unsure("a name with the byte FF") from None
+        if not read.utf8 and "\\u" in read.text:
+            raise Unsure("a damaged escape in UTF-16 or UTF-32") from None  # Jackson looks at half of each digit
+        raise
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The text of a record.
+
+    Attributes:
+        utf8: Jackson has one parser for it, and another for UTF-16 and UTF-32.
+        damaged: signs stand in it for bytes that are not characters.
+    """
+
+    text: str
+    utf8: bool = True
+    damaged: bool = False
+
+
+def _value(read: _Read) -> Node:
+    text = read.text
     at = _BLANK.match(text).end()  # type: ignore[union-attr]
     if at == len(text):
         return MISSING
@@ -38,16 +70,24 @@ def parse(data: bytes) -> Node:
         raise Skipped(f"not JSON: {error.msg}") from None
     except RecursionError:
         node, end = _scan_deep(text, at)
-    if end < len(text) and not isinstance(node, str | list | dict) and _runs_on(node, text[end]):
-        raise Skipped("not JSON: something follows a value without a blank")
+    if end < len(text) and not isinstance(node, str | list | dict):
+        if read.damaged and not is_number(node):
+            raise Unsure("damaged bytes behind true, false or null")
+        if _runs_on(node, text[end], read.utf8):
+            raise Skipped("not JSON: something follows a value without a blank")
     return node
 
 
-def _runs_on(node: Node, following: str) -> bool:
+def is_number(node: Node) -> bool:
+    """NumericNode; Python counts booleans as integers."""
+    return isinstance(node, int | float | Decimal) and not isinstance(node, bool)
+
+
+def _runs_on(node: Node, following: str, utf8: bool) -> bool:
     """A number must end in a blank; a word (true, false, null) only not run on as one."""
-    if node is not None and not isinstance(node, bool):
+    if is_number(node):
         return following not in " \t\n\r"
-    return following == _BYTE or (following >= "0" and (following >= "\x7f" or following.isalnum() or following == "_"))
+    return following >= "0" and ((utf8 and following > "~") or identifier_part(following))
 
 
 def _integer(digits: str) -> int:
@@ -126,22 +166,25 @@ def _next_value(text: str, at: int, open_: list[tuple[Any, str | None]]) -> int:
     return _skip_blanks(text, at + 1)
 
 
-def _text(data: bytes) -> str:
+def _read(data: bytes) -> _Read:
     """Jackson finds the encoding out: by a byte order mark, or by where the first character has its zeros."""
     encoding, mark = _encoding(data)
     body = data[mark:]
     if encoding == "utf-8":
         try:
-            return body.decode()
+            return _Read(body.decode())
         except UnicodeDecodeError:
-            return _lenient(body)
+            return _Read(_lenient(body), damaged=True)
     if encoding.startswith("utf-16"):
-        return body.decode(encoding, "replace")
+        return _Read(utf16(body, encoding), utf8=False)
     whole, rest = len(body) // 4 * 4, len(body) % 4
     try:
-        return body[:whole].decode(encoding, "surrogatepass") + (_BYTE if rest else "")
+        text = body[:whole].decode(encoding, "surrogatepass")
     except UnicodeDecodeError:
+        if len(body) > UTF32_BLOCK:  # what lies beyond the first block may never be looked at
+            raise Unsure("a long record of damaged UTF-32") from None
         raise Skipped("not JSON: no character of UTF-32") from None
+    return _Read(text + (_BYTE if rest else ""), utf8=False, damaged=rest > 0)
 
 
 def _encoding(data: bytes) -> tuple[str, int]:
@@ -205,4 +248,6 @@ def _units(data: bytes, at: int) -> tuple[list[int] | None, int]:
     if size < 4:
         return [code], size
     code -= 0x10000
+    if code < 0:
+        raise Unsure("four bytes of UTF-8 for a character of fewer")  # one thing in a name, another in a text
     return [0xD800 | code >> 10, 0xDC00 | code & 0x3FF], size

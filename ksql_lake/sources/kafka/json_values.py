@@ -7,18 +7,19 @@ HashMap, which is the order in which ksqlDB shows them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 from ksql_lake.model.types import SqlType
 from ksql_lake.sources.kafka import java_text
-from ksql_lake.sources.kafka.json_text import Node
+from ksql_lake.sources.kafka.json_text import Node, is_number
 from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
 
 Coerce: TypeAlias = Callable[[Node], Any]
 DAY_MS = 86_400_000
-LONG_MAX = 2**63 - 1
+BUCKET = 8  # entries of a HashMap's bucket that stay a list
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _ESCAPED = str.maketrans({**{chr(code): f"\\u{code:04X}" for code in range(32)}, **_ESCAPES})
 
@@ -39,11 +40,6 @@ def _coercion(kind: SqlType) -> Coerce:
     if kind.base == "STRUCT":
         return _struct(kind)
     return SCALARS[kind.base]
-
-
-def is_number(node: Node) -> bool:
-    """NumericNode; Python counts booleans as integers."""
-    return isinstance(node, int | float | Decimal) and not isinstance(node, bool)
 
 
 def _boolean(node: Node) -> bool:
@@ -88,7 +84,7 @@ def _double(node: Node) -> float:
         raise Skipped("not a number")
     if isinstance(node, int):
         return _double_of(node)
-    return float(node) or 0.0  # a BigDecimal has no negative zero
+    return float(node) if node else 0.0  # a BigDecimal has no negative zero; what is too small becomes one
 
 
 def _double_of(node: int) -> float:
@@ -206,12 +202,18 @@ def by_name(node: Node, names: Sequence[str]) -> list[Node]:
 
 
 def hash_order(names: list[str]) -> list[str]:
-    """Names in the order in which a HashMap made for as many of them lists them."""
+    """Names in the order in which a HashMap made for as many of them lists them.
+
+    Raises:
+        Unsure: so many share a bucket that the map grows early or orders them otherwise.
+    """
     if len(names) < 2:
         return names
     size = 1
     while size < len(names):
         size *= 2
+    if len(names) > BUCKET and max(Counter(_spread(name) & size - 1 for name in names).values()) > BUCKET:
+        raise Unsure("an object whose names have the same hash in Java")
     if len(names) > size * 0.75:
         size *= 2
     return sorted(names, key=lambda name: _spread(name) & size - 1)

@@ -161,6 +161,8 @@ class NativeConsumer:
             self._kafka.rd_kafka_pause_partitions(self._handle, finished)
 
     def end(self) -> None:
+        if not self._handle:  # a reading that is forgotten ends after its connection
+            return
         self._kafka.rd_kafka_assign(self._handle, None)
         self._native.ksql_fetch_clear(self._fetch)
 

@@ -18,7 +18,7 @@ from ksql_lake.sources.kafka.kafka_format import PACKED
 from ksql_lake.sources.kafka.native_values import ValueReader
 from ksql_lake.sources.kafka.records import Decoded, RecordDecoder
 from ksql_lake.sources.ksqldb.native_rows import Unsupported
-from ksql_lake.sources.row_source import Flawed
+from ksql_lake.sources.row_source import Flaw, Flawed, Rows
 
 KINDS = {"INTEGER": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
 Keys: TypeAlias = Callable[[Block], pa.Array | None]
@@ -28,13 +28,15 @@ class MessageDecoder:
     """Decodes the records of a block, in their order.
 
     Args:
-        lenient, exact: see `RecordDecoder`.
+        lenient, exact, asks: see `RecordDecoder`.
         native: False leaves the native reader out.
     """
 
-    def __init__(self, plan: Plan, *, exact: bool = False, lenient: bool = False, native: bool = True) -> None:
+    def __init__(
+        self, plan: Plan, *, exact: bool = False, lenient: bool = False, native: bool = True, asks: bool = False
+    ) -> None:
         self._plan = plan
-        self._each = RecordDecoder(plan, exact=exact, lenient=lenient)
+        self._each = RecordDecoder(plan, exact=exact, lenient=lenient, asks=asks)
         self._keys = _keys(plan.key)
         self._reader = self._native_reader(exact) if native else None
         names = [column.name for column in plan.value.columns]
@@ -59,7 +61,7 @@ class MessageDecoder:
         if taken.all() and plain is not None:
             return Decoded(plain, ())
         rest = self._each.decode(map(block.record, np.flatnonzero(~taken).tolist()))
-        return _merged(plain, np.flatnonzero(taken), rest, block)
+        return replace(rest, rows=rest.rows if plain is None else in_order(plain, rest.rows, block))
 
     def _native_reader(self, exact: bool) -> ValueReader | None:
         plan, loaded = self._plan, library()
@@ -133,20 +135,26 @@ def _packed(base: str, block: Block) -> pa.Array | None:
     return whole(found.astype(found.dtype.newbyteorder("=")), KINDS[base], there)
 
 
-def _merged(plain: pa.RecordBatch | None, places: Array, rest: Decoded, block: Block) -> Decoded:
-    """Rows of both paths in the order of their records."""
-    exact = rest.rows.batch if isinstance(rest.rows, Flawed) else rest.rows
-    if plain is None:
-        return rest
-    if not len(exact):
-        return Decoded(plain, rest.passed)
+def in_order(some: Rows, others: Rows, block: Block) -> Rows:
+    """Rows of one block that came by two ways, in the order of their records."""
+    parts = [part for part in (some, others) if len(batch_of(part))]
+    if len(parts) < 2:
+        return parts[0] if parts else some
     at = {place: i for i, place in enumerate(zip(block.partitions.tolist(), block.offsets.tolist(), strict=True))}
-    others = [at[place] for place in zip(exact.column(1).to_pylist(), exact.column(2).to_pylist(), strict=True)]
-    order = np.argsort(np.concatenate((places, np.array(others, np.int64))), kind="stable")
-    both = pa.Table.from_batches([plain, exact]).combine_chunks()
-    [batch] = both.take(whole(order, pa.int64())).combine_chunks().to_batches()
-    if not isinstance(rest.rows, Flawed):
-        return Decoded(batch, rest.passed)
-    now = np.argsort(order)
-    flaws = tuple(replace(flaw, row=int(now[len(plain) + flaw.row])) for flaw in rest.rows.flaws)
-    return Decoded(Flawed(batch, flaws), rest.passed)
+    both = pa.Table.from_batches([batch_of(part).rename_columns(batch_of(some).schema.names) for part in parts])
+    places = zip(both.column(1).to_pylist(), both.column(2).to_pylist(), strict=True)
+    order = np.argsort(np.array([at[place] for place in places], np.int64), kind="stable")
+    [batch] = both.combine_chunks().take(whole(order, pa.int64())).combine_chunks().to_batches()
+    now, flaws, before = np.argsort(order), list[Flaw](), 0
+    for part in parts:
+        flaws += [replace(flaw, row=int(now[before + flaw.row])) for flaw in flaws_of(part)]
+        before += len(batch_of(part))
+    return Flawed(batch, tuple(flaws)) if flaws else batch
+
+
+def batch_of(rows: Rows) -> pa.RecordBatch:
+    return rows.batch if isinstance(rows, Flawed) else rows
+
+
+def flaws_of(rows: Rows) -> tuple[Flaw, ...]:
+    return rows.flaws if isinstance(rows, Flawed) else ()

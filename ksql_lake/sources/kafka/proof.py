@@ -1,4 +1,4 @@
-"""Proof before trust: the first records of a topic, decoded here and shown by ksqlDB, must be the same rows.
+"""Proof before trust: a sample of a topic's records, decoded here and shown by ksqlDB, must be the same rows.
 
 DESCRIBE hides some of what decides how a record is read (an inherited delimiter, a server's default for wrapping), and
 a Kafka that has a topic of the same name need not be ksqlDB's. So a plan is compared once, and again when anything it
@@ -7,10 +7,11 @@ is made of has changed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -21,12 +22,15 @@ from ksql_lake.model.canonical import canonical
 from ksql_lake.sources.kafka.formats import DEFAULTS, Plan
 from ksql_lake.sources.kafka.messages import MessageDecoder
 from ksql_lake.sources.kafka.topic import Broker, TopicState
+from ksql_lake.sources.ksqldb.answers import NOT_SENT
 from ksql_lake.sources.ksqldb.client import Client, quote
 from ksql_lake.sources.ksqldb.rows import Decoder, ErrorRow, Final
-from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flawed, Rows
+from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK, Flawed, Rows
 
 SAMPLE = 1000  # records
+MOST_SECONDS = 60.0  # for ksqlDB to show them
 MOST_PARTITIONS = 300  # in a CASE of the query that brings the sample
+Place: TypeAlias = tuple[int, int]  # partition, offset
 Row: TypeAlias = list[object]
 
 
@@ -51,7 +55,7 @@ def fingerprint(plan: Plan, settings: Mapping[str, str], version: str) -> str:
 
 
 def prove(client: Client, broker: Broker, plan: Plan, state: TopicState, patience: float) -> Proof:
-    """Compare the first records of each partition.
+    """Compare the first records of each partition, some in its middle and its latest ones.
 
     Args:
         patience: seconds of silence after which ksqlDB is believed to have no more rows of the sample.
@@ -59,24 +63,44 @@ def prove(client: Client, broker: Broker, plan: Plan, state: TopicState, patienc
     Raises:
         LakeError: one of the two could not be asked.
     """
-    share = max(1, SAMPLE // max(len(state.bounds), 1))
-    taken = sorted(state.bounds)[:MOST_PARTITIONS]
-    spans = {p: (b.start, min(b.end, b.start + share)) for p, b in state.bounds.items() if p in taken}
-    decoder = MessageDecoder(plan, lenient=True)
-    progress, blocks = broker.read(plan.topic, spans, headers=bool(plan.headers))
-    ours: dict[tuple[int, int], Row] = {}
-    for block in blocks:
-        ours.update(_by_offset(decoder.decode(block).rows))
-    if progress.stopped is not None:
-        raise progress.stopped
+    parts = sample(state)
+    decoder = MessageDecoder(plan, lenient=True, asks=True)
+    ours: dict[Place, Row] = {}
+    unsure: set[Place] = set()
+    for spans in parts:
+        progress, blocks = broker.read(plan.topic, spans, headers=bool(plan.headers))
+        with contextlib.closing(blocks):
+            for block in blocks:
+                decoded = decoder.decode(block)
+                ours.update(_by_offset(decoded.rows))
+                unsure.update((one.partition, one.offset) for one in decoded.unsure)
+        if progress.stopped is not None:
+            raise progress.stopped
     names = [column.name for column in plan.columns]
-    theirs, columns = _shown(client, plan, spans, len(ours), patience)
-    if columns != names:
-        return Proof(0, f"ksqlDB shows the columns {', '.join(columns)}, expected {', '.join(names)}", differs=True)
-    return compared(ours, theirs, names)
+    shown = _shown(client, plan, parts, set(ours), patience)
+    if shown.columns != names:
+        what = f"ksqlDB shows the columns {', '.join(shown.columns)}, expected {', '.join(names)}"
+        return Proof(0, what, differs=True)
+    known = {place: row for place, row in ours.items() if shown.reached(place)}
+    return compared(known, {place: row for place, row in shown.rows.items() if place not in unsure}, names)
 
 
-def compared(ours: Mapping[tuple[int, int], Row], theirs: Mapping[tuple[int, int], Row], names: Sequence[str]) -> Proof:
+def sample(state: TopicState) -> list[dict[int, tuple[int, int]]]:
+    """What to compare: partition to (first offset, end), at the beginning of partitions, their middle and their end."""
+    taken = sorted(p for p, bounds in state.bounds.items() if bounds.end > bounds.start)[:MOST_PARTITIONS]
+    third = max(1, SAMPLE // 3 // max(len(taken), 1))
+    first, middle, last = dict[int, tuple[int, int]](), dict[int, tuple[int, int]](), dict[int, tuple[int, int]]()
+    for p in taken:
+        start, end = state.bounds[p].start, state.bounds[p].end
+        if end - start <= 3 * third:
+            first[p] = start, end
+            continue
+        at = start + third + (end - start - 3 * third) // 2
+        first[p], middle[p], last[p] = (start, start + third), (at, at + third), (end - third, end)
+    return [spans for spans in (first, middle, last) if spans]
+
+
+def compared(ours: Mapping[Place, Row], theirs: Mapping[Place, Row], names: Sequence[str]) -> Proof:
     """Row by row: the same offsets, and the same values at each."""
     for place in sorted({*ours, *theirs}):
         where = f"partition {place[0]}, offset {place[1]}"
@@ -88,11 +112,11 @@ def compared(ours: Mapping[tuple[int, int], Row], theirs: Mapping[tuple[int, int
             if repr(mine) != repr(shown):
                 return Proof(0, f"{where}: column {name} differs from what ksqlDB shows", differs=True)
     if not ours:
-        return Proof(0, "its first records are no rows, so nothing can be compared yet")
+        return Proof(0, "no record of the sample is a row, so nothing can be compared yet")
     return Proof(len(ours))
 
 
-def _by_offset(rows: Rows) -> dict[tuple[int, int], Row]:
+def _by_offset(rows: Rows) -> dict[Place, Row]:
     """(partition, offset) to ROWTIME and the columns, each in the one spelling in which equal values are equal."""
     batch = rows.batch if isinstance(rows, Flawed) else rows
     columns = [pylist(column) for column in batch.columns]
@@ -102,31 +126,70 @@ def _by_offset(rows: Rows) -> dict[tuple[int, int], Row]:
     }
 
 
+@dataclass
+class _Shown:
+    """What ksqlDB showed of the sample.
+
+    Attributes:
+        last: partition to the highest offset that came, of the sample or not.
+        whole: whether all of it came, as far as can be told.
+    """
+
+    columns: list[str]
+    rows: dict[Place, Row] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+    whole: bool = False
+
+    def reached(self, place: Place) -> bool:
+        return self.whole or place[1] <= self.last.get(place[0], -1)
+
+
 def _shown(
-    client: Client, plan: Plan, spans: Mapping[int, tuple[int, int]], expected: int, patience: float
-) -> tuple[dict[tuple[int, int], Row], list[str]]:
-    """The rows that ksqlDB shows of the same offsets; it ends by itself when as many came as are expected."""
-    goals = " ".join(f"WHEN ROWPARTITION = {p} THEN {goal}" for p, (_, goal) in sorted(spans.items()))
-    select = f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET, * FROM {quote(plan.source)}"
-    limit = f" LIMIT {expected}" if expected else ""
-    sql = f"{select} WHERE ROWOFFSET < CASE {goals} ELSE 0 END EMIT CHANGES{limit};"
-    found: dict[tuple[int, int], Row] = {}
+    client: Client, plan: Plan, parts: Sequence[Mapping[int, tuple[int, int]]], expected: set[Place], patience: float
+) -> _Shown:
+    """The rows that ksqlDB shows of the same offsets: until all that are expected came, it is silent, or MOST_SECONDS.
+
+    ksqlDB reads the topic from its start, so that the end of a long one may not be reached in that time.
+    """
+    sql = _question(plan.source, parts)
+    waiting, started = set(expected), time.monotonic()
     with client.query(sql, earliest=True) as answer:
+        shown = _Shown([column.name for column in answer.columns[PSEUDO_COLUMNS:]])
         decoder = Decoder(answer.columns, lenient=True)
-        heard = time.monotonic()
-        while time.monotonic() - heard < patience:
+        heard = started
+        while time.monotonic() - started < MOST_SECONDS:
             lines = answer.read(0.1)
-            if lines == b"":
-                break
             elements = decoder.decode(lines) if lines else []
             for element in elements:
+                if isinstance(element, ErrorRow) and NOT_SENT in element.message:
+                    return shown  # what came before it is compared
                 if isinstance(element, ErrorRow):
                     raise KsqlError(f"{plan.source}: {element.message}", statement=sql, code=element.code)
                 if isinstance(element, pa.RecordBatch | Flawed):
-                    found.update(_by_offset(element))
+                    found = _by_offset(element)
+                    for partition, offset in found:
+                        shown.last[partition] = max(shown.last.get(partition, -1), offset)
+                    shown.rows.update((place, row) for place, row in found.items() if _within(place, parts))
+                    waiting.difference_update(found)
                     heard = time.monotonic()
-            if any(isinstance(element, Final) for element in elements):
+            over = lines == b"" or any(isinstance(element, Final) for element in elements)
+            if over or (expected and not waiting) or time.monotonic() - heard > patience:
+                shown.whole = True
                 break
-        columns = [column.name for column in answer.columns[PSEUDO_COLUMNS:]]
-    low = {p: first for p, (first, _) in spans.items()}
-    return {place: row for place, row in found.items() if place[1] >= low.get(place[0], 0)}, columns
+    return shown
+
+
+def _question(source: str, parts: Sequence[Mapping[int, tuple[int, int]]]) -> str:
+    """The push query for the sample, and for some rows of everywhere, which show that the server still reads."""
+    ranges = []
+    for spans in parts:
+        first = " ".join(f"WHEN ROWPARTITION = {p} THEN {low}" for p, (low, _) in sorted(spans.items()))
+        end = " ".join(f"WHEN ROWPARTITION = {p} THEN {high}" for p, (_, high) in sorted(spans.items()))
+        ranges.append(f"(ROWOFFSET >= CASE {first} ELSE 0 END AND ROWOFFSET < CASE {end} ELSE 0 END)")
+    where = " OR ".join([*ranges, f"ROWOFFSET % {TICK} < 2"])
+    return f"SELECT ROWTIME, ROWPARTITION, ROWOFFSET, * FROM {quote(source)} WHERE {where} EMIT CHANGES;"
+
+
+def _within(place: Place, parts: Sequence[Mapping[int, tuple[int, int]]]) -> bool:
+    partition, offset = place
+    return any(spans[partition][0] <= offset < spans[partition][1] for spans in parts if partition in spans)

@@ -45,10 +45,15 @@ class Passed:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and what is no row."""
+    """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and what is no row.
+
+    Attributes:
+        unsure: records of which ksqlDB has to be asked what it makes; not among the rows.
+    """
 
     rows: Rows
     passed: tuple[Passed, ...]
+    unsure: tuple[Passed, ...] = ()
 
 
 class RecordDecoder:
@@ -57,10 +62,11 @@ class RecordDecoder:
     Args:
         exact: keep the value of the topic where the REST API would lose something of it.
         lenient: hand rows with a value that its type cannot hold out as `Flawed`, instead of raising SchemaError.
+        asks: hand records that are not certain out as `Decoded.unsure`, instead of raising Unsure.
     """
 
-    def __init__(self, plan: Plan, *, exact: bool = False, lenient: bool = False) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, *, exact: bool = False, lenient: bool = False, asks: bool = False) -> None:
+        self.plan, self._asks = plan, asks
         self.columns = plan.columns
         names = [*PSEUDO, *(str(i) for i in range(len(self.columns)))]
         bases = (SqlType("BIGINT"), SqlType("INTEGER"), SqlType("BIGINT"))
@@ -76,34 +82,35 @@ class RecordDecoder:
 
         Raises:
             SchemaError: a value that its type cannot hold, and the decoder is not lenient.
-            Unsure: a record of which it is not known what ksqlDB makes.
+            Unsure: a record of which it is not known what ksqlDB makes, and the decoder does not ask.
         """
         rows: list[list[Any]] = []
-        passed: list[Passed] = []
+        passed, unsure = list[Passed](), list[Passed]()
         flaws: list[Flaw] = []
         for record in records:
             try:
                 rows.append(self._row(record, len(rows), flaws))
             except Skipped as reason:
                 passed.append(Passed(record.partition, record.offset, str(reason)))
+            except Unsure as reason:
+                if not self._asks:
+                    where = f"partition {record.partition}, offset {record.offset}"
+                    raise Unsure(f"{self.plan.source}: {where}: {reason}").at(record.partition, record.offset) from None
+                unsure.append(Passed(record.partition, record.offset, str(reason)))
         # Without a row nothing is made of Python objects, for which pyarrow would load pandas.
         arrays = [
             pa.array([row[i] for row in rows], field.type) if rows else pa.nulls(0, field.type)
             for i, field in enumerate(self.schema)
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        return Decoded(Flawed(batch, tuple(flaws)) if flaws else batch, tuple(passed))
+        return Decoded(Flawed(batch, tuple(flaws)) if flaws else batch, tuple(passed), tuple(unsure))
 
     def _row(self, record: Record, number: int, flaws: list[Flaw]) -> list[Any]:
         """ROWTIME, ROWPARTITION, ROWOFFSET and the columns of one record."""
-        try:
-            key = self._key_values(record.key)
-            if record.value is None:
-                raise Skipped("no value: a deletion")
-            value = self._value(record.value)
-        except Unsure as error:
-            where = f"partition {record.partition}, offset {record.offset}"
-            raise Unsure(f"{self.plan.source}: {where}: {error}").at(record.partition, record.offset) from None
+        key = self._key_values(record.key)
+        if record.value is None:
+            raise Skipped("no value: a deletion")
+        value = self._value(record.value)
         time = rowtime.checked(self._time(record, key, value))
         values = [*key, *value, *(_header(header, record.headers) for header in self.plan.headers)]
         shown: list[Any] = [time, record.partition, record.offset]

@@ -31,6 +31,7 @@ from ksql_lake.sources.kafka.consumer import POLL, Consumer, Event, MessageConsu
 
 _silent = logging.Logger("librdkafka")  # it repeats itself many times a second; what it means comes by `Troubles`
 _silent.addHandler(logging.NullHandler())
+MOCK = "mockCluster"  # the id that the broker inside librdkafka makes up; no ksqlDB can know it
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's id
 ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
 GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
@@ -56,12 +57,14 @@ class TopicState:
         id: changes when the topic is made anew under its name; None where the broker does not tell.
         bounds: of each partition that has a leader.
         leaderless: partitions that nobody serves at the moment.
+        cluster: the id of the Kafka cluster; None where the broker does not tell.
     """
 
     name: str
     id: str | None
     bounds: Mapping[int, Bounds]
     leaderless: tuple[int, ...] = ()
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,9 @@ class Broker:
         wanted = [p for p in sorted(partitions) if p not in leaderless]
         bounds, without = self._bounds(topic, wanted)
         identity = self._id(topic) if metadata.controller_id in metadata.brokers else None
-        return TopicState(topic, identity, bounds, tuple(sorted({*leaderless, *without})))
+        cluster = str(metadata.cluster_id or "")
+        named = None if not cluster or cluster.startswith(MOCK) else cluster
+        return TopicState(topic, identity, bounds, tuple(sorted({*leaderless, *without})), named)
 
     def topic_id(self, topic: str) -> str | None:
         """The topic's id, None where the broker does not tell it.

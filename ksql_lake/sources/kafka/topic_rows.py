@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -12,9 +12,11 @@ from ksql_lake.base.errors import BrokerUnavailable
 from ksql_lake.model.anchor import TopicMark
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.types import Column
+from ksql_lake.sources.kafka.asked import Asker
+from ksql_lake.sources.kafka.block import Block
 from ksql_lake.sources.kafka.formats import Plan
-from ksql_lake.sources.kafka.messages import MessageDecoder
-from ksql_lake.sources.kafka.records import Passed
+from ksql_lake.sources.kafka.messages import MessageDecoder, batch_of, in_order
+from ksql_lake.sources.kafka.records import Decoded, Passed
 from ksql_lake.sources.kafka.topic import Bounds, Broker, TopicState
 from ksql_lake.sources.row_source import PassedOver, Replaced, Rows, RowSource, Wanted
 
@@ -71,6 +73,7 @@ class TopicReading:
         self._progress, self._batches = source.broker.read(
             source.plan.topic, spans.spans, headers=bool(source.plan.headers), most=source.batch_size
         )
+        self._handed_out = dict(self._progress.positions)
         self._passed: dict[int, PassedOver] = {}
         self._done = False
 
@@ -85,7 +88,9 @@ class TopicReading:
             return ()
         decoded = self._decoder.decode(block)
         self._count(decoded.passed)
-        return [decoded.rows]
+        rows = self._source.asked(decoded, block, self._count)
+        self._handed_out = dict(self._progress.positions)
+        return [rows]
 
     def _finish(self) -> None:
         """The messages are over: at their goals, or because something went wrong."""
@@ -99,6 +104,7 @@ class TopicReading:
                 "while they were read"
             )
         self._source.check_identity()
+        self._handed_out = dict(progress.positions)
         self._done = True
 
     def _count(self, passed: Sequence[Passed]) -> None:
@@ -122,7 +128,7 @@ class TopicReading:
         return self._spans.starts
 
     def positions(self) -> Mapping[int, int]:
-        return self._progress.positions
+        return self._handed_out
 
     def goals(self) -> Mapping[int, int]:
         return self._progress.goals
@@ -161,17 +167,19 @@ class TopicRows:
         state: the topic when the run begins; its ends are the goals.
         mark: how an earlier run left the topic.
         rest: the same stream over REST, for what Kafka cannot answer.
+        asker: asks ksqlDB for the records that are not certain; None stops at the first of them.
         lenient, exact: see `RecordDecoder`.
         only: these partitions, when others read the rest.
     """
 
     def __init__(
         self, broker: Broker, plan: Plan, state: TopicState, mark: TopicMark, rest: RowSource, feed: str,
-        batch_size: int = 10_000, *, lenient: bool = False, exact: bool = False,
+        batch_size: int = 10_000, *, lenient: bool = False, exact: bool = False, asker: Asker | None = None,
         only: Collection[int] | None = None,
     ) -> None:
         self.broker, self.plan, self.feed, self.batch_size = broker, plan, feed, batch_size
-        self.decoder = MessageDecoder(plan, exact=exact, lenient=lenient)
+        self.decoder = MessageDecoder(plan, exact=exact, lenient=lenient, asks=asker is not None)
+        self.asker = asker
         self.topic, self._mark, self._rest, self._opened = state, mark, rest, False
         self._goals = {p: bounds for p, bounds in state.bounds.items() if only is None or p in only}
 
@@ -222,6 +230,21 @@ class TopicRows:
         self._same(now.id)
         spans = spans_of(self._goals, now.bounds, wanted, proven=self.known)
         return TopicReading(self, spans, proven=self.known)
+
+    def asked(self, decoded: Decoded, block: Block, count: Callable[[Sequence[Passed]], None]) -> Rows:
+        """The rows of a block together with those that ksqlDB was asked for; `count` hears of what is no row."""
+        if self.asker is None or not decoded.unsure:
+            return decoded.rows
+        rows, places = decoded.rows, dict[int, set[int]]()
+        for one in decoded.unsure:
+            places.setdefault(one.partition, set()).add(one.offset)
+        there = set[tuple[int, int]]()
+        for more in self.asker.ask(places, decoded.unsure[0].reason):
+            batch = batch_of(more)
+            there |= set(zip(batch.column(1).to_pylist(), batch.column(2).to_pylist(), strict=True))
+            rows = in_order(rows, more, block)
+        count([one for one in decoded.unsure if (one.partition, one.offset) not in there])
+        return rows
 
     def check_identity(self) -> None:
         """Look whether it is still the same topic.
