@@ -325,6 +325,7 @@ def test_a_terminal_shows_progress_and_keeps_no_trace(ksqldb: EmbeddedKsqlDB, tm
         shown += data
     assert process.wait(timeout=60) == 0
     text = shown.decode()
+    assert "2 feeds                                  20 rows  " in text.splitlines()[-1], "the sum at the end"
     assert "rows/s" in text and "s: 10 rows" in text and "s" + " " * 31 in text and "Traceback" not in text
 
 

@@ -155,7 +155,10 @@ def export(
         listener = Listener(say, note, progress.of, progress.done, stopped)
         if args.follow:
             return _follow(args, config, order, listener)
+        started = time.monotonic()
         carry_out(config, order, listener, results)
+    if len(results) > 1 and not args.quiet and not args.json and sys.stdout.isatty():
+        print(total(results, time.monotonic() - started))
     if not args.demo and (there := to_remote(config, order, results)) is not None:
         results.append(there)
         _say(there, args)
@@ -219,6 +222,14 @@ def line_of(result: FeedResult, roads: bool = False) -> str:
     aside = f"  {result.quarantined:,} quarantined" if result.quarantined else ""
     took = f"{result.seconds:.1f} s{_road(result, roads)}"
     return f"{result.feed:<32} {result.rows:>10,} rows{version}  {wrote}{aside}  {took}"
+
+
+def total(results: Sequence[FeedResult], seconds: float) -> str:
+    """How a run of several feeds went, below their lines."""
+    bad = sum(result.result not in ("ok", "findings") for result in results)
+    went = f"{counted(len(results), 'feed')}{f', {bad} not exported' if bad else ''}"
+    rows, held = sum(result.rows for result in results), sum(result.bytes for result in results)
+    return f"{went:<32} {rows:>10,} rows  {size(held)}  {seconds:.1f} s"
 
 
 def _road(result: FeedResult, roads: bool) -> str:

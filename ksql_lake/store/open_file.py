@@ -68,7 +68,7 @@ class WriterOptions:
     compression: str = "snappy"
     compression_level: int | None = None
     bloom_filter_columns: tuple[str, ...] = ()
-    row_group_rows: int = 262_144
+    row_group_rows: int = 131_072
     file_rows: int = 1_000_000
     file_bytes: int = 128 << 20
     buffer_bytes: int = 80 << 20

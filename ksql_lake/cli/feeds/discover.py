@@ -39,7 +39,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
         print("every source has a feed")
     if args.add is None:
         for name, kind in free.items():
-            print(f"{kind:<7} {shown(name)}")
+            print(f"{kind:<7} {shown(name)}", flush=True)
     added = [_add(config, name, kind) for name, kind in chosen.items()] if args.add is not None else []
     absent = [feed.name for feed in exported(config, active) if _source(feed.source, there) is None]
     if absent:

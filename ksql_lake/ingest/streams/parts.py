@@ -138,7 +138,7 @@ def pieces_of(
     writer = job.writer
     if share > 1:
         rows_each = max(1, min(writer.row_group_rows, max(65_536, writer.row_group_rows // share)))
-        writer = replace(writer, buffer_bytes=max(1, writer.buffer_bytes // share), row_group_rows=rows_each)
+        writer = replace(writer, buffer_bytes=max(1, writer.buffer_bytes // (2 * share)), row_group_rows=rows_each)
     whole = replace(
         job, progress=SILENT if workers.remote else progress, push=None, writer=writer,
         since=None if state.resume else job.since,

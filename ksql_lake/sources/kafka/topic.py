@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 from ksql_lake.base import native
 from ksql_lake.base.errors import BrokerError, BrokerUnavailable
@@ -38,6 +38,7 @@ GRACE = 2.0  # seconds that a broker which refuses connections may take to come 
 UNREACHABLE = 5.0  # seconds that a request may still take when one of the brokers refuses connections
 BATCH = 10_000  # records in a block
 AHEAD = 32_768  # KiB that are fetched ahead
+Offsets: TypeAlias = dict[int, int | None]  # of partitions, None for those without a leader
 GONE = ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_ID")
 
 
@@ -285,18 +286,19 @@ class Broker:
 
     def _bounds(self, topic: str, partitions: Sequence[int]) -> tuple[dict[int, Bounds], list[int]]:
         """The bounds of partitions, and those that lost their leader meanwhile."""
-        specs = self._kafka.admin.OffsetSpec
-        first = self._offsets(topic, partitions, specs.earliest())
-        last = self._offsets(topic, partitions, specs.latest())
+        first, last = self._offsets(topic, partitions) if partitions else ({}, {})
         without = [p for p in partitions if first[p] is None or last[p] is None]
         return {p: Bounds(first[p] or 0, last[p] or 0) for p in partitions if p not in without}, without
 
-    def _offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
-        """An offset of each partition, None for those without a leader; waits for brokers that are just coming up."""
+    def _offsets(self, topic: str, partitions: Sequence[int]) -> tuple[Offsets, Offsets]:
+        """The first and the last stable offset of each partition; waits for brokers that are just coming up."""
         started = time.monotonic()
+        specs = self._kafka.admin.OffsetSpec
         while True:
             try:
-                return self._ask_offsets(topic, partitions, spec) if partitions else {}
+                asked = [self._ask_offsets(topic, partitions, spec) for spec in (specs.earliest(), specs.latest())]
+                first, last = (self._told_offsets(topic, futures) for futures in asked)
+                return first, last
             except BrokerUnavailable:
                 waited = time.monotonic() - started
                 if waited > self.connection.timeout or (waited > GRACE and self._troubles.refused):
@@ -305,14 +307,17 @@ class Broker:
                 self._admin = None  # its knowledge of partitions and leaders may be old, and it does not ask again
                 time.sleep(POLL)
 
-    def _ask_offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> dict[int, int | None]:
+    def _ask_offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> Mapping[Any, Any]:
         make = self._kafka.TopicPartition
-        futures = self._administrator().list_offsets(
+        futures: Mapping[Any, Any] = self._administrator().list_offsets(
             {make(topic, p): spec for p in partitions},
             isolation_level=self._kafka.IsolationLevel.READ_COMMITTED, request_timeout=self.connection.timeout,
         )
+        return futures
+
+    def _told_offsets(self, topic: str, futures: Mapping[Any, Any]) -> Offsets:
         self._wait(futures)
-        offsets: dict[int, int | None] = {}
+        offsets: Offsets = {}
         for partition, future in futures.items():
             try:
                 found = int(future.result().offset)
