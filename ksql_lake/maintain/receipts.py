@@ -16,7 +16,7 @@ from ksql_lake.store.storage import CLOSED, RESTRICTED
 
 
 def begin(lake: PurePath, target: Target, receipt: str, *, rule: str, now: str, by: str) -> dict[str, Any]:
-    """A receipt that says what was begun; an unfinished one of the same value and column goes on.
+    """A receipt of what was begun; an unfinished one of the same value and column is continued.
 
     Call with the lock of erasures held.
 

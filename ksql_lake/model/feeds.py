@@ -137,10 +137,10 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a feed file says, unchecked: for changing one key and keeping all others, also those of a newer version.
+    """The content of a feed file, unchecked: for changing one key and keeping all others, even unknown ones.
 
     Raises:
-        FeedError: it is not there, or no JSON object; names line and column.
+        FeedError: it does not exist, or is not a JSON object; names line and column.
     """
     try:
         return parse(_shown(path), text_of(path))
@@ -152,7 +152,7 @@ def text_of(path: Path) -> str:
     """What a feed file holds; a FIFO or a device is not waited for.
 
     Raises:
-        FeedError: it is not there, no file, too large, or not UTF-8.
+        FeedError: it does not exist, is not a file, is too large, or is not UTF-8.
     """
     where = _shown(path)
     try:
@@ -187,7 +187,7 @@ def save(path: Path, raw: Mapping[str, Any]) -> bool:
     """Write a feed file atomically; False, and nothing touched, when it holds just that already.
 
     Raises:
-        FeedError: the file is a link; what it points to belongs to somebody else.
+        FeedError: the file is a link, whose target must not be overwritten.
     """
     if path.is_symlink():
         raise FeedError(f"{_shown(path)}: is a link to {path.resolve()}; edit that file instead")

@@ -1,4 +1,4 @@
-"""What the columns of a feed hold: nulls, least and greatest value, and about how many different ones.
+"""Statistics of a feed's columns: nulls, least and greatest value, and about how many different values.
 
 Nulls, least and greatest come from the statistics in the Parquet footers where every row group has them, else from
 reading. The distinct values are estimated by reading each column once, a batch at a time, into a sketch that keeps the
@@ -43,7 +43,7 @@ class ColumnStats:
 
 @dataclass
 class _Sketch:
-    """The KEPT smallest hashes seen; the greatest of them tells how dense all of them lie."""
+    """The KEPT smallest hashes seen; the greatest of them shows how dense they are."""
 
     hashes: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
@@ -71,7 +71,8 @@ class _Column:
     sketch: _Sketch = field(default_factory=_Sketch)
 
     def span(self, least: Any, greatest: Any) -> None:
-        """Count in two values; of dates and times their numbers, which know no first and last year."""
+        """Take a least and a greatest value into account; dates and times as numbers, which have no first or last year.
+        """
         if least is not None:
             self.least = least if self.least is None else min(self.least, least)
             self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
@@ -96,7 +97,7 @@ def column_stats(
         places: where the feed's files lie.
 
     Raises:
-        OSError, ArrowInvalid: a file is missing or no Parquet.
+        OSError, ArrowInvalid: a file is missing or not Parquet.
     """
     columns: dict[str, _Column] = {}
     rows = 0
@@ -116,9 +117,9 @@ def _add(columns: dict[str, _Column], parquet: pq.ParquetFile) -> None:
     for schema_field in parquet.schema_arrow:
         column = columns.setdefault(schema_field.name, _Column(schema_field.name, schema_field.type))
         column.rows += parquet.metadata.num_rows
-        told = _from_footer(column, parquet.metadata, leaves.get(schema_field.name))
+        from_footer = _from_footer(column, parquet.metadata, leaves.get(schema_field.name))
         for batch in parquet.iter_batches(BATCH, columns=[schema_field.name]):
-            _read(column, batch.column(0), told)
+            _read(column, batch.column(0), from_footer)
 
 
 def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> bool:
@@ -137,8 +138,8 @@ def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> 
     return True
 
 
-def _read(column: _Column, values: pa.Array, told: bool) -> None:
-    if not told:
+def _read(column: _Column, values: pa.Array, from_footer: bool) -> None:
+    if not from_footer:
         column.nulls += values.null_count
     if pa.types.is_nested(column.type):
         return
@@ -147,7 +148,7 @@ def _read(column: _Column, values: pa.Array, told: bool) -> None:
         return
     different = present.unique()
     column.sketch.add(different)
-    if not told:
+    if not from_footer:
         extremes = pc.min_max(different)
         raw = pa.types.is_temporal(column.type)
         column.span(*(extremes[end].value if raw else extremes[end].as_py() for end in ("min", "max")))

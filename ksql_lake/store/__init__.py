@@ -1,4 +1,4 @@
-"""Where files lie and how a change is made: metadata, the commit journal, the state log, Parquet files, trash, history.
+"""Where files are kept and how changes are made: metadata, commit journal, state log, Parquet files, trash, history.
 
 `layout` and `dataset` say where things lie, a `storage` (`local_disk`) reads and changes them, `journal` makes a change
 whole by one swap of the metadata. No other room joins a path of the lake or opens one of its files: it takes a place

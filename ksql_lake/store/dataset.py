@@ -1,4 +1,4 @@
-"""Where one feed lives in a lake, and who is told of its changes."""
+"""Where one feed is in a lake, and the observers of its changes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MANIFESTS = "_manifests"
 
 
 class Observer(Protocol):
-    """Somebody who is told of a feed's changes after their commit: a catalog, metrics, a remote home of the lake."""
+    """Something that follows a feed's changes after their commit: a catalog, metrics, the log of changes."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
 
     def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
         """A change was committed. Called with the feed's lock held; may be called again for the same change."""
 
     def catch_up(self, dataset: Dataset, state: FeedState) -> None:
-        """Bring up to date what changes were missed, as after a crash; called as a feed's turn begins."""
+        """Catch up on changes that were missed, as after a crash; called when an export of the feed begins."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where one feed lives in the lake, and the modes of what is made there."""
+    """Where one feed is in the lake, and the file modes there."""
 
     lake: Path
     feed: str
@@ -59,7 +59,7 @@ class Dataset:
         return Path(self.file(path))
 
     def in_lake(self, path: str) -> PurePath:
-        """The same for what the metadata name from the top of the lake: files in quarantine."""
+        """The same for what in quarantine, whose paths in the metadata are relative to the lake."""
         return self.lake / path
 
     @property

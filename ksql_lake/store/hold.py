@@ -1,4 +1,4 @@
-"""The right to change one feed: its lock, held after a look for links that lead out of the lake."""
+"""The right to change one feed: its lock, after a check for links that lead out of the lake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ksql_lake.store.dataset import Dataset
 
 
 def places(dataset: Dataset) -> tuple[PurePath, ...]:
-    """Every directory and file that a change of a feed may write to, whichever change it is."""
+    """Every directory and file that any change of a feed may write to."""
     return (
         dataset.lock, dataset.log, dataset.staging, dataset.metadata, dataset.manifests,
         dataset.quarantine, layout.trash(dataset.lake),
@@ -24,10 +24,10 @@ def hold(dataset: Dataset, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         LakeBusyError: another process holds it and `wait` is False.
-        LinkError: a link stands where the feed lies; nothing was touched.
+        LinkError: a link is in the place of the feed; nothing was touched.
     """
     storage = dataset.storage
     storage.guard(dataset.lake, places(dataset))
     with storage.lock(dataset.lock, dataset.feed, wait=wait):
-        storage.close(layout.staging(dataset.lake))  # what is not published yet is nobody else's, whatever the access
+        storage.close(layout.staging(dataset.lake))  # closed to others until it is published, whatever the access
         yield

@@ -22,7 +22,7 @@ from ksql_lake.store import layout, manifests, metadata, state_log
 from ksql_lake.store.dataset import METADATA, Dataset, Move
 from ksql_lake.store.layout import storage_of
 from ksql_lake.store.manifests import UNREADABLE, ManifestReader
-from ksql_lake.store.observers import tell
+from ksql_lake.store.observers import notify
 from ksql_lake.store.remote import binding
 
 log = logging.getLogger("ksql_lake")
@@ -43,7 +43,7 @@ def commit(
         change: what is done; its files are taken from the state.
 
     Returns:
-        A finding for each observer that could not be told; the change itself is in the lake.
+        A finding for each observer that failed; the change itself is in the lake.
 
     Raises:
         LinkError: a move would lead through a link or out of the lake; nothing was changed.
@@ -109,7 +109,7 @@ def _seal(dataset: Dataset, directory: PurePath, state: FeedState) -> Move:
 def amend(
     dataset: Dataset, run: str, state: FeedState, moves: Sequence[Move], *, kind: str, now: str, by: str, what: str
 ) -> list[Finding]:
-    """Commit a change that is no export (retention, rollback, erasure ...), and remember who made it and when.
+    """Commit a change that is not an export (retention, rollback, erasure ...), and record who made it and when.
 
     Args:
         state: the new state, its sequence number not yet raised.
@@ -131,17 +131,17 @@ def amend(
 
 
 def catch_up(dataset: Dataset, state: FeedState) -> list[Finding]:
-    """Let observers learn what they missed, as after a crash; a finding for each that could not. With the lock held."""
-    return tell(dataset.observers, dataset, state, None) if state.sequence else []
+    """Let observers catch up on what they missed, as after a crash; a finding for each that failed. Hold the lock."""
+    return notify(dataset.observers, dataset, state, None) if state.sequence else []
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
-    """Finish or forget what an earlier run left in staging; returns a line for each thing done.
+    """Finish or discard what an earlier run left in staging; returns a line for each thing done.
 
     Call with the feed's lock held.
 
     Args:
-        trusted: a journal is carried out although the metadata it builds on is lost: it holds the whole new state.
+        trusted: carry out a journal even though the metadata it builds on is lost: it holds the whole new state.
 
     Raises:
         StateError: a journal builds on another state than the one found; nothing is touched.
@@ -151,7 +151,7 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
     for temporary in storage.list(dataset.directory, f".{METADATA}.*.inprogress"):
         storage.delete(temporary)  # of a run killed while it wrote: with the lock held nobody else writes
     for granted in storage.list(dataset.staging, f"*{LEASE}"):
-        storage.delete(granted)  # first: a worker still at it for a run that is gone makes no more files
+        storage.delete(granted)  # first, so that a worker of a run that is gone creates no more files
     left = storage.list(dataset.staging)
     storage.guard(dataset.lake, left)
     for directory in left:
@@ -190,7 +190,7 @@ def _carry_out(
         if sequence != journal["base"] and not trusted:
             raise StateError(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
-                f"{sequence}; move the directory aside and run again"
+                f"{sequence}; move that directory out of the lake and run again"
             )
         _refuse_links(dataset, [Move(source, target) for source, target in journal["moves"]])
         refuse_taken(dataset, journal["moves"])
@@ -199,28 +199,28 @@ def _carry_out(
         dataset.storage.make(dataset.directory, dataset.dir_mode)
         metadata.record(dataset, state, text or metadata.as_text(state), found)
     state_log.append(dataset.log, state, None if recorded else before, change)
-    problems = tell(dataset.observers, dataset, state, change)
+    problems = notify(dataset.observers, dataset, state, change)
     dataset.storage.delete(directory)
     return problems
 
 
 def _change_of(journal: Mapping[str, Any], state: FeedState) -> Change:
-    """The change that a journal describes; those of earlier versions do not say its kind."""
+    """The change that a journal describes; journals of earlier versions do not name its kind."""
     if "change" in journal:
         return Change.from_json(journal["change"])
     return Change("export", state.sequence, str(journal["run"]), state.changed_at())
 
 
 def refuse_taken(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
-    """Before anything is renamed: a name that is taken already is nobody's to write over.
+    """Before anything is renamed, refuse a target that exists: nothing may be overwritten.
 
     Raises:
-        StateError: names the file or directory that stands in the way.
+        StateError: names the file or directory that is in the way.
     """
     for source, target in moves:
         if dataset.storage.stat(dataset.in_lake(source)) and dataset.storage.stat(dataset.in_lake(target)):
             raise StateError(
-                f"{dataset.in_lake(target)}: is there already, and no metadata knows it; move it out of the lake and "
+                f"{dataset.in_lake(target)}: is in the way and is not in the metadata; move it out of the lake and "
                 "run again"
             )
 

@@ -1,4 +1,4 @@
-"""Every feed that has data in the lake, whatever became of its feed file."""
+"""Every feed that has data in the lake, whether or not it still has a feed file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def directories(lake: Path, kind: str) -> list[PurePath]:
 
 
 def traces(lake: Path) -> list[Dataset]:
-    """All feeds of which anything lies below the lake: also what only staging, trash or quarantine know."""
+    """All feeds that have any file in the lake's directory, even if only in staging, trash or quarantine."""
     found = {dataset.feed: dataset for dataset in datasets(lake)}
     storage = storage_of(lake)
     for pattern in (".staging/*", ".trash/*/*", "quarantine/*"):
@@ -43,7 +43,7 @@ def traces(lake: Path) -> list[Dataset]:
 
 
 def _kind(lake: Path, name: str) -> str:
-    """Whether a feed without a directory is a stream or a table, by its feed file or by what a run left of it."""
+    """Whether a feed without a directory is a stream or a table, by its feed file or by what a run left behind."""
     for status in STATUSES:
         with contextlib.suppress(FeedError):
             return feeds.load(layout.feed_file(lake, name, status)).type
@@ -59,7 +59,7 @@ def _kind(lake: Path, name: str) -> str:
 
 
 def find(lake: Path, name: str) -> Dataset:
-    """A feed's place by its name, from what lies in the lake or else from its feed file.
+    """A feed's place by its name, from what is in the lake or else from its feed file.
 
     Raises:
         FeedError: there is neither data nor a feed of that name, or only a broken feed file.
@@ -73,7 +73,7 @@ def find(lake: Path, name: str) -> Dataset:
 
 
 def dataset_of(lake: Path, name: str, kind: str) -> Dataset:
-    """A feed's place, with the access its file gives it; without a usable file, as its directory stands."""
+    """A feed's place with the access from its file; without a usable file, with the present modes of its directory."""
     for status in STATUSES:
         path = layout.feed_file(lake, name, status)
         if path.exists():

@@ -41,10 +41,12 @@ class ManifestReader:
             entries = [FileEntry.from_json(json.loads(line)) for line in data.splitlines()]
             refuse_other_entries(entries)
         except UNREADABLE as error:
-            raise StateError(f"{path}: not readable as a manifest ({error}); run metadata_utils.py --rebuild") from None
+            raise StateError(f"{path}: not readable as a manifest ({error}); restore it with: python "
+                             "metadata_utils.py --rebuild") from None
         if len(entries) != manifest.files:
             raise StateError(
-                f"{path}: lists {len(entries)} files, expected {manifest.files}; run metadata_utils.py --rebuild"
+                f"{path}: lists {len(entries)} files, expected {manifest.files}; restore it with: python "
+                "metadata_utils.py --rebuild"
             )
         return entries
 

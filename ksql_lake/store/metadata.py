@@ -16,7 +16,7 @@ from ksql_lake.store import manifests, state_log
 from ksql_lake.store.dataset import METADATA, Dataset, Move
 from ksql_lake.store.layout import storage_of
 from ksql_lake.store.manifests import UNREADABLE, ManifestReader
-from ksql_lake.store.observers import tell
+from ksql_lake.store.observers import notify
 
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: a large lake has a thousand partitions
 
@@ -27,7 +27,7 @@ def load(dataset: Dataset) -> FeedState | None:
     """The feed's state, or None when it was never exported.
 
     Raises:
-        StateError: the file exists and cannot be read as a feed's state; it is left as it is.
+        StateError: the file exists but cannot be read as a feed's state; it is left unchanged.
     """
     return parsed(dataset, content(dataset))
 
@@ -77,16 +77,16 @@ def _not_json(dataset: Dataset, error: Exception) -> StateError:
 def load_or_new(dataset: Dataset, new: Callable[[], FeedState]) -> FeedState:
     """The feed's state, or a new one for a feed that was never exported; raises as `current`.
 
-    Whoever asks looks at `unknown_files` next.
+    The caller checks `unknown_files` next.
     """
     return current(dataset, files=False) or new()
 
 
 def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
-    """The feed's state as something may be built on it, or None for a feed that was never exported.
+    """The feed's state, known to be the current one, or None for a feed that was never exported.
 
     Args:
-        files: whether to look for files of later changes, too.
+        files: whether to look for files of later changes as well.
 
     Raises:
         StateError: the metadata is not readable, an old copy, or gone while there is data or a history of it.
@@ -96,7 +96,8 @@ def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
         logged = state_log.last_sequence(dataset.log)
         if logged is not None and logged > state.sequence:
             raise StateError(
-                f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the state log {logged}; "
+                f"{dataset.metadata}: is an old copy: it is at change {state.sequence}, but the state log at change "
+                f"{logged}; "
                 f"bring it up to date with: {_rebuild(dataset)}"
             )
         if files:
@@ -110,25 +111,25 @@ def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
 
 
 def parquet_files(directory: PurePath) -> Iterator[PurePath]:
-    """Every Parquet file below a directory; what begins with a dot or an underscore is nobody's rows."""
+    """Every Parquet file in a directory tree; names that begin with a dot or an underscore do not count."""
     for folder, names in _parquet_names(directory):
         yield from (directory / folder / name for name in names)
 
 
 def _parquet_names(directory: PurePath) -> Iterator[tuple[str, list[str]]]:
-    """The same as (directory below, file names), without a path for each: a lake may have 100,000 files."""
+    """The same as (subdirectory, file names), without a path for each: a lake may have 100,000 files."""
     for folder, names in storage_of(directory).walk(directory):
         if found := [name for name in names if name.endswith(".parquet")]:
             yield folder, found
 
 
 def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
-    """A finding for each Parquet file in the feed's directory that its metadata does not know.
+    """A finding for each Parquet file in the feed's directory that is not in its metadata.
 
-    Names are only looked up in partitions whose number of files or names are not as the metadata say.
+    Names are only compared in partitions whose number of files or sum of names differs from the metadata.
 
     Raises:
-        StateError: a change that the metadata do not know wrote one of them: they are an old copy.
+        StateError: a later change wrote one of them, so the metadata is an old copy.
     """
     known = {partition.path: partition for partition in state.partitions}
     there = _parquet_names(dataset.directory)
@@ -139,7 +140,7 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
     _refuse_newer(dataset, state, unknown)
     return [
         Finding(
-            "files", f"{dataset.file(path)}: no metadata knows this file, readers will see its rows; move it "
+            "files", f"{dataset.file(path)}: not in the feed's metadata, though readers see its rows; move it "
             "out of the lake", feed=dataset.feed,
         )
         for path in unknown
@@ -147,7 +148,7 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
 
 
 def _refuse_newer(dataset: Dataset, state: FeedState, unknown: Sequence[str]) -> None:
-    """Files that a later change of the feed wrote: to go on would read their rows again, and have them twice."""
+    """Refuse files that a later change of the feed wrote: continuing would export their rows twice."""
     for path in unknown:
         import pyarrow as pa  # only where there is such a file: to look whether there is one loads no Arrow
 
@@ -156,10 +157,10 @@ def _refuse_newer(dataset: Dataset, state: FeedState, unknown: Sequence[str]) ->
         try:
             footer = footer_of(dataset.file(path))
         except (pa.ArrowException, OSError, *UNREADABLE):
-            continue  # torn or not ours: a finding, no more
+            continue  # torn, or not written by this tool: only a finding
         if footer is not None and footer.feed == dataset.feed and footer.sequence > state.sequence:
             raise StateError(
-                f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes, and change {footer.sequence} "
+                f"{dataset.metadata}: is an old copy: it is at change {state.sequence}, but change {footer.sequence} "
                 f"wrote {path}; bring it up to date with: {_rebuild(dataset)}"
             )
 
@@ -171,7 +172,7 @@ def _as_known(partition: Partition | None, names: Sequence[str]) -> bool:
 
 
 def keep_copy(dataset: Dataset, stamp: str) -> PurePath | None:
-    """Keep the metadata under a name that readers pass over; None when there is none."""
+    """Keep a copy of the metadata under a name that readers skip; None when there is none."""
     if dataset.storage.stat(dataset.metadata) is None:
         return None
     copy = dataset.file(f".{METADATA}.{stamp}.aside")
@@ -180,7 +181,7 @@ def keep_copy(dataset: Dataset, stamp: str) -> PurePath | None:
 
 
 def restore(dataset: Dataset, state: FeedState) -> None:
-    """Write a state that was rebuilt; the state log learns it when it does not know it."""
+    """Write a state that was rebuilt, and add it to the state log unless it is there."""
     dataset.storage.make(dataset.directory, dataset.dir_mode)
     if manifests.is_due(state):
         name, data = manifests.sealed(state)
@@ -189,7 +190,7 @@ def restore(dataset: Dataset, state: FeedState) -> None:
     record(dataset, state, as_text(state), content(dataset))
     state_log.append(dataset.log, state, None, None)
     state.files.committed()
-    tell(dataset.observers, dataset, state, None)
+    notify(dataset.observers, dataset, state, None)
 
 
 def record(dataset: Dataset, state: FeedState, text: str, expected: bytes | None) -> None:

@@ -60,9 +60,9 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class WriterOptions:
-    """How files are made. `file_bytes` is a size about which a file ends; the rest are upper limits.
+    """How files are written. A file ends at about `file_bytes`; the rest are upper limits.
 
-    `lease`: a file without which nothing more is to be made (see `staged.lease`).
+    `lease`: a file without which no more files are created (see `staged.lease`).
     """
 
     compression: str = "snappy"
@@ -78,10 +78,10 @@ class WriterOptions:
     lease: Path | None = None
 
     def check_lease(self) -> None:
-        """Before a file or directory is made.
+        """Check the lease before a file or directory is created.
 
         Raises:
-            StateError: the lease is gone, and with it whoever asked for the files.
+            StateError: the lease is gone, so the run that asked for the files is over.
         """
         if self.lease is not None and not self.lease.exists():
             raise StateError(f"{self.lease}: gone; the run that asked for these files is over")
@@ -93,7 +93,7 @@ class WriterOptions:
 
 
 def options_like(parquet: pq.ParquetFile, entry: FileEntry, file_mode: int) -> WriterOptions:
-    """Options that write the rows of a file again as they were: its codec, its bloom filters, all in one file.
+    """Options for rewriting a file: the same codec and bloom filters, everything in one file.
 
     Args:
         entry: the file's entry in the metadata.
@@ -206,7 +206,7 @@ class _Sink(io.RawIOBase):
             self.discard()
 
     def discard(self) -> None:
-        """Close the file as it is; anything written later goes nowhere."""
+        """Close the file as it is; anything written later is discarded."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self._buffer = bytearray()

@@ -1,9 +1,9 @@
 """Batches -> staged Parquet files: many partitions at once, in bounded memory, with few files open.
 
-Rows wait per partition until a row group is full; when all that wait exceeds `buffer_bytes`, the largest
-partition is written first. A Parquet file cannot be opened again, so a file that is closed early (rolled, or
-least recently used) is simply followed by another one of its partition. Encoding runs in a thread of its own, one
-row group behind, while the caller decodes the next rows: both spend their time in C++, outside of Python's lock.
+Rows wait per partition until a row group is full; when all waiting rows exceed `buffer_bytes`, the largest partition
+is written first. A Parquet file cannot be reopened, so after a file that is closed early (full, or least recently
+used) the partition simply gets another one. Encoding runs in a separate thread, one row group behind, while the caller
+decodes the next rows: both spend their time in C++, outside Python's lock.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class PartitionWriter:
         A snapshot's batch without rows still makes its file: an empty table is a version too.
 
         Raises:
-            ValueError: the batch has not the writer's schema, or the writer has ended: a bug of the caller.
+            ValueError: the batch has a different schema, or the writer was closed: a bug in the caller.
             OSError: the disk refused; call `abort`.
         """
         if self._ended:
@@ -114,7 +114,7 @@ class PartitionWriter:
         return sorted(self._staged, key=lambda file: file.name.rpartition("_")[2])
 
     def abort(self) -> None:
-        """Let go of everything; what lies in staging is the caller's to remove."""
+        """Discard everything; the caller removes what is in staging."""
         self._ended = True
         self._encoder.shutdown()
         for file in self._open.values():
@@ -124,7 +124,7 @@ class PartitionWriter:
         self._waiting_bytes = 0
 
     def _write_group(self, partition: str, footer: Mapping[str, str] | None = None) -> None:
-        """Write up to one row group of what waits for a partition."""
+        """Write up to one row group of the rows that wait for a partition."""
         self._encoded()
         file = self._open.get(partition)
         if file is not None and file.is_full(self._options):
@@ -185,7 +185,7 @@ class _Waiting:
         self._small: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> int:
-        """Append; the bytes now held more."""
+        """Append rows; returns how many more bytes are held now."""
         if batch.get_total_buffer_size() > 2 * batch.nbytes + 4096:
             # A slice keeps the whole batch it was cut from alive, which `nbytes` does not count: copy it.
             batch = batch.take(indices(batch.num_rows))

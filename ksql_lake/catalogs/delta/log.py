@@ -18,7 +18,7 @@ _VERSION = re.compile(r"(\d{20})\.json", re.ASCII)
 
 
 def is_kept(dataset: Dataset) -> bool:
-    """Whether a table has a log: then it is kept right, whatever the settings say."""
+    """Whether a table has a log: then it is kept up to date, whatever the settings say."""
     there = dataset.storage.stat(dataset.file(DIRECTORY))
     return there is not None and there.directory
 
@@ -29,7 +29,7 @@ class DamagedLog(StateError):
 
 @dataclass(frozen=True)
 class Log:
-    """The `_delta_log` of one table, and the modes of what is made in it."""
+    """The `_delta_log` of one table, and the modes of its files."""
 
     directory: PurePath
     dir_mode: int = 0o755
@@ -65,7 +65,7 @@ class Log:
         return snapshot
 
     def newest(self) -> Snapshot:
-        """What the last version alone says: its number, its sequence number, whether it is ours.
+        """From the last version alone: its number, its sequence number, and whether this tool wrote it.
 
         Raises:
             DamagedLog: it is not what a version looks like.
@@ -90,7 +90,7 @@ class Log:
         """Add a version, whole and durable, unless there is one of that number. Call with the feed's lock held.
 
         Returns:
-            False when somebody was there first; nothing is written then.
+            False when another writer was faster; then nothing is written.
         """
         self.storage.make(self.directory, self.dir_mode)
         self.clean()
@@ -101,7 +101,7 @@ class Log:
         return True
 
     def clean(self) -> None:
-        """Remove what a run left that was killed while it wrote. Call with the feed's lock held."""
+        """Remove what a run left behind that was killed while writing. Call with the feed's lock held."""
         for pattern in (".*.inprogress", ".*.tmp"):  # the second: of earlier versions
             for left in self.storage.list(self.directory, pattern):
                 self.storage.delete(left)

@@ -16,7 +16,7 @@ PIECE = 1 << 20  # bytes
 
 
 def fetch(store: ObjectStore, key: str, file: FileEntry, path: Path) -> None:
-    """Download one file of the lake and see that it is the one that was uploaded.
+    """Download one file of the lake and check that it is the one that was uploaded.
 
     Raises:
         RemoteError: it is gone, archived or altered.
@@ -26,7 +26,7 @@ def fetch(store: ObjectStore, key: str, file: FileEntry, path: Path) -> None:
         try:
             store.get(key, sink)
         except Gone:
-            raise Gone(f"{store.url}/{key}: missing, though the metadata have it; see: remote verify") from None
+            raise Gone(f"{store.url}/{key}: missing, though the metadata lists it; see: remote verify") from None
         size, found = checksum(sink)
     if (size, found) != (file.bytes, file.crc32):
         raise RemoteError(f"{store.url}/{key}: is not what was uploaded (its checksum differs); see: remote verify")
