@@ -1,4 +1,4 @@
-"""An AWS Glue catalog: one table a feed, with all its versions; one partition a day or version.
+"""An AWS Glue catalog: NAME is a stream or a table's current version, NAME_versions all versions.
 
 What the catalog says of tables is asked every time. Its partitions, which may be thousands, are remembered in
 `.state/glue.json` and asked for again when the table is not the one that was remembered.
@@ -27,7 +27,7 @@ FORMAT = {
         "Parameters": {"serialization.format": "1"},
     },
 }
-STYLE = Style(times=False, current=False)
+STYLE = Style(times=False, current=True)
 
 
 @dataclass
@@ -78,10 +78,11 @@ class Glue:
             return None
         storage = described.get("StorageDescriptor", {})
         created = described["CreateTime"].isoformat()
-        partitions = self.record.partitions(self._key(name), created)
+        keys = _pairs(described.get("PartitionKeys", ()))
+        partitions = self.record.partitions(self._key(name), created) if keys else {}
         return Found(
             created, _pairs(storage.get("Columns", ())), storage.get("Location", ""), described.get("Parameters", {}),
-            _pairs(described.get("PartitionKeys", ())), self._partitions(name) if partitions is None else partitions,
+            keys, self._partitions(name) if partitions is None else partitions,
         )
 
     def _partitions(self, name: str) -> dict[Values, str]:

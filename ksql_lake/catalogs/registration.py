@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ksql_lake.base.errors import LakeError
-from ksql_lake.catalogs.tables import OURS, Found, Plan, Table, former_name, plan
+from ksql_lake.catalogs.tables import OURS, Found, Plan, Table, former_name, had_all_versions, plan
 from ksql_lake.model.state import FeedState
 
 
@@ -85,7 +85,13 @@ def register(
 
 
 def _one(catalog: Database, table: Table, say: Callable[[str], None], dry_run: bool) -> bool:
-    todo = plan(table, catalog.found(table.name))
+    found = catalog.found(table.name)
+    if found is not None and had_all_versions(table, found):
+        say(f"{catalog.database}.{table.name}: drop table: it is the current version only from now on, the files stay")
+        if not dry_run:
+            catalog.drop(table.name)
+        found = None
+    todo = plan(table, found)
     if todo and not dry_run:
         catalog.apply(todo)
     for line in todo.lines():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from ksql_lake.base.errors import CatalogError, SchemaError
+from ksql_lake.base.errors import CatalogError
 from ksql_lake.catalogs.hive import (
     KEYS,
     TEXT_KEYS,
@@ -24,7 +24,7 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import SqlType
 
 OURS = "ksql_lake.feed"  # the parameter that marks a table as made by this tool
-LEFT_OUT = "ksql_lake.left_out"  # the parameter that names the columns of type TIME, which Athena and Trino cannot read
+LEFT_OUT = "ksql_lake.left_out"  # the parameter that names the columns that the catalog or its engines cannot have
 CURRENT = "current_version"
 OWN = (CURRENT, LEFT_OUT)  # parameters that go when the feed no longer has them
 _UNSPEAKABLE = re.compile(r"[,:;<>`\s]")  # a type's text has no way to quote these in a name
@@ -109,6 +109,8 @@ class Plan:
     def lines(self) -> list[str]:
         """What happens, for a person."""
         said = [f"{'update' if self.found else 'create'} table: {reason}" for reason in self.reasons]
+        if self.found is None and LEFT_OUT in self.table.parameters:
+            said.append(f"leave out what the catalog cannot hold: {self.table.parameters[LEFT_OUT]}")
         for word, values in (("add", self.new), ("update", self.changed), ("remove", self.gone)):
             if values:
                 shown = ", ".join("/".join(one) for one in values[:3])
@@ -123,12 +125,19 @@ def wanted(feed: str, state: FeedState, root: str, style: Style, remote: str | N
         root: where the lake lies for those who query it, such as s3://bucket/lake.
         remote: where days lie that are not on the lake's disk, as the catalog's engines name it.
 
+    Columns with a name that a Hive catalog cannot say, at any depth, are left out, and so are those of type TIME where
+    the style says so; a parameter of the table names them.
+
     Raises:
-        SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
+        SchemaError: a column has a type that no file can hold.
     """
     typed = columns_of(state)
-    left_out = [] if style.times else [name for name, type_ in typed.items() if holds_time(type_)]
-    columns = tuple(_column(name, type_) for name, type_ in typed.items() if name not in left_out)
+    left_out = [
+        name for name, type_ in typed.items() if unspeakable(name, type_) or not style.times and holds_time(type_)
+    ]
+    columns = tuple(
+        (name.lower(), hive_type(type_, quoted=False).lower()) for name, type_ in typed.items() if name not in left_out
+    )
     parameters = {"EXTERNAL": "TRUE", "classification": "parquet", OURS: feed}
     if state.current:
         parameters[CURRENT] = state.current.version
@@ -165,12 +174,9 @@ def place(location: str) -> str:
     return location.rstrip("/") + "/"
 
 
-def _column(name: str, kind: SqlType) -> tuple[str, str]:
-    for inner in ([name] if "," in name else []) + [inner for inner in _fields(kind) if _UNSPEAKABLE.search(inner)]:
-        raise SchemaError(
-            f"column {name}: a Hive catalog cannot hold the name {inner!r}; rename it in a stream of your own"
-        )
-    return name.lower(), hive_type(kind, quoted=False).lower()
+def unspeakable(name: str, kind: SqlType) -> bool:
+    """Whether a column has a name, or a field inside it, that a Hive catalog cannot say."""
+    return "," in name or any(map(_UNSPEAKABLE.search, _fields(kind)))
 
 
 def _fields(kind: SqlType) -> Iterator[str]:
@@ -212,6 +218,11 @@ def plan(table: Table, found: Found | None) -> Plan:
         changed=tuple(v for v, mark in table.partitions.items() if found.partitions.get(v, mark) != mark),
         gone=tuple(v for v in found.partitions if v not in table.partitions),
     )
+
+
+def had_all_versions(table: Table, found: Found) -> bool:
+    """Whether NAME is a table of an earlier version of this tool, with all versions, and is to be the current one."""
+    return found.parameters.get(OURS) == table.parameters[OURS] and not table.keys and found.keys == KEYS["table"]
 
 
 def _reasons(table: Table, found: Found) -> Iterator[str]:

@@ -29,8 +29,8 @@ def register(args: argparse.Namespace, lake: Path, states: Mapping[str, FeedStat
 
 
 def _tables(target: Target, states: Mapping[str, FeedState]) -> int:
-    """How many tables the feeds have there: in Hive a table of ksqlDB has two once it has a version."""
-    return len(states) + sum(target.kind == "hive" and state.current is not None for state in states.values())
+    """How many tables the feeds have there: in Hive and Glue a table of ksqlDB has two once it has a version."""
+    return len(states) + sum(target.kind != "iceberg" and state.current is not None for state in states.values())
 
 
 def _target(args: argparse.Namespace) -> Target:
