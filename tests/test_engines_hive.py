@@ -80,7 +80,7 @@ def test_only_what_changed_is_sent(registered: str, lake: Path, capsys: Any) -> 
     catalog.client.drop_partition("lake", "t_totals_versions", ["v1"], False)
     catalog.close()
     register(registered, lake, "--dry-run")
-    would = "lake.events: add 1 partitions: 2025/01/16\nlake.t_totals_versions: add 1 partitions: v1\n"
+    would = "lake.events: add 1 partition: 2025/01/16\nlake.t_totals_versions: add 1 partition: v1\n"
     assert capsys.readouterr().out == would + "5 tables, 2 would change, 0 failed\n"
     register(registered, lake)
     assert capsys.readouterr().out == would + "5 tables, 2 changed, 0 failed\n"

@@ -128,7 +128,7 @@ def test_feeds_become_tables_with_their_partitions(ksqldb: EmbeddedKsqlDB, catal
         "lake.payments: create table: it is not in the catalog",
         "lake.payments: add 3 partitions: 2025/01/15, 2025/01/16, 2025/01/17",
         "lake.totals_versions: create table: it is not in the catalog",
-        "lake.totals_versions: add 1 partitions: v1",
+        "lake.totals_versions: add 1 partition: v1",
         "lake.totals: create table: it is not in the catalog",
         "3 tables, 3 changed, 0 failed",
     ]
@@ -171,7 +171,7 @@ def test_a_new_day_a_new_version_and_one_that_retention_took(
     assert export("--all") == 0
     capsys.readouterr()
     register("--dry-run")
-    assert changes(catalog) == {} and "lake.payments: add 1 partitions: 2025/01/20" in capsys.readouterr().out
+    assert changes(catalog) == {} and "lake.payments: add 1 partition: 2025/01/20" in capsys.readouterr().out
     register()
     assert changes(catalog) == {"BatchCreatePartition": 2, "UpdateTable": 2}
     assert table("totals")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/version=v2/"
@@ -313,8 +313,8 @@ def test_a_catalog_of_an_earlier_version_is_put_right(
     capsys.readouterr()
     register()
     told = capsys.readouterr().out
-    assert "lake.the-totals: drop table: its name is the_totals now, the files stay" in told
-    assert "lake.totals: drop table: it is the current version only from now on, the files stay" in told
+    assert "lake.the-totals: drop table: it is now called the_totals; the files stay" in told
+    assert "lake.totals: drop table: from now on it is only the current version; the files stay" in told
     assert changes(catalog) == {
         "BatchDeletePartition": 1, "BatchCreatePartition": 3, "CreateTable": 4, "DeleteTable": 2}
     assert table("totals")["PartitionKeys"] == [] and not partitions("totals")
@@ -400,7 +400,7 @@ def test_the_catalog_follows_by_itself(
 @pytest.mark.parametrize(("text", "words"), [
     ("athena:lake", "expected hive:thrift://HOST:PORT/DATABASE or glue:DATABASE"),
     ("hive:localhost/lake", "expected hive:thrift://HOST:PORT/DATABASE"),
-    ("glue:lake?place=s3://b", "has place; known are location and without-time"),
+    ("glue:lake?place=s3://b", "has place; expected location or without-time"),
     ("glue:lake?location=bucket", "expected a URI such as s3://bucket/lake"),
 ])
 def test_a_wrong_setting_stops_before_anything_is_exported(

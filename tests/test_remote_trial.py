@@ -320,12 +320,12 @@ class Forgetful(MemoryStore):
 
     def create(self, key: str, path: Path, crc32: int, tier: str | None = None) -> None:
         if key in self.objects:
-            raise Taken(f"{key}: another object is there")
+            raise Taken(f"{key}: there is a different object")
         super().create(key, path, crc32, tier)
 
 
 def _never_mine(store: Any, key: str, size: int, crc32: int) -> bool:
-    raise Taken(f"{key}: another object is there")
+    raise Taken(f"{key}: there is a different object")
 
 
 def test_the_trial_notices_a_store_that_does_not_know_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
