@@ -252,7 +252,7 @@ def test_exact_values_are_for_the_first_export_on(place: Place) -> None:
     place.append(10)
     place.export("kafka")
     place.feed(exact_values=True)
-    assert "exact_values was false at the first export and is true now" in place.export("kafka", code=1)["messages"][0]
+    assert "exact_values was false at the first export and is now true" in place.export("kafka", code=1)["messages"][0]
 
 
 def test_exact_values_keep_what_rest_loses(place: Place) -> None:

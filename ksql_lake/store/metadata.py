@@ -35,7 +35,7 @@ log = logging.getLogger("ksql_lake")
 JOURNAL = "commit.json"
 LEASE = ".lease"
 SEAL = 500  # file entries in `_metadata.json`; when there are more, a manifest takes them
-HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
+HISTORY = 100  # changes other than exports that the metadata keeps; the state log keeps all
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once: a large lake has a thousand partitions
 # JSON of another shape
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
@@ -426,7 +426,7 @@ def refuse_taken(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
     for source, target in moves:
         if (dataset.lake / source).exists() and (dataset.lake / target).exists():
             raise StateError(
-                f"{dataset.lake / target}: is in the way and is not in the metadata; move it out of the lake and run "
+                f"{dataset.lake / target}: is already there, but not in the metadata; move it out of the lake and run "
                 "again"
             )
 
