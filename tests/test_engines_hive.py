@@ -220,6 +220,40 @@ def test_trino(where: str, trino: Any, lake: Path) -> None:
         assert run(trino, f"select count(*) from {where}.{table}") == [[count]], table
 
 
+@pytest.fixture(scope="module")
+def micro(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The typed lake in microseconds, registered in a database of its own."""
+    made = tmp_path_factory.mktemp("micro") / "lake"
+    with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
+        typed_lake.build(made, database, patch, "timestamps=us")
+    register(uri, made, "--database", "micro", "--without-time")
+    return made
+
+
+def in_the_catalog(lake: Path) -> list[Any]:
+    """The rows of all_types as a table without TIME has them, and without the STRUCT, of which one name has a blank."""
+    rows = read("all_types", lake=lake, arrow=True).to_pylist()
+    texts = {"year": 4, "month": 2, "day": 2}
+    return [{key.lower(): f"{value:0{texts[key]}}" if key in texts else value for key, value in row.items()
+             if key not in ("TM", "S")} for row in rows]
+
+
+def test_spark_in_microseconds(spark: Any, micro: Path) -> None:
+    rows = [row.asDict(recursive=True) for row in spark.sql("select * from micro.all_types").collect()]
+    assert ordered(rows) == ordered(in_the_catalog(micro))
+    assert spark.sql("select * from micro.events where rowtime >= '2025-01-16'").count() == 13
+    assert spark.sql("select * from micro.all_types where ts = timestamp '2023-11-14 22:13:20.123'").count() == 3
+
+
+def test_trino_in_microseconds(trino: Any, micro: Path) -> None:
+    found = run(trino, "select * from hive.micro.all_types")
+    names = [column[0] for column in trino.description]
+    assert ordered(dict(zip(names, row, strict=True)) for row in found) == ordered(in_the_catalog(micro))
+    for table, condition, count in (("events", "rowtime >= timestamp '2025-01-16 00:00:00'", 13),
+                                    ("all_types", "ts = timestamp '2023-11-14 22:13:20.123'", 3)):
+        assert run(trino, f"select count(*) from hive.micro.{table} where {condition}") == [[count]]
+
+
 def test_trino_and_a_time(trino: Any) -> None:
     """What --without-time is for."""
     with pytest.raises(Exception, match="Unsupported Trino column type"):
