@@ -236,7 +236,7 @@ def _road(result: FeedResult, roads: bool) -> str:
     """Whether rows were read from Kafka or over REST and why, where both are possible."""
     if not result.road or not (roads or result.road == "kafka"):
         return ""
-    passed = f", {result.passed_over:,} records skipped" if result.passed_over else ""
+    passed = f", {counted(result.passed_over, 'record')} skipped by ksqlDB" if result.passed_over else ""
     return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 

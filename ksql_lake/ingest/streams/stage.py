@@ -189,7 +189,7 @@ def _count_passed(brought: Brought, outcome: Outcome) -> None:
         for partition, passed in sorted(attempt.passed.items()):
             outcome.passed_over += passed.records
             outcome.notes.append(
-                f"partition {partition}: {counted(passed.records, 'record')} that ksqlDB skips, the first at offset "
+                f"partition {partition}: ksqlDB skips {counted(passed.records, 'record')}, the first at offset "
                 f"{passed.first} ({passed.reason})"
             )
 
