@@ -1,7 +1,7 @@
 """Create the data lake's directories and show the settings in force.
 
-What holds where nothing else is said. Rather than editing the constants below, say what is yours in settings.toml (see
-settings.example.toml) or in the environment, which goes before it; nothing secret belongs in this file.
+The constants below are the defaults. Rather than editing them, put your own values into settings.toml (see
+settings.example.toml) or the environment, which overrides it; nothing secret belongs in this file.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ TRASH_DAYS = 7
 MAX_DELETE_PERCENT = 30  # of a feed's bytes, at a time
 
 DELTA = "off"  # keep a Delta Lake log beside every feed's files; a feed file may say otherwise with "delta"
-REGISTER = ""  # catalogs to tell after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
+REGISTER = ""  # catalogs to update after every change: "hive:thrift://localhost:9083/lake,glue:lake?location=s3://bucket/lake"
 REMOTE = ""  # a second home of the lake: s3://bucket/prefix or az://container/prefix; docs/object_stores.md
 REMOTE_AFTER_EXPORT = "on"  # push, and drop what is due, after every good export of --all
 
 METRICS_FILE = ""  # for node_exporter's textfile collector, such as "/var/lib/node_exporter/ksql_lake.prom"
-PING_URL = ""  # healthchecks style; it holds a secret, so rather set it in the environment
-ON_FAILURE = ""  # a command for the shell, run after an export that ended with another exit code than 0
+PING_URL = ""  # healthchecks style; it holds a secret, so set it in the environment instead
+ON_FAILURE = ""  # a shell command that runs after an export with an exit code other than 0
 
 LOG_FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 LOG_LEVEL = "INFO"
@@ -85,7 +85,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Alerts:
-    """Who learns how an export went; None where nobody does."""
+    """Where the outcome of an export is reported; None for each that is not used."""
 
     metrics_file: Path | None = None
     ping_url: str | None = field(default=None, repr=False)
@@ -187,17 +187,17 @@ def _is_installed() -> bool:
 
 
 def lake_dir(env: Mapping[str, str]) -> Path:
-    """Where the lake lies; known also when another setting is wrong."""
+    """Where the lake is; known even when another setting is wrong."""
     return _lake_dir(Reader(env, settings_file(env)))
 
 
 def switched_off(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The feeds that CONFIG_FEEDS leaves out; known also when another setting is wrong."""
+    """The feeds that CONFIG_FEEDS leaves out; known even when another setting is wrong."""
     return _switched_off(Reader(env, settings_file(env)))
 
 
 def load_alerts(env: Mapping[str, str]) -> Alerts:
-    """Who learns how an export went; known also when another setting is wrong, so that this is told too.
+    """Where the outcome of an export is reported; known even when another setting is wrong, so that this is reported.
 
     Raises:
         ConfigError: PING_URL cannot be pinged.
@@ -222,7 +222,7 @@ def _level(read: Reader, codec: str) -> int | None:
         return None
     if codec not in LEVELED:
         raise ConfigError(
-            f"PARQUET_COMPRESSION_LEVEL goes with PARQUET_COMPRESSION zstd or gzip, not {codec}; unset it"
+            f"PARQUET_COMPRESSION_LEVEL needs PARQUET_COMPRESSION zstd or gzip, not {codec}; unset it"
         )
     return read.whole("PARQUET_COMPRESSION_LEVEL", PARQUET_COMPRESSION_LEVEL, 1, LEVELED[codec])
 

@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: where there is a compiler, the native reader is compiled with the package."""
+"""What pyproject.toml cannot express: where there is a compiler, the native reader is compiled with the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithReader(build_py):
-    """Copies the modules and compiles the library beside them; without a compiler the package only is slower."""
+    """Copies the modules and compiles the library beside them; without a compiler the package is only slower."""
 
     def run(self) -> None:
         super().run()
@@ -34,7 +34,7 @@ def _native(file: Path) -> ModuleType:
 
 
 class Native(Distribution):
-    """A package with a compiled library is for one kind of machine."""
+    """A package with a compiled library works on one kind of machine."""
 
     def has_ext_modules(self) -> bool:
         return True

@@ -6,10 +6,10 @@ Rooms, from the ground up; a room imports only rooms below its line:
     model                           plain typed values
     sources    store                where rows come from; where files lie and how a change is made
     quality    remote               checks and quarantine; the lake's second home in a bucket
-    maintain   query   catalogs     what happens to data; reading it; who else is told
-    ingest                          one feed's turn
-    reporting                       what people and monitors are told
-    cli                             what the scripts say and ask
+    maintain   query   catalogs     what happens to data; reading it; catalogs of other systems
+    ingest                          the export of one feed
+    reporting                       reports for people and monitors
+    cli                             the commands of the scripts
     embedded                        the ksqlDB of demo and tests
 
 Each directory's docstring says what it owns; `tests/test_architecture.py` keeps the arrows.

@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,18 @@ def answers(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def metastore(directory: Path) -> Iterator[str]:
-    """A Hive metastore 4.0.1 (Derby); its URI."""
+def metastore(directory: Path, hadoop: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A Hive metastore 4.0.1 (Derby); its URI. With settings of Hadoop it can also look into buckets of S3."""
     if not shutil.which("java"):
         pytest.skip("needs Java 17")
     port, jars = free_port(), classpath("hms4")
     (directory / "conf").mkdir(parents=True)
     site = (SERVICES / "metastore-site.xml").read_text().replace("@DIR@", str(directory)).replace("@PORT@", str(port))
     (directory / "conf" / "metastore-site.xml").write_text(site)
+    if hadoop is not None:
+        jars += f":{classpath('hms-aws')}"
+        pairs = "".join(f"<property><name>{k}</name><value>{v}</value></property>" for k, v in hadoop.items())
+        (directory / "conf" / "core-site.xml").write_text(f"<configuration>{pairs}</configuration>")
     command = ["java", "-Xmx512m", f"-Dderby.stream.error.file={directory}/derby.log", *HMS_OPENS,
                "-cp", f"{directory}/conf:{jars}", "org.apache.hadoop.hive.metastore.HiveMetaStore"]
     with running(command, directory, lambda log: answers(port)):

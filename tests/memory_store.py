@@ -68,7 +68,7 @@ class MemoryStore:
         if there is not None:
             if (len(there.data), there.crc32) == (len(data), crc32):
                 return
-            raise Taken(f"{self.url}/{key}: another object is there")
+            raise Taken(f"{self.url}/{key}: there is a different object")
         if zlib.crc32(data) != crc32:
             raise Refused(f"{self.url}/{key}: the content does not have the checksum on record")
         self.put(key, data, crc32, tier or "STANDARD")

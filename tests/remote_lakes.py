@@ -63,6 +63,19 @@ def lake_in(directory: Path) -> Path:
     return directory / "lake"
 
 
+def quarantine_two(lake: Path, patch: pytest.MonkeyPatch) -> None:
+    """A third night, with a check that two of its twelve rows fail; they are in two files."""
+    path = lake / "feeds" / "active" / "s.json"
+    check = {"check": "range", "column": "V", "max": 9, "level": "quarantine"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"checks": [check]}))
+    with database() as server:
+        for night in range(3):
+            fill(server, night)
+        for name, value in {**SETTINGS, "KSQLDB_URL": server.url, "DATA_LAKE_DIR": str(lake)}.items():
+            patch.setenv(name, value)
+        assert export_to_data_lake.main(["--stream", "s", "--quiet"]) in (0, 1)
+
+
 def remote(*command: str) -> int:
     """`manage_feeds.py remote ...` on the lake of the environment."""
     return manage_feeds.main(["remote", *command])

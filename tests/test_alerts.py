@@ -214,8 +214,8 @@ def test_what_is_no_url_to_ping_is_refused_without_repeating_it(
     monkeypatch.setenv("PING_URL", url)
     assert export("--all") == 2 and data_lake_config.main([]) == 2
     second = capsys.readouterr()
-    assert first.err.startswith("error: --ping-url is no URL that can be pinged; ")
-    assert second.err.startswith("error: PING_URL is no URL that can be pinged; ")
+    assert first.err.startswith("error: --ping-url is not a URL that can be pinged; ")
+    assert second.err.startswith("error: PING_URL is not a URL that can be pinged; ")
     assert UUID not in first.out + first.err + second.out + second.err
 
 

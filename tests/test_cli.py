@@ -262,7 +262,8 @@ def test_plain_progress_is_a_line_a_feed_now_and_then(
     assert export_to_data_lake.main(["--stream", "s", "--progress", "plain"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines and all(line.startswith("s: ") for line in lines)
-    assert any("no row for 1 s of 1.5, then this stream counts as read" in line and "10 rows" in line for line in lines)
+    waits = "no row for 1 s of 1.5, after which the stream counts as read"
+    assert any(waits in line and "10 rows" in line for line in lines)
     assert export_to_data_lake.main(["--stream", "s"]) == 0 and capsys.readouterr().err == "", "no terminal, nothing"
 
 
@@ -296,7 +297,7 @@ def test_several_feeds_below_each_other() -> None:
     board.of("t")(1)
     board.done("t")
     board.of("s")(10)
-    board.of("a_long_name").waits("no row for 2 s of 10, then this stream counts as read")
+    board.of("a_long_name").waits("no row for 2 s of 10, after which the stream counts as read")
     short, long, done = board.lines()
     assert short.startswith("s:           10 rows, ") and long.startswith("a_long_name: 0 rows, ")
     assert done == "1 of 3 feeds done"
@@ -325,6 +326,7 @@ def test_a_terminal_shows_progress_and_keeps_no_trace(ksqldb: EmbeddedKsqlDB, tm
         shown += data
     assert process.wait(timeout=60) == 0
     text = shown.decode()
+    assert "2 feeds                                  20 rows  " in text.splitlines()[-1], "the sum at the end"
     assert "rows/s" in text and "s: 10 rows" in text and "s" + " " * 31 in text and "Traceback" not in text
 
 
@@ -377,7 +379,7 @@ def test_metrics_do_not_wait_for_a_reader(ksqldb: EmbeddedKsqlDB, tmp_path: Path
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     assert export_to_data_lake.main(["--all", "--metrics-file", str(fifo)]) == 0
-    assert f"warning: {fifo}: it is a FIFO that nobody reads" in capsys.readouterr().err
+    assert f"warning: {fifo}: it is a FIFO without a reader" in capsys.readouterr().err
 
 
 # commands by name and as options
@@ -468,7 +470,8 @@ def test_a_settings_file_stands_between_defaults_and_environment(
 
 @pytest.mark.parametrize(("text", "words"), [
     ("JBOS = 3", "no setting is called JBOS; did you mean JOBS?"), ("jobs = 3", "did you mean JOBS?"),
-    ("JOBS = [1]", "JOBS must be text, a number, true or false"), ("JOBS = ", "is not TOML"), (None, "is not there"),
+    ("JOBS = [1]", "JOBS must be text, a number, true or false"), ("JOBS = ", "is not TOML"), (None, "there is no "
+                                                                                                     "file"),
     ("JOBS = 2.5", "JOBS is 2.5; expected a whole number"), ('JOBS = "many"', "JOBS is 'many'; expected a number"),
 ])
 def test_a_settings_file_that_is_wrong(
@@ -493,7 +496,7 @@ def test_the_example_of_a_settings_file_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("s3://bucket/lake", "a lake lies on a local disk"), ("$HOME/lake", "nothing expands the $"),
+    ("s3://bucket/lake", "a lake must be on a local disk"), ("$HOME/lake", "nothing expands the $"),
     ("~nobody_of_that_name/lake", "no such home directory"),
 ])
 def test_places_that_are_no_directory_are_refused(text: str, words: str, capsys: Any) -> None:
@@ -567,7 +570,7 @@ def test_a_server_without_the_feeds_of_the_config(ksqldb: EmbeddedKsqlDB, capsys
     shown = capsys.readouterr()
     assert len(shown.err.splitlines()) == 2, "streams and tables"
     assert "8 feeds have no source" in shown.out and 'CONFIG_FEEDS = "off"' in shown.out
-    assert "2 of 10 feeds fit" in shown.out
+    assert "2 of 10 feeds match" in shown.out
     assert export_to_data_lake.main(["--all", "--quiet"]) == 1
     capsys.readouterr()
     assert metadata_utils.main(["report"]) == 0
@@ -581,7 +584,7 @@ def test_sources_that_differ_in_case_only(ksqldb: EmbeddedKsqlDB, capsys: Any) -
     assert manage_feeds.main(["discover"]) == 0 and "stream  s\n" in capsys.readouterr().out
     assert manage_feeds.main(["discover", "--add"]) == 1
     advice = capsys.readouterr().err
-    assert "names must differ in more than case" in advice and "add --source s --name s_2" in advice
+    assert "names must not differ only in case" in advice and "add --source s --name s_2" in advice
     assert manage_feeds.main(advice.split("manage_feeds.py ")[1].split()) == 0
     capsys.readouterr()
     assert manage_feeds.main(["discover"]) == 0 and capsys.readouterr().out == "every source has a feed\n"
@@ -598,7 +601,7 @@ def test_check_online_offers_to_disable_what_has_no_source(ksqldb: EmbeddedKsqlD
     capsys.readouterr()
     assert manage_feeds.main(["check", "--online"]) == 0, "what no export takes cannot fail"
     shown = capsys.readouterr()
-    assert "no source" not in shown.out + shown.err and "2 of 2 feeds fit" in shown.out
+    assert "no source" not in shown.out + shown.err and "2 of 2 feeds match" in shown.out
     assert manage_feeds.main(["check", "--online", "gone"]) == 1, "asked about by its name, it is looked at"
     assert "gone: no such stream" in capsys.readouterr().err
     assert export_to_data_lake.main(["--all"]) == 0

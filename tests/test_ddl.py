@@ -118,7 +118,7 @@ def test_locations_that_cannot_be_read_and_names_that_clash(lake: Path, tmp_path
     assert "LOCATION 'file:///" in sql(capsys, lake, "hive") and "LOCATION 'file:///" in sql(capsys, lake, "spark")
     for dialect, scheme in (("athena", "s3://"), ("bigquery", "gs://")):
         assert metadata_utils.main(["--lake", str(lake), "--sql", dialect, "--location", "/mnt/lake"]) == 2
-        assert f"say where the lake lies: --location {scheme}bucket/lake" in capsys.readouterr().err
+        assert f"say where the lake is: --location {scheme}bucket/lake" in capsys.readouterr().err
     copy = shutil.copytree(lake, tmp_path / "copy")
     (copy / "tables" / "t.totals").rename(copy / "tables" / "ALL-TYPES")
     assert metadata_utils.main(["--lake", str(copy), "--sql", "spark"]) == 2

@@ -30,6 +30,7 @@ from ksql_lake.catalogs.delta.actions import Commit, Version
 from ksql_lake.catalogs.delta.log import Log
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.model.entries import FileEntry
+from ksql_lake.model.recorded import UNITS
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
 from tests.conftest import ROOT
@@ -42,13 +43,13 @@ JAN15 = 1_736_899_200_000
 DAY = 86_400_000
 
 
-@pytest.fixture(scope="module")
-def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Every type, two column ages, a table with two versions; logs kept from the first export on."""
+@pytest.fixture(scope="module", params=UNITS)
+def typed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Every type, two column ages, a table with two versions; logs kept from the first export on. In each unit."""
     with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
         made = tmp_path_factory.mktemp("delta") / "lake"
         patch.setenv("DELTA", "on")
-        build(made, database, patch)
+        build(made, database, patch, f"timestamps={request.param}")
         patch.undo()
         yield made
 
@@ -287,7 +288,7 @@ def test_a_version_of_somebody_else_is_a_finding_with_its_way_out(
     assert delta("rebuild", "s") == 0
     assert right(lake, "s") == 0 and table(lake, "s").metadata().id != old
     (kept,) = (lake / ".state" / "delta").iterdir()
-    assert f"now {kept}" in capsys.readouterr().out and len(list(kept.glob("*.json"))) == 4
+    assert f"now in {kept}" in capsys.readouterr().out and len(list(kept.glob("*.json"))) == 4
     assert export("--stream", "s") == 0 and right(lake, "s") == 1
 
 
@@ -348,7 +349,7 @@ def test_a_checkpoint_on_request(lake: Path, ksqldb: EmbeddedKsqlDB, capsys: Any
     for argv in (["--verify", "--deep"], ["--report"], ["--stats"], ["--rebuild"], ["--rebuild", "--feed", "s"]):
         assert metadata_utils.main(argv) == 0, argv
     produce(ksqldb, 3)
-    assert export("--stream", "s") == 0 and "no metadata knows" not in capsys.readouterr().err
+    assert export("--stream", "s") == 0 and "not in the feed's metadata" not in capsys.readouterr().err
     right(lake, "s")
 
 

@@ -20,6 +20,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake import read
 from ksql_lake.embedded import EmbeddedKsqlDB
+from ksql_lake.model.recorded import UNITS
 from tests import engines
 from tests.test_types_property import plain
 from tests.typed_lake import DAY, JAN15, build
@@ -27,16 +28,17 @@ from tests.typed_lake import DAY, JAN15, build
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The typed lake, a stream `history` that was compacted and had a person erased; `t.totals` was rolled back."""
+@pytest.fixture(scope="module", params=UNITS)
+def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """In each unit: the typed lake; `history`, compacted and with a person erased; `t.totals`, rolled back."""
     with EmbeddedKsqlDB() as database, pytest.MonkeyPatch.context() as patch:
         made = tmp_path_factory.mktemp("engines") / "lake"
         patch.setenv("DELTA", "on")
         database.create_stream("HISTORY", "`ID` STRING, `V` DECIMAL(12, 2)", 1)
         patch.setenv("DATA_LAKE_DIR", str(made))
-        assert manage_feeds.main(["add", "--name", "history", "--type", "stream", "--source", "history"]) == 0
-        build(made, database, patch)
+        unit = f"timestamps={request.param}"
+        assert manage_feeds.main(["add", "--name", "history", "--type", "stream", "--source", "history", unit]) == 0
+        build(made, database, patch, unit)
         for night in range(3):
             for i in range(4):
                 database.append("HISTORY", 0, JAN15 + i % 2 * DAY, [f"h{night}{i}", Decimal(i)])

@@ -308,6 +308,28 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Split]:
     moto.shutdown()
 
 
+@pytest.mark.parametrize("server", ["versitygw"], indirect=True)
+def test_a_hive_metastore_read_by_trino(server: Server, there: Split, tmp_path: Path, capsys: Any) -> None:
+    """Partitions of the bucket and of the directory side by side; the metastore needs hadoop-aws for it."""
+    pytest.importorskip("pymetastore", reason="pip install -r requirements-hive.txt")
+    settings = {name.removeprefix("spark.hadoop."): value for name, value in hadoop(server).items()}
+    with engines.metastore(tmp_path / "hms", settings) as uri:
+        argv = ["--register", "hive", "--uri", uri, "--database", "lake", "--lake", str(there.lake)]
+        for changed in (3, 0):
+            capsys.readouterr()
+            assert metadata_utils.main(argv) == 0
+            assert f"3 tables, {changed} changed, 0 failed" in capsys.readouterr().out
+        text = (engines.SERVICES / "trino-hms.properties").read_text().replace("thrift://127.0.0.1:19083", uri)
+        text += (f"fs.s3.enabled=true\ns3.endpoint=http://127.0.0.1:{server.port}\ns3.region=us-east-1\n"
+                 f"s3.path-style-access=true\ns3.aws-access-key={KEY}\ns3.aws-secret-key={SECRET}\n")
+        with engines.trino(tmp_path / "t", "trino483", hive=text) as cursor:
+            table = "hive.lake.s"
+            assert run(cursor, f"select count(*), count(distinct id), sum(v) from {table}") == [list(there.seen)]
+            assert run(cursor, f"select count(*) from {table} where day = '15'") == [[8]]
+            assert run(cursor, "select version, count(*) from hive.lake.t_versions group by 1 order by 1") == [
+                ["v1", 5], ["v2", 5]]
+
+
 def run(cursor: Any, query: str) -> list[list[Any]]:
     cursor.execute(query)
     return [list(row) for row in cursor.fetchall()]

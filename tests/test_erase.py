@@ -74,7 +74,7 @@ def test_a_person_is_gone_everywhere(ksqldb: EmbeddedKsqlDB, tmp_path: Path, cap
         pq.ParquetFile(p).read().to_pylist()) or "other" in p.parts}
     capsys.readouterr()
     assert manage_feeds.main([*ERASE[:3], "--dry-run"]) == 0
-    assert f"{8 + before['n']} rows would go" in capsys.readouterr().out and users(lake) == before
+    assert f"{8 + before['n']} rows would be erased" in capsys.readouterr().out and users(lake) == before
     resume = json.loads((lake / "streams/s/_metadata.json").read_text())["resume"]
     assert manage_feeds.main(ERASE) == 0
     out = capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_later_events_follow_the_rule(ksqldb: EmbeddedKsqlDB, tmp_path: Path, ru
 @pytest.mark.parametrize(("argv", "message", "code"), [
     (["erase", "--where", "user_idd=user_3", "--later", "drop"], "no feed has a column user_idd", 1),
     (["erase", "--where", "user_id=user_3"], "--later drop, or --later keep", 2),
-    ([*ERASE, "--feeds", "zz"], "zz: nothing in the lake; there are", 1),
+    ([*ERASE, "--feeds", "zz"], "zz: not in the lake; feeds with data:", 1),
 ])
 def test_mistakes(ksqldb: EmbeddedKsqlDB, argv: list[str], message: str, code: int, capsys: Any) -> None:
     assert manage_feeds.main(argv) == code

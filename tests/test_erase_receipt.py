@@ -151,7 +151,7 @@ def stray(lake: Path) -> str:
 def backup(lake: Path) -> str:
     shutil.copytree(lake / "tables", lake / "backup" / "2025")
     name = next((lake / "backup").rglob("*.parquet")).relative_to(lake)
-    return f"{name}: holds 1 rows"
+    return f"{name}: holds 1 row"
 
 
 def unnamed(lake: Path) -> str:
@@ -168,58 +168,58 @@ def set_aside_unknown(lake: Path) -> str:
 def log_line(lake: Path) -> str:
     with (lake / "logs" / "export_2025_01.log").open("a") as log:
         log.write(f"ERROR s: the server broke off: bad row of {WHO}, offset 3\nINFO nothing\n")
-    return "logs/export_2025_01.log: mentions the value in 1 lines"
+    return "logs/export_2025_01.log: mentions the value in 1 line"
 
 
 def run_line(lake: Path) -> str:
     with (lake / "logs" / "runs.jsonl").open("a") as runs:
         run = {"feed": "s", "ended": "2025-01-15T00:00:00Z", "findings": [f"row of {WHO}: odd"]}
         runs.write(json.dumps(run) + "\n")
-    return "logs/runs.jsonl: mentions the value in 1 lines"
+    return "logs/runs.jsonl: mentions the value in 1 line"
 
 
 def aside_metadata(lake: Path) -> str:
     text = json.dumps({"findings": [f"{WHO} came twice"]}, indent=2)
     (lake / "streams" / "s" / "._metadata.json.20250101T000000.aside").write_text(text)
-    return "streams/s/._metadata.json.20250101T000000.aside: mentions the value in 1 lines"
+    return "streams/s/._metadata.json.20250101T000000.aside: mentions the value in 1 line"
 
 
 def temporary(lake: Path) -> str:
     (lake / "logs" / ".report.html.77.inprogress").write_text(f"<td>{WHO}</td>")
-    return "logs/.report.html.77.inprogress: mentions the value in 1 lines"
+    return "logs/.report.html.77.inprogress: mentions the value in 1 line"
 
 
 def feed_file(lake: Path) -> str:
     setting(lake, checks=[{"check": "accepted_values", "column": "USER_ID", "values": [WHO, "bob", "carl"]}])
-    return "feeds/active/s.json: mentions the value in 1 lines"
+    return "feeds/active/s.json: mentions the value in 1 line"
 
 
 def compressed(lake: Path) -> str:
     with gzip.open(lake / "logs" / "export_2024_12.log.gz", "wt") as log:
         log.write(WHO)
-    return "logs/export_2024_12.log.gz: not looked at: neither Parquet nor text"
+    return "logs/export_2024_12.log.gz: not searched: neither Parquet nor text"
 
 
 def torn(lake: Path) -> str:
     whole = next((lake / DAY).glob("*.parquet")).read_bytes()
     (lake / DAY / "torn.parquet").write_bytes(whole[:-20])
-    return f"{DAY}/torn.parquet: not looked at: not readable as Parquet"
+    return f"{DAY}/torn.parquet: not searched: not readable as Parquet"
 
 
 def link(lake: Path) -> str:
     shutil.copytree(lake / "tables", lake.parent / "elsewhere")
     (lake / "tables" / "linked").symlink_to(lake.parent / "elsewhere")
-    return "tables/linked: not looked at: a symbolic link that leads out of the lake"
+    return "tables/linked: not searched: a symbolic link that leads out of the lake"
 
 
 def fifo(lake: Path) -> str:
     os.mkfifo(lake / "logs" / "pipe")
-    return "logs/pipe: not looked at: neither a file nor a directory"
+    return "logs/pipe: not searched: neither a file nor a directory"
 
 
 def damaged(lake: Path) -> str:
     (lake / "tables" / "t" / "_metadata.json").write_text("{")
-    return "feed t: not looked at:"
+    return "feed t: not searched:"
 
 
 @pytest.mark.parametrize("spoil", [

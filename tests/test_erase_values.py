@@ -70,10 +70,11 @@ def test_every_spelling_is_found(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys:
     for where in SPELLINGS:
         capsys.readouterr()
         assert manage_feeds.main(["erase", "--where", where, "--dry-run"]) == 0, where
-        assert "\n1 row would go" in capsys.readouterr().out, where
+        assert "\n1 row would be erased" in capsys.readouterr().out, where
     for where in ("cust=12345.01", "t=12.500", "attr=user_4", "attr.other=user_42", "l=9007199254740994", "by=dXNl="):
         assert manage_feeds.main(["erase", "--where", where, "--dry-run"]) == 0, where
-        assert ("1 row" if where == "cust=12345.01" else "0 rows") + " would go" in capsys.readouterr().out, where
+        erased = "1 row would be erased" if where == "cust=12345.01" else "0 rows would be erased"
+        assert erased in capsys.readouterr().out, where
 
 
 @pytest.mark.parametrize("where", ["cust=12345", "b=TRUE", "ts=1990-05-17T22:15", "tags=1.5", "user_id=user_42"])

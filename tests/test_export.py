@@ -365,7 +365,7 @@ def test_a_clock_set_back_is_a_finding(ksqldb: EmbeddedKsqlDB, lake: Path, capsy
     path = lake / "tables" / "t" / "_metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "last_export": "2999-01-01T00:00:00Z"}))
     assert export_to_data_lake.main(["--table", "t"]) == 1
-    assert "clock has not reached yet; set it" in capsys.readouterr().err
+    assert "in the future by this machine's clock; set the clock" in capsys.readouterr().err
 
 
 def test_what_fails_after_the_commit_does_not_hide_it(
@@ -382,7 +382,8 @@ def test_what_fails_after_the_commit_does_not_hide_it(
     monkeypatch.setattr("ksql_lake.ingest.export.reconcile", broken)
     assert export_to_data_lake.main(["--stream", "s", "--reconcile"]) == 1
     shown = capsys.readouterr()
-    assert "1 rows" in shown.out and "s: exported, but then: the server refuses to count" in shown.err
+    assert "1 rows" in shown.out
+    assert "s: the rows are exported, but afterwards: the server refuses to count" in shown.err
     run = json.loads((lake / "logs" / "runs.jsonl").read_text().splitlines()[-1])
     assert (run["result"], run["rows"]) == ("findings", 1)
 
@@ -416,4 +417,4 @@ def test_a_feed_that_changes_its_kind_is_told_so(ksqldb: EmbeddedKsqlDB, lake: P
     raw = {**json.loads(path.read_text()), "feed_type": "table", "ksqldb_source": "t", "storage_mode": "overwrite"}
     path.write_text(json.dumps(raw))
     assert export_to_data_lake.main(["--table", "s"]) == 1
-    assert "s: was exported as a stream, and is a table now; change feed_type back" in capsys.readouterr().err
+    assert "s: was exported as a stream, but is now a table; change feed_type back" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_all_mistakes_of_a_file_come_at_once(tmp_path: Path) -> None:
     ('"forbidden_columns": "user_id"', "expected a list of column names"),
     ('"bloom_filter_columns": [1]', "expected a list of column names"),
     ('"compression": "rar"', "expected snappy or zstd or lz4 or gzip or none"),
-    ('"compression_level": 3', 'goes with "compression": "zstd" or "gzip"'),
+    ('"compression_level": 3', 'needs "compression": "zstd" or "gzip"'),
     ('"source_retention_days": 0', "expected 1 or more"),
 ])
 def test_the_other_keys(tmp_path: Path, more: str, message: str) -> None:

@@ -20,7 +20,6 @@ from werkzeug.serving import make_server
 
 import manage_feeds
 import metadata_utils
-from ksql_lake.base.errors import SchemaError
 from ksql_lake.catalogs import glue, hive, record, tables, targets
 from ksql_lake.catalogs.registration import register as register_all
 from ksql_lake.embedded import EmbeddedKsqlDB
@@ -128,9 +127,10 @@ def test_feeds_become_tables_with_their_partitions(ksqldb: EmbeddedKsqlDB, catal
         "lake: create database: it is not in the catalog",
         "lake.payments: create table: it is not in the catalog",
         "lake.payments: add 3 partitions: 2025/01/15, 2025/01/16, 2025/01/17",
+        "lake.totals_versions: create table: it is not in the catalog",
+        "lake.totals_versions: add 1 partition: v1",
         "lake.totals: create table: it is not in the catalog",
-        "lake.totals: add 1 partitions: v1",
-        "2 tables, 2 changed, 0 failed",
+        "3 tables, 3 changed, 0 failed",
     ]
     stream = table("payments")
     assert [(c["Name"], c["Type"]) for c in stream["StorageDescriptor"]["Columns"]] == [
@@ -156,7 +156,7 @@ def test_registering_again_looks_once_and_sends_nothing(ksqldb: EmbeddedKsqlDB, 
     capsys.readouterr()
     register()
     assert catalog.sent == {"GetTables": 1}
-    assert capsys.readouterr().out == "2 tables, 0 changed, 0 failed\n"
+    assert capsys.readouterr().out == "3 tables, 0 changed, 0 failed\n"
     assert export("--all") == 0  # nothing new, but a new version of the table
     register("--feed", "payments")
     assert changes(catalog) == {}
@@ -171,14 +171,15 @@ def test_a_new_day_a_new_version_and_one_that_retention_took(
     assert export("--all") == 0
     capsys.readouterr()
     register("--dry-run")
-    assert changes(catalog) == {} and "lake.payments: add 1 partitions: 2025/01/20" in capsys.readouterr().out
+    assert changes(catalog) == {} and "lake.payments: add 1 partition: 2025/01/20" in capsys.readouterr().out
     register()
-    assert changes(catalog) == {"BatchCreatePartition": 2, "UpdateTable": 1}
-    assert "2025/01/20" in partitions("payments") and set(partitions("totals")) == {"v1", "v2"}
+    assert changes(catalog) == {"BatchCreatePartition": 2, "UpdateTable": 2}
+    assert table("totals")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/version=v2/"
+    assert "2025/01/20" in partitions("payments") and set(partitions("totals_versions")) == {"v1", "v2"}
     assert table("totals")["Parameters"]["current_version"] == "v2"
     assert manage_feeds.main(["rollback", "totals", "v1"]) == 0
     register()
-    assert changes(catalog) == {"UpdateTable": 1} and table("totals")["Parameters"]["current_version"] == "v1"
+    assert changes(catalog) == {"UpdateTable": 2} and table("totals")["Parameters"]["current_version"] == "v1"
     days = (dt.datetime.now(dt.UTC).date() - dt.date(2025, 1, 16)).days
     assert manage_feeds.main(["update", "payments", f"retention_days={days}"]) == 0
     monkeypatch.setenv("MAX_DELETE_PERCENT", "100")
@@ -219,14 +220,14 @@ def test_what_was_dropped_behind_our_back_comes_again(
         client.delete_table(DatabaseName="lake", Name="payments")
         if not remembered:
             client.batch_delete_partition(
-                DatabaseName="lake", TableName="totals", PartitionsToDelete=[{"Values": ["v1"]}]
+                DatabaseName="lake", TableName="totals_versions", PartitionsToDelete=[{"Values": ["v1"]}]
             )
             (tmp_path / "lake" / ".state" / "glue.json").unlink()
     changes(catalog)
     register()
     expected = {"CreateTable": 1, "BatchCreatePartition": 1 if remembered else 2}
     assert changes(catalog) == expected
-    assert len(partitions("payments")) == 3 and len(partitions("totals")) == 1
+    assert len(partitions("payments")) == 3 and len(partitions("totals_versions")) == 1
     register()
     assert changes(catalog) == {}
 
@@ -263,7 +264,7 @@ def test_a_registration_that_broke_off_is_finished(
     assert "No space left on device" in capsys.readouterr().err
     changes(catalog)
     register()
-    assert changes(catalog) == {"CreateTable": 1, "BatchCreatePartition": 1}  # of the second table
+    assert changes(catalog) == {"CreateTable": 2, "BatchCreatePartition": 1}  # of the second feed
     register()
     assert changes(catalog) == {} and len(partitions("payments")) == 3
 
@@ -305,20 +306,24 @@ def test_a_catalog_of_an_earlier_version_is_put_right(
         ])
         before.setattr(tables.Table, "where", lambda table, values: table.location + "/".join(
             f"{key}={value.zfill(2)}" for (key, _), value in zip(table.keys, values, strict=True)) + "/")
+        before.setattr(glue.Glue.__init__, "__defaults__", (tables.Style(times=False, current=False),))
         register()
-    assert "2025/1/16" in partitions("payments") and partitions("the-totals")
+    assert "2025/1/16" in partitions("payments") and partitions("the-totals") and partitions("totals")
     changes(catalog)
     capsys.readouterr()
     register()
-    assert "lake.the-totals: drop table: its name is the_totals now, the files stay" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "lake.the-totals: drop table: it is now called the_totals; the files stay" in told
+    assert "lake.totals: drop table: from now on it is only the current version; the files stay" in told
     assert changes(catalog) == {
-        "BatchDeletePartition": 1, "BatchCreatePartition": 2, "CreateTable": 1, "DeleteTable": 1}
+        "BatchDeletePartition": 1, "BatchCreatePartition": 3, "CreateTable": 4, "DeleteTable": 2}
+    assert table("totals")["PartitionKeys"] == [] and not partitions("totals")
     assert set(partitions("payments")) == {"2025/01/15", "2025/01/16", "2025/01/17"}
     with boto3_client() as client:
         names = [table["Name"] for table in client.get_tables(DatabaseName="lake")["TableList"]]
-    assert sorted(names) == ["payments", "the_totals", "totals"]
+    assert sorted(names) == ["payments", "the_totals", "the_totals_versions", "totals", "totals_versions"]
     known = json.loads((tmp_path / "lake" / ".state" / "glue.json").read_text())
-    assert {key.rpartition(".")[2] for key in known} == {"payments", "totals", "the_totals"}
+    assert {key.rpartition(".")[2] for key in known} == set(names)
     register()
     assert changes(catalog) == {}
 
@@ -326,7 +331,7 @@ def test_a_catalog_of_an_earlier_version_is_put_right(
 def test_columns_of_time_are_left_out_and_named(catalog: Glue, tmp_path: Path) -> None:
     """At any depth: Athena and Trino cannot read such a column, and `select *` of its table fails."""
     columns = {"At": "TIME", "S": "STRUCT<`x` ARRAY<TIME>>", "M": "MAP<STRING, TIME>", "D": "DATE"}
-    (made,) = tables.wanted("f", made_state("table", columns), "s3://b", glue.STYLE)
+    (made,) = tables.wanted("f", made_state("table", columns), "s3://b", glue.STYLE)  # it has no version yet
     assert made.columns == (("d", "date"),) and made.parameters["ksql_lake.left_out"] == "At, S, M"
 
 
@@ -345,7 +350,7 @@ def test_somebody_elses_table_is_left_alone(ksqldb: EmbeddedKsqlDB, catalog: Glu
         client.create_table(DatabaseName="lake", TableInput={"Name": "payments", "Parameters": {"crawler": "theirs"}})
     register(code=1)
     assert "lake.payments: table payments: was not made by --register for this feed" in capsys.readouterr().err
-    assert table("payments")["Parameters"] == {"crawler": "theirs"} and len(partitions("totals")) == 1
+    assert table("payments")["Parameters"] == {"crawler": "theirs"} and len(partitions("totals_versions")) == 1
     with boto3_client() as client:
         ours = {"Name": "payments", "Parameters": {tables.OURS: "payments"}}
         client.update_table(DatabaseName="lake", TableInput=ours)
@@ -362,7 +367,8 @@ def test_parameters_of_others_stay(ksqldb: EmbeddedKsqlDB, catalog: Glue) -> Non
         client.update_table(DatabaseName="lake", TableInput={**kept, "Parameters": parameters})
     register()
     assert table("totals")["Parameters"] == {**parameters, "current_version": "v1"}
-    assert table("totals")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/"
+    assert table("totals")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/version=v1/"
+    assert table("totals_versions")["StorageDescriptor"]["Location"] == "s3://bucket/lake/tables/totals/"
 
 
 def test_the_catalog_follows_by_itself(
@@ -371,7 +377,8 @@ def test_the_catalog_follows_by_itself(
     """REGISTER: after an export and after a rollback; a catalog that was away gets what it missed with the next run."""
     monkeypatch.setenv("REGISTER", "glue:lake?location=s3://bucket/lake")
     assert export("--all") == 0
-    assert set(partitions("totals")) == {"v1", "v2"} and table("totals")["Parameters"]["current_version"] == "v2"
+    assert set(partitions("totals_versions")) == {"v1", "v2"}
+    assert table("totals")["Parameters"]["current_version"] == "v2"
     monkeypatch.delenv("REGISTER")
     changes(catalog)
     register()
@@ -393,7 +400,7 @@ def test_the_catalog_follows_by_itself(
 @pytest.mark.parametrize(("text", "words"), [
     ("athena:lake", "expected hive:thrift://HOST:PORT/DATABASE or glue:DATABASE"),
     ("hive:localhost/lake", "expected hive:thrift://HOST:PORT/DATABASE"),
-    ("glue:lake?place=s3://b", "has place; known are location and without-time"),
+    ("glue:lake?place=s3://b", "has place; expected location or without-time"),
     ("glue:lake?location=bucket", "expected a URI such as s3://bucket/lake"),
 ])
 def test_a_wrong_setting_stops_before_anything_is_exported(
@@ -460,19 +467,20 @@ def test_without_a_location_it_is_the_file_system(
 ) -> None:
     assert metadata_utils.main(["--register", "glue", "--database", "Lake"]) == 0
     assert "Athena needs --location s3://" in capsys.readouterr().err
-    assert table("totals")["StorageDescriptor"]["Location"] == f"file://{tmp_path}/lake/tables/totals/"
+    assert table("totals_versions")["StorageDescriptor"]["Location"] == f"file://{tmp_path}/lake/tables/totals/"
 
 
-@pytest.mark.parametrize(("name", "type_", "word"), [
-    ("a, b", "INTEGER", "'a, b'"), ("S", "STRUCT<`x y` INTEGER>", "'x y'"),
-    ("M", "MAP<STRING, STRUCT<`x:y` DATE>>", "'x:y'"),
+@pytest.mark.parametrize(("name", "type_"), [
+    ("a, b", "INTEGER"), ("S", "STRUCT<`x y` INTEGER>"), ("M", "MAP<STRING, STRUCT<`x:y` DATE>>"),
 ])
-def test_names_that_a_hive_catalog_cannot_say(name: str, type_: str, word: str) -> None:
-    with pytest.raises(SchemaError, match=f"column {name}: .* the name {word}"):
-        tables.wanted("f", made_state("table", {name: type_}), "s3://b", glue.STYLE)
+def test_names_that_a_hive_catalog_cannot_say_are_left_out_and_named(name: str, type_: str) -> None:
+    (made,) = tables.wanted("f", made_state("table", {name: type_, "B": "DATE"}), "s3://b", glue.STYLE)
+    assert made.columns == (("b", "date"),) and made.parameters[tables.LEFT_OUT] == name
+    assert f"leave out what the catalog cannot hold: {name}" in tables.plan(made, None).lines()
 
 
 def test_the_record_says_what_was_registered_where(ksqldb: EmbeddedKsqlDB, catalog: Glue, tmp_path: Path) -> None:
     register()
     known = json.loads((tmp_path / "lake" / ".state" / "glue.json").read_text())
-    assert sorted(known) == [f"{catalog.url} eu-west-1 lake.{name}" for name in ("payments", "totals")]
+    names = ("payments", "totals", "totals_versions")
+    assert sorted(known) == [f"{catalog.url} eu-west-1 lake.{name}" for name in names]

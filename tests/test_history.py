@@ -244,7 +244,7 @@ def test_lines_of_an_unexpected_shape_crash_nothing(tmp_path: Path, capsys: Any,
     assert metadata_utils.main([*(part.format(tmp_path) for part in argv), "--lake", str(lake)]) == 0
     shown = capsys.readouterr()
     if argv == ["--history"]:
-        assert " lines that are not runs" in shown.err and "\n2025-01-20 01:00Z" in shown.out
+        assert " that cannot be read as a run" in shown.err and "\n2025-01-20 01:00Z" in shown.out
     if argv == ["--history", "--json"]:
         assert json.loads(shown.out)[-1]["rows"] == 77
 

@@ -82,13 +82,13 @@ GOOD: list[tuple[str, str | bytes | Send]] = [
 NOISE = b"x" * 65536
 CASES: dict[str, tuple[str, bytes | Send, str]] = {
     # /info
-    "an endless info": ("/info", for_ever(opened(), chunk(NOISE)), "/info answers with more than 1,048,576 bytes"),
+    "an endless info": ("/info", for_ever(opened(), chunk(NOISE)), "the answer of /info has more than 1,048,576 bytes"),
     "an endless info without framing": ("/info", for_ever(b"HTTP/1.0 200 OK\r\n\r\n", NOISE), "more than 1,048,576"),
     "a huge length": ("/info", for_ever(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999\r\n\r\n", NOISE),
                       "more than 1,048,576 bytes"),
     "a bomb": ("/info", whole(b"\x1f\x8b" * 100, b"Content-Encoding: gzip\r\n"), "comes compressed (gzip)"),
     "a byte a second": ("/info", for_ever(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b" ", 0.1),
-                        "/info was not answered whole in time (KSQLDB_TIMEOUT is 0.5 s)"),
+                        "/info was not answered completely in time (KSQLDB_TIMEOUT is 0.5 s)"),
     "headers a byte a second": ("/info", for_ever(b"HTTP/1.1 200 OK\r\nX: ", b"y", 0.1), "no answer within 0.5 s"),
     "endless headers": ("/info", for_ever(b"HTTP/1.1 200 OK\r\n", b"X-Y: z\r\n" * 100), "headers of more than"),
     "many headers": ("/info", b"HTTP/1.1 200 OK\r\n" + b"X-Y: z\r\n" * 200 + b"\r\n", "more than 100 headers"),
@@ -102,7 +102,7 @@ CASES: dict[str, tuple[str, bytes | Send, str]] = {
     "a length too short": ("/info", whole(INFO)[:-1].replace(b"Content-Length: ", b"Content-Length: 1\r\nX: "),
                            "something answers there that is not ksqlDB"),
     "a length too long": ("/info", then_silent(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + INFO),
-                          "/info was not answered whole in time"),
+                          "/info was not answered completely in time"),
     "cut": ("/info", then_gone(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"), "the answer of /info was cut"),
     "deep": ("/info", whole(b"[" * 200_000), "not ksqlDB"),
     "of another shape": ("/info", whole(b'{"KsqlServerInfo":{"version":5}}'), "not ksqlDB"),

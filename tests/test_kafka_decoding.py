@@ -333,7 +333,7 @@ REFUSED = [
     (changed(windowType="HOPPING"), {}, "the length of its HOPPING windows is not shown"),
     (changed(), {"ksql.timestamp.throw.on.invalid": "true"}, "ksql.timestamp.throw.on.invalid is true"),
     (changed(fields=described(ONE_VALUE)["fields"]), {"ksql.persistence.wrap.single.values": "false"},
-     "does not say WRAP_SINGLE_VALUE"),
+     "without WRAP_SINGLE_VALUE"),
 ]
 
 

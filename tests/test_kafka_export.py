@@ -148,7 +148,7 @@ def test_a_recreated_topic_is_told_by_its_id_even_with_the_same_first_rows(place
     place.made = 0
     place.append(30)
     result = place.export("kafka", code=1)
-    assert "the topic was recreated (Kafka gives it another id)" in result["messages"][0]
+    assert "the topic was recreated (Kafka gives it a different id)" in result["messages"][0]
     assert result["rows"] == 30 and place.state()["generation"] == 2 and place.rows().num_rows == 50
     assert place.state()["topic"]["generation"] == 2
     place.append(5)
@@ -171,7 +171,7 @@ def test_expired_rows_are_counted_exactly(place: Place) -> None:
     place.kafka.call("partition_delete_records", "EVENTS", 0, 17)
     place.db.expire("EVENTS", 0, 17)
     result = place.export("kafka", code=1)
-    assert "at most 7 rows of partition 0 expired before they were exported" in result["messages"][0]
+    assert "up to 7 rows of partition 0 expired before they were exported" in result["messages"][0]
     assert result["rows"] == 33
     assert place.export("kafka")["rows"] == 0
 
@@ -214,7 +214,8 @@ def test_values_that_the_server_reads_otherwise_refuse_the_road(place: Place) ->
     place.db.sources["EVENTS"].topic.log.pop()
     result = place.export("auto", code=1)
     assert result["road"] == "rest" and result["rows"] == 50
-    assert "partition 1, offset 3: column N differs from what ksqlDB shows; REST goes on" in result["messages"][0]
+    message = result["messages"][0]
+    assert "partition 1, offset 3: column N differs from what ksqlDB shows; the stream is read over REST" in message
     assert "column N differs" in place.export("kafka", code=1)["messages"][0]
 
 

@@ -429,9 +429,9 @@ def test_the_demo_runs_on_the_broker_of_the_wheel(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--date", "2025-01-15"], "--follow goes with neither --date"),
-        (["--every", "soon"], "'soon' is not a time; expected such as 60s, 5m or 1h"),
-        (["--listen", "9464"], "'9464' is not host:port"),
+        (["--date", "2025-01-15"], "--follow cannot be combined with --date"),
+        (["--every", "soon"], "'soon' is not a time; expected something like 60s, 5m or 1h"),
+        (["--listen", "9464"], "'9464' is not an address; expected HOST:PORT"),
     ],
 )
 def test_what_does_not_go_with_following(place: Place, arguments: list[str], says: str) -> None:

@@ -195,7 +195,7 @@ def test_a_topic_that_is_recreated_while_one_part_is_read(place: Place, monkeypa
     intercepted(monkeypatch, 1, recreate)
     result = place.export("kafka", "--jobs", "4", code=1)
     recreated = [message for message in result["messages"] if "recreated" in message]
-    assert len(recreated) == 1 and "made anew during this run" in recreated[0]
+    assert len(recreated) == 1 and "recreated during this run" in recreated[0]
     state, rows = place.state(), place.rows()
     assert state["generation"] == 2
     old = {path["path"] for path in state["files"] if path["generation"] == 1}

@@ -320,7 +320,7 @@ def test_refused_credentials_are_not_shown(kafka: MockBroker) -> None:
     ("line", "message"),
     [
         ("no.such.thing=sesame", "no.such.thing is not a setting of librdkafka"),
-        ("security.protocol=sesame", "security.protocol has a value that librdkafka does not take"),
+        ("security.protocol=sesame", "security.protocol has a value that librdkafka does not accept"),
         ("sasl.jaas.config=sesame", "sasl.jaas.config is for Java clients"),
         ("security.protocol=SSL\nssl.ca.location=/sesame.pem", "ssl.ca.location failed"),
     ],
@@ -340,9 +340,9 @@ def test_settings_that_librdkafka_does_not_take(tmp_path: Path, line: str, messa
     ("content", "message"),
     [
         (None, "cannot be read (No such file or directory)"),
-        (b"\xff", "is not a text in UTF-8"),
+        (b"\xff", "is not UTF-8 text"),
         (b"bootstrap.servers=x:1\nsecret words", "line 2: expected name=value"),
-        (b"client.id=x", "does not say bootstrap.servers"),
+        (b"client.id=x", "has no bootstrap.servers"),
     ],
 )
 def test_a_file_of_settings_that_cannot_be_used(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Rows that were lost, doubled or stuck: a partition that goes cold, a topic that is made anew, a run of some days."""
+"""Rows that were lost, doubled or stuck: a partition that goes cold, a topic that is recreated, a run of some days."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_silent_partition_costs_a_bounded_time_once_and_holds_nobody_up(
         ksqldb.mute("S", 1)
     with trickle(ksqldb, 0, 0.1) as made:
         first = Run(capsys)
-        said = "has expired, and nothing came after it" if why == "expired" else "partition 1 was not read"
+        said = "has expired, and no row has followed it" if why == "expired" else "partition 1 was not read"
         assert first.code == 1 and said in first.err and "next time" not in first.err
         assert first.rows > 0 and "time limit" not in first.err
         second = Run(capsys)
@@ -370,7 +370,7 @@ def test_a_topic_cut_off_is_told_and_not_taken_for_another(
     for _ in range(2):
         run = Run(capsys)
         assert (run.code, run.rows) == (1, 0) and state(tmp_path / "lake")["generation"] == 1
-        assert "made anew with the same first rows" in run.err and "manage_feeds.py reset s" in run.err
+        assert "recreated with the same first rows" in run.err and "manage_feeds.py reset s" in run.err
     produce(ksqldb, 40, 100, partition=0)
     produce(ksqldb, 100, 110, partition=0)
     run = Run(capsys)

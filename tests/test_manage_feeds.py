@@ -73,7 +73,7 @@ def test_check_online_says_what_does_not_fit(ksqldb: EmbeddedKsqlDB, tmp_path: P
     capsys.readouterr()
     assert manage_feeds.main(["check", "--online"]) == 1
     shown = capsys.readouterr()
-    assert "gone: no such stream" in shown.err and "2 of 3 feeds fit" in shown.out
+    assert "gone: no such stream" in shown.err and "2 of 3 feeds match" in shown.out
     assert "s: 3 columns; stored day as day_" in shown.out and "plain: 2 columns; read as a changelog" in shown.out
     assert manage_feeds.main(["update", "s", 'forbidden_columns=["ip"]']) == 0
     assert manage_feeds.main(["check", "--online", "s"]) == 1
@@ -133,8 +133,8 @@ def test_sync_shows_what_differs_and_keeps_it(tmp_path: Path, capsys: Any) -> No
     assert manage_feeds.main(["sync"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "(" in line]
     assert line == (
-        "keep    transaction_stream (retention_days is 90, in the config 365; access is not set, in the config "
-        "restricted)"
+        "keep    transaction_stream (retention_days is 90, but 365 in the config; access is not set, but restricted "
+        "in the config)"
     )
     assert path.read_bytes() == before
 

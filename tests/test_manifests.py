@@ -133,7 +133,7 @@ def test_unknown_files_are_found_beside_manifests(
     capsys.readouterr()
     assert export_to_data_lake.main(["--stream", "s"]) == 1
     told = capsys.readouterr().err
-    assert told.count("no metadata knows this file") == 2 and "stranger" in told and "renamed" in told
+    assert told.count("not in the feed's metadata, though") == 2 and "stranger" in told and "renamed" in told
 
 
 def test_a_damaged_or_lost_manifest_is_one_clear_line(
@@ -151,7 +151,7 @@ def test_a_damaged_or_lost_manifest_is_one_clear_line(
         manifest.write_text(damaged)
         capsys.readouterr()
         assert manage_feeds.main(["erase", "--where", "id=e1", "--later", "keep"]) == 1
-        assert "run metadata_utils.py --rebuild" in capsys.readouterr().err
+        assert "metadata_utils.py --rebuild" in capsys.readouterr().err
     manifest.unlink()
     assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 0
     assert len(ksql_lake.read("s", lake=lake)) == 3 and metadata_utils.main(["--verify", "--deep"]) == 0

@@ -54,7 +54,7 @@ def test_a_file_written_by_hand_obeys_the_rule_of_add(
     write(tmp_path, "good")
     assert manage_feeds.main(["check"]) == 1
     shown = capsys.readouterr()
-    assert "1 feed is right, 1 is wrong" in shown.out
+    assert "1 feed file OK, 1 with errors" in shown.out
     assert "\x1b" not in shown.err and len(shown.err.splitlines()) == 1
     assert "cannot be a feed name" in shown.err or "too long" in shown.err
     kept = tmp_path / "lake" / ".staging" / "other" / "run"

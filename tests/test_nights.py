@@ -1,6 +1,6 @@
 """Many nights of random events and random faults, and a checker that knows what was produced.
 
-Events come while the export runs; rows expire, topics are made anew (after expiry, shorter, with fewer partitions),
+Events come while the export runs; rows expire, topics are recreated (after expiry, shorter, with fewer partitions),
 partitions lose their leaders, runs are killed between two renames, and what the lake keeps for itself gets lost. After
 every night: what the run reported lies in files, and every row there was produced, once. At the end: all that was
 produced and could be read is there.
@@ -133,7 +133,7 @@ class History:
         return f"expired partition {partition} up to {upto}"
 
     def recreate(self) -> str:
-        """The topic is made anew, with as many, fewer or more partitions; sometimes it begins with the same rows."""
+        """The topic is recreated, with as many, fewer or more partitions; sometimes it begins with the same rows."""
         with self.lock:
             for event in self.topic:
                 event.gone = True
@@ -301,7 +301,7 @@ class Nights:
         """Whether the lake knows a row by which it can tell another topic.
 
         After a first export that was killed between two renames and then lost its journal, a rebuild finds files and no
-        such row: that the topic is made anew before the next export as well is the one thing that is not seen.
+        such row: that the topic is recreated before the next export as well is the one thing that is not seen.
         """
         state = json.loads(self.metadata.read_bytes()) if self.metadata.exists() else {}
         return not state.get("coverage") or bool(state["resume"] or state["heads"])

@@ -66,7 +66,7 @@ def test_a_forward_proxy_with_a_login(
     with ForwardProxy("Basic " + base64.b64encode(b"me:canary@1").decode()) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         assert export_to_data_lake.main(["--all"]) == 1
-        assert "HTTP 407" in (told := capsys.readouterr().err) and "the proxy wants a login" in told
+        assert "HTTP 407" in (told := capsys.readouterr().err) and "the proxy needs a login" in told
         monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("//", "//me:canary%401@"))
         assert export_to_data_lake.main(["--all"]) == 0
         assert all_there(tmp_path / "lake")
@@ -139,7 +139,7 @@ def test_a_server_that_goes_away_behind_a_closing_proxy_is_not_believed(
 
         monkeypatch.setattr(ksqldb.faults, "take", then_gone)
         assert export_to_data_lake.main(["--table", "t"]) == 1
-    assert "may be a part only" in capsys.readouterr().err and not list((tmp_path / "lake").rglob("*.parquet"))
+    assert "may be incomplete" in capsys.readouterr().err and not list((tmp_path / "lake").rglob("*.parquet"))
 
 
 def test_a_login_of_netrc_is_never_sent(

@@ -176,14 +176,14 @@ def test_files_that_cannot_match_are_not_opened(nights: Nights) -> None:
     ({"columns": ["AMOUMT"]}, "no column AMOUMT; did you mean AMOUNT"),
     ({"columns": ["zzz"]}, "no column zzz; there are AMOUNT, DAY_, ID"),
     ({"filters": [("yaer", "=", 2025)]}, "no column yaer; did you mean year"),
-    ({"filters": [("year", "~", 2025)]}, "'~' is no comparison; there are =, =="),
+    ({"filters": [("year", "~", 2025)]}, "'~' is not a comparison; expected one of =, =="),
     ({"filters": [("year", "=", "last")]}, "year = 'last': does not fit year, which is int32"),
     ({"filters": [("N", "=", None)]}, "a comparison with null holds for no row"),
     ({"filters": [("TS", ">", "yesterday")]}, "TS > 'yesterday': does not fit TS"),
-    ({"filters": ["year=2025"]}, "'year=2025' is no filter"),
+    ({"filters": ["year=2025"]}, "'year=2025' is not a filter"),
     ({"filters": pc.field("NOPE") == 1}, "NOPE"),
     ({"version": 3}, "is a stream and has no versions"),
-    ({"version": 3, "as_of": "2025-02-01"}, "give one of them"),
+    ({"version": 3, "as_of": "2025-02-01"}, "give only one of them"),
     ({"as_of": "last monday"}, "as_of is 'last monday'; expected a time or a day"),
 ])
 def test_what_cannot_be_asked(still: Nights, asked: dict[str, Any], words: str) -> None:
@@ -215,7 +215,7 @@ def test_no_columns_are_as_many_rows_as_match(still: Nights, asked: dict[str, An
 def test_feeds_that_are_unknown_archived_or_without_a_file(nights: Nights, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="sx: no feed of this name .* did you mean s"):
         nights.read("sx")
-    with pytest.raises(LakeError, match="orders: no feed .*there are s, t"):
+    with pytest.raises(LakeError, match="orders: no feed .*exported feeds: s, t"):
         nights.read("orders")
     with pytest.raises(LakeError, match="no such directory"):
         read("s", lake=tmp_path / "nowhere")
@@ -263,7 +263,7 @@ def test_versions_of_a_table(nights: Nights) -> None:
     assert manage_feeds.main(["rollback", "t", "v1"]) == 0
     assert set(nights.read("t")["version"]) == {1}
     for wrong in ("v7", 0, "one", -1):
-        with pytest.raises(LakeError, match=f"has no version {wrong}; there are v1, v2"):
+        with pytest.raises(LakeError, match=f"has no version {wrong}; its versions: v1, v2"):
             nights.read("t", version=wrong)
 
 
@@ -280,11 +280,11 @@ def test_a_table_as_it_was(nights: Nights) -> None:
     }
     for as_of, version in asked.items():
         assert set(nights.read("t", as_of=as_of)["version"]) == {version}, as_of
-    with pytest.raises(ConfigError, match="held nothing at 2025-01-31T23:59:59Z; its first export was at 2025-02-01T"):
+    with pytest.raises(ConfigError, match="had no data at 2025-01-31T23:59:59Z; its first export was at 2025-02-01T"):
         nights.read("t", as_of="2025-01-31")
     assert manage_feeds.main(["update", "t", "retention_versions=1"]) == 0
     assert manage_feeds.main(["retention", "t", "--allow", "amount", "--allow", "stale", "--allow", "clock"]) == 0
-    with pytest.raises(LakeError, match="no version v2, which was current at 2025-02-02; there are v3"):
+    with pytest.raises(LakeError, match="no version v2, which was current at 2025-02-02; its versions: v3"):
         nights.read("t", as_of="2025-02-02")
 
 

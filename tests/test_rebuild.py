@@ -120,7 +120,7 @@ def test_a_file_of_somebody_else_is_left_alone_and_reported(lake: Path, capsys: 
     foreign = ours.with_name("part-0.parquet")
     pd.DataFrame({"x": [1]}).to_parquet(foreign)
     assert export_to_data_lake.main(["--stream", "s"]) == 1
-    assert "part-0.parquet: no metadata knows this file" in capsys.readouterr().err
+    assert "part-0.parquet: not in the feed's metadata, though" in capsys.readouterr().err
     (lake / "streams" / "s" / "_metadata.json").unlink()
     assert metadata_utils.main(["--rebuild", "--lake", str(lake)]) == 0
     assert "part-0.parquet: was not written by this tool" in capsys.readouterr().out

@@ -213,7 +213,7 @@ def test_a_rebuild_never_lets_two_files_hold_the_same_rows(
     metadata(lake).unlink()
     capsys.readouterr()
     rebuilt(lake)
-    assert "rows that other files hold as well" in capsys.readouterr().out
+    assert "rows that are in other files as well" in capsys.readouterr().out
     wanted = list(range(50 if what == "a copy" else 80))
     assert numbers(lake) == wanted
     assert len(list((lake / ".trash").rglob("*.parquet"))) == 1

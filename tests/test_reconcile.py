@@ -117,4 +117,4 @@ def test_what_retention_took_is_not_called_newer(ksqldb: EmbeddedKsqlDB, tmp_pat
     capsys.readouterr()
     assert metadata_utils.main(["--reconcile", "s"]) == 0
     shown = capsys.readouterr().out
-    assert "removed here by retention or erasure" in shown and "newer" not in shown
+    assert "removed from the lake by retention or erasure" in shown and "newer" not in shown

@@ -162,7 +162,7 @@ def test_verify_names_each_object_that_is_wrong(lake: Path, memory: MemoryStore,
     assert f"{first}: missing, but it is on this disk" in told and f"{second}: altered" in told
     assert "stray.parquet: unknown" in told and third not in told
     assert remote("verify", "s", "--deep") == 1
-    assert f"{third}: altered, its content has another checksum" in capsys.readouterr().out
+    assert f"{third}: altered, the checksum of its content differs" in capsys.readouterr().out
     assert remote("purge", "s", "--unknown") == 0
     assert "streams/s/year=2025/stray.parquet" not in memory.objects
 
@@ -237,7 +237,7 @@ def test_older_days_change_their_tier_where_it_pays(
 ) -> None:
     assert manage_feeds.main(["update", "s", "tier_after_days=30", "remote_tier=GLACIER"]) == 0
     assert remote("push") == 0 and remote("tier", "s", "--dry-run") == 0
-    assert "its files are small: GLACIER bills 128 kB at least" in capsys.readouterr().out
+    assert "its files are small: GLACIER bills at least 128 kB" in capsys.readouterr().out
     monkeypatch.setattr("ksql_lake.remote.plans.LEAST_BYTES", 1)
     assert remote("tier", "s") == 0
     assert {there.tier for key, there in memory.objects.items() if key.startswith("streams/s/year")} == {"GLACIER"}
@@ -296,7 +296,7 @@ def test_a_new_machine(
 def test_restore_wants_an_empty_directory(lake: Path, memory: MemoryStore, capsys: Any) -> None:
     assert remote("restore") == 1 and "no lake was ever pushed there" in capsys.readouterr().err
     memory.swap("_lake.json", b'{"lake": "1", "at": "2025-01-01T00:00:00Z", "by": "ada"}', None)
-    assert remote("restore") == 2 and "holds a lake already" in capsys.readouterr().err
+    assert remote("restore") == 2 and "already holds a lake" in capsys.readouterr().err
 
 
 def test_without_a_remote(lake: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
@@ -368,7 +368,7 @@ def test_an_erasure_reaches_what_lies_only_in_the_remote(
     capsys.readouterr()
     assert manage_feeds.main(["erase", "--where", "USER_ID=user_4", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "2 rows in s3://memory/lake/streams/s/year=2025/month=01/day=16" in told and "4 rows would go" in told
+    assert "2 rows in s3://memory/lake/streams/s/year=2025/month=01/day=16" in told and "4 rows would be erased" in told
     assert manage_feeds.main([*ERASE]) == 0
     assert _holding(memory, tmp_path) == [] and len(rows(lake)) == 20
     assert {path[:26] for path in files_of(lake)} == {"year=2025/month=01/day=17/"}, "what was away is away again"
@@ -475,9 +475,9 @@ def test_a_late_file_of_a_day_that_is_away_is_a_finding(
             monkeypatch.setenv(name, value)
         assert export_to_data_lake.main(["--stream", "s", "--quiet"]) == 0
     assert metadata_utils.main(["--report"]) == 0
-    assert "1 late files of days that lie only in the remote" in " ".join(capsys.readouterr().out.split())
+    assert "1 late file of days that are only in the remote" in " ".join(capsys.readouterr().out.split())
     assert remote("push", "s") == 0 and metadata_utils.main(["--report"]) == 0
-    assert "late files" not in capsys.readouterr().out and len(rows(lake)) == 36
+    assert "late file" not in capsys.readouterr().out and len(rows(lake)) == 36
 
 
 def test_verify_of_metadata_utils_looks_at_the_remote_when_asked(
@@ -537,7 +537,7 @@ def test_lost_metadata_of_a_lake_in_two_places(
             (lake / ".state" / f"{name}.jsonl").unlink()
     capsys.readouterr()
     assert metadata_utils.main(["--rebuild"]) == 0
-    assert "4 files lie only in the remote" in capsys.readouterr().out
+    assert "4 files only in the remote" in capsys.readouterr().out
     assert (rows(lake), rows(lake, "t")) == before
     for old, name in zip(known, ("streams/s", "tables/t"), strict=True):
         new = metadata(lake, name)
@@ -563,7 +563,7 @@ def test_a_rebuild_needs_the_remote(lake: Path, memory: MemoryStore, capsys: Any
 
     memory.hook = away
     assert metadata_utils.main(["--rebuild", "--feed", "s"]) == 1
-    assert "some of its days may lie only in the remote" in capsys.readouterr().err
+    assert "some of its days may be only in the remote" in capsys.readouterr().err
     assert not (lake / "streams" / "s" / "_metadata.json").exists(), "nothing was touched"
 
 
@@ -607,7 +607,7 @@ def test_two_copies_of_one_lake_are_told_from_each_other(
     monkeypatch.setenv("DATA_LAKE_DIR", str(tmp_path / "copy"))
     before = memory.objects["streams/s/_metadata.json"]
     assert remote("drop", "s", "--days", "2025-01-16") == 1
-    assert "another copy is at work" in capsys.readouterr().err
+    assert "a second copy is in use" in capsys.readouterr().err
     assert manage_feeds.main(["compact", "s"]) == 0 and remote("push", "s") == 1
     assert memory.objects["streams/s/_metadata.json"] == before
 

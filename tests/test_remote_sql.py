@@ -76,7 +76,7 @@ def test_partitions_are_named_where_they_lie(
 
 
 def test_bigquery_is_told_what_it_misses(lake: Path, memory: MemoryStore, capsys: Any) -> None:
-    assert "-- 2 partitions lie only in s3://memory/lake/streams/s" in sql(
+    assert "-- not seen by BigQuery: 2 partitions only in s3://memory/lake/streams/s" in sql(
         capsys, "bigquery", "--location", "gs://elsewhere/lake")
 
 

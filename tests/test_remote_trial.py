@@ -22,7 +22,7 @@ from ksql_lake.store.remote.address import parse
 from ksql_lake.store.remote.connect import connect
 from ksql_lake.store.remote.seam import ObjectStore, Taken
 from tests.memory_store import MemoryStore
-from tests.remote_lakes import files_of, lake_in, metadata, remote, rows, use
+from tests.remote_lakes import files_of, lake_in, metadata, quarantine_two, remote, rows, use
 from tests.stores import Server
 
 LEAVING = binding.leaving
@@ -263,6 +263,55 @@ def test_every_stop_on_a_server(
     assert _trial(tmp_path, monkeypatch, _served(server, monkeypatch), before, command) >= 6
 
 
+def _every_stop_of_a_restore(directory: Path, patch: pytest.MonkeyPatch, make: Maker) -> int:
+    """A lake with a dropped day and rows in quarantine, on a new machine: each feed is there whole or not at all."""
+    old = lake_in(directory)
+    patch.setenv("DATA_LAKE_DIR", str(old))
+    quarantine_two(old, patch)
+    store, _ = make(directory)
+    use(store, patch, store.url)
+    assert remote("push") == 0 and remote("drop", "s", "--days", "2025-01-15") == 0
+    wanted, aside = [rows(old), rows(old, "t")], sorted((old / "quarantine").rglob("*.parquet"))
+    held = [(path.relative_to(old), path.read_bytes()) for path in aside]
+    assert len(held) == 2
+    for number in range(1000):
+        new = directory / f"new{number}"
+        patch.setenv("DATA_LAKE_DIR", str(new))
+        stopping = Stopping(store, number)
+        use(stopping, patch, store.url)  # type: ignore[arg-type]
+        try:
+            assert remote("restore") == 0
+        except Stopped:
+            pass
+        use(store, patch, store.url)
+        for name, expected in zip(("streams/s", "tables/t"), wanted, strict=True):
+            if (new / name / "_metadata.json").exists():
+                assert rows(new, name[-1]) == expected, f"a reader after stop {number}"
+        if not stopping.dead:
+            return number
+        assert remote("restore") == 0, f"stop {number}"
+        assert [rows(new), rows(new, "t")] == wanted and len(files_of(new)) == len(metadata(old)["files"])
+        assert [(path, (new / path).read_bytes()) for path, _ in held] == held
+        assert remote("verify") == 0
+        shutil.rmtree(new)
+    raise AssertionError("there was no end")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_stop_of_a_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _every_stop_of_a_restore(tmp_path, monkeypatch, _memory) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("server", ["versitygw", "azurite"], indirect=True)
+def test_every_stop_of_a_restore_on_a_server(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _every_stop_of_a_restore(tmp_path, monkeypatch, _served(server, monkeypatch)) > 20
+
+
 # Negative controls: without one of the protections the trial must fail.
 
 
@@ -271,12 +320,12 @@ class Forgetful(MemoryStore):
 
     def create(self, key: str, path: Path, crc32: int, tier: str | None = None) -> None:
         if key in self.objects:
-            raise Taken(f"{key}: another object is there")
+            raise Taken(f"{key}: there is a different object")
         super().create(key, path, crc32, tier)
 
 
 def _never_mine(store: Any, key: str, size: int, crc32: int) -> bool:
-    raise Taken(f"{key}: another object is there")
+    raise Taken(f"{key}: there is a different object")
 
 
 def test_the_trial_notices_a_store_that_does_not_know_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,7 @@ import metadata_utils
 from ksql_lake.base.files import exclusive_lock
 from ksql_lake.store.remote.seam import Away
 from tests.memory_store import MemoryStore
-from tests.remote_lakes import SETTINGS, database, fill, lake_in, metadata, remote, rows, use
-
-CHECK = [{"check": "range", "column": "V", "max": 9, "level": "quarantine"}]  # of 12 rows each night two are above
+from tests.remote_lakes import SETTINGS, database, fill, lake_in, metadata, quarantine_two, remote, rows, use
 
 
 def away(moment: str, verb: str, key: str) -> None:
@@ -41,14 +39,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
 @pytest.fixture
 def checked(lake: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The lake after a third night, of which two rows are in quarantine, in two files."""
-    path = lake / "feeds" / "active" / "s.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"checks": CHECK}))
-    with database() as server:
-        for night in range(3):
-            fill(server, night)
-        for name, value in {**SETTINGS, "KSQLDB_URL": server.url}.items():
-            monkeypatch.setenv(name, value)
-        assert export_to_data_lake.main(["--stream", "s", "--quiet"]) in (0, 1)
+    quarantine_two(lake, monkeypatch)
     assert len(aside_here(lake)) == 2
     return lake
 

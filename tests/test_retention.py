@@ -80,7 +80,7 @@ def test_the_calendar_of_400_days() -> None:
 
 @pytest.mark.parametrize(("rule", "now", "words"), [
     (Rule(100), "2025-02-24T02:00:00Z", "is the most at a time"),
-    (Rule(30), "2025-02-10T02:00:00Z", "clock has not reached yet"),
+    (Rule(30), "2025-02-10T02:00:00Z", "in the future by this machine's clock"),
     (Rule(30), "2025-06-24T02:00:00Z", "last good export was at 2025-02-23T02:00:00Z"),
 ])
 def test_guards_and_how_they_are_lifted(rule: Rule, now: str, words: str) -> None:
@@ -196,7 +196,7 @@ def test_a_link_in_the_lake_is_never_followed(ksqldb: EmbeddedKsqlDB, tmp_path: 
     shutil.move(oldest, elsewhere)
     oldest.symlink_to(elsewhere)
     assert manage_feeds.main(["retention", "s"]) == 1
-    assert "symbolic link stands in the way" in capsys.readouterr().err
+    assert "symbolic link is in the way" in capsys.readouterr().err
     assert len(list(elsewhere.glob("*.parquet"))) == 1
 
 
@@ -204,7 +204,7 @@ def test_versions_rollback_pin(ksqldb: EmbeddedKsqlDB, tmp_path: Path, capsys: A
     lake = tmp_path / "lake"
     fill(ksqldb, 3)
     assert manage_feeds.main(["rollback", "t", "v9"]) == 1
-    assert "has no version v9; there are v1, v2, v3, v4" in capsys.readouterr().err
+    assert "has no version v9; its versions: v1, v2, v3, v4" in capsys.readouterr().err
     assert manage_feeds.main(["rollback", "t", "v1"]) == 0 and manage_feeds.main(["pin", "t", "v2"]) == 0
     capsys.readouterr()
     assert manage_feeds.main(["versions", "t", "--json"]) == 0
@@ -283,7 +283,7 @@ def test_a_reconciliation_explains_what_retention_took(ksqldb: EmbeddedKsqlDB, t
     assert manage_feeds.main(["retention", "s"]) == 0
     capsys.readouterr()
     assert metadata_utils.main(["--reconcile", "s"]) == 0
-    assert capsys.readouterr().out.count("1 removed here by retention or erasure") == 2
+    assert capsys.readouterr().out.count("1 removed from the lake by retention or erasure") == 2
     assert manage_feeds.main(["undo", "s"]) == 0
     assert metadata_utils.main(["--reconcile", "s"]) == 0
 

@@ -117,8 +117,8 @@ def test_a_column_is_added(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("columns", "row", "words"), [
     ("`ID` STRING", ["e"], "s: column V is gone from the source"),
-    ("`ID` STRING, `V` BIGINT", ["e", 1], "s: column V was INTEGER and is BIGINT now"),
-    ("`ID` STRING, `V` STRING", ["e", "1"], "s: column V was INTEGER and is STRING now"),
+    ("`ID` STRING, `V` BIGINT", ["e", 1], "s: column V was INTEGER and is now BIGINT"),
+    ("`ID` STRING, `V` STRING", ["e", "1"], "s: column V was INTEGER and is now STRING"),
 ])
 def test_a_column_that_plain_readers_could_not_follow_stops_the_feed(
     ksqldb: EmbeddedKsqlDB, tmp_path: Path, columns: str, row: list[Any], words: str, capsys: Any
@@ -151,7 +151,7 @@ def test_rows_that_expired_before_they_were_exported_are_counted(
     produce(ksqldb, 20, 60)
     ksqldb.expire("S", 0, 20)
     assert export() == 1
-    assert "s: at most 10 rows of partition 0 expired before they were exported" in capsys.readouterr().err
+    assert "s: up to 10 rows of partition 0 expired before they were exported" in capsys.readouterr().err
     assert export() == 0
     assert len(ids(tmp_path)) == 50
 

@@ -119,7 +119,8 @@ def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None
     feed = replace(feeds.load(lake / "feeds" / "active" / "transaction_stream.json"), retention_days=365)
     state = FeedState.from_json({**state_of(lake, "transaction_stream"), "last_export": "2026-01-15T02:00:00Z"})
     (due,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 16, 2, tzinfo=dt.UTC), 0.3)
-    assert due == Finding("retention", "1 day, 100 rows, due to go; python manage_feeds.py retention s", feed="s")
+    assert due == Finding("retention", "1 day, 100 rows, due to be removed: python manage_feeds.py retention "
+                                       "s", feed="s")
     (refused,) = findings_of_state("s", state, feed, dt.datetime(2026, 1, 18, 2, tzinfo=dt.UTC), 0.3)
     assert (refused.kind, refused.level) == ("retention", "warning") and "would go" in refused.message
 
@@ -127,7 +128,7 @@ def test_retention_that_is_due_and_retention_that_is_refused(lake: Path) -> None
 def test_what_runs_say_becomes_kinds() -> None:
     said = [
         Finding("gap", "at most 7 rows of partition 1 expired before they were exported", feed="s", partition=1),
-        Finding("drift", "the topic was recreated (x); generation 2 starts, older data stay", feed="s"),
+        Finding("drift", "the topic was recreated (x); generation 2 starts, older data stays", feed="s"),
         Finding("drift", "2025-01-16  source        120  lake        100  20 not in the lake", feed="s"),
         Finding("files", "/lake/x.parquet: no metadata knows this file, readers will see its rows", feed="s"),
         Finding("incomplete", "stopped at the time limit; the rest is read next time", feed="s"),

@@ -1,6 +1,7 @@
-"""Numbers and masks between Arrow and NumPy, without a copy.
+"""Converts numbers and masks between Arrow and NumPy without a copy.
 
-pyarrow's own ways import pandas where it is there: a quarter of a second and 40 MB that a small export can spare.
+pyarrow's own functions import pandas if it is installed, which would cost a small export a quarter of a second and 40
+MB.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an operator can fix, as one family, and the exit codes cron can read.
+"""All errors that an operator can fix, and the exit codes.
 
     LakeError
     ├── ConfigError            settings, command line             exit 2
@@ -52,7 +52,7 @@ class LakeError(Exception):
     offset: int | None = None
 
     def __str__(self) -> str:
-        return shown_lines(super().__str__())  # a message may hold words of a server
+        return shown_lines(super().__str__())  # a message may repeat text from a server
 
     def at(self, partition: int | None, offset: int | None) -> Self:
         """The same error, which now names a row of a Kafka topic."""
@@ -75,7 +75,7 @@ class SchemaError(LakeError):
 
 
 class SourceError(LakeError):
-    """The source does not fit what the lake knows of it."""
+    """The source does not match what the lake knows about it."""
 
 
 class QualityError(LakeError):
@@ -91,15 +91,15 @@ class StateError(LakeError):
 
 
 class LinkError(StateError):
-    """A link, a FIFO or a device stands where the lake has a directory or a file of its own; nothing was changed."""
+    """A link, a FIFO or a device is in the place of a directory or file of the lake; nothing was changed."""
 
 
 class CatalogError(LakeError):
-    """A catalog refused what was sent, or says something of a table that is not ours to change."""
+    """A catalog refused what was sent, or has a table that this tool must not change."""
 
 
 class RemoteError(LakeError):
-    """The lake's remote home did not do what was asked; what lies on the disk is as it was."""
+    """The lake's remote did not do what was asked; the files on the disk are unchanged."""
 
 
 class LakeBusyError(LakeError):
@@ -150,7 +150,7 @@ class RowNotSent(KsqlUnavailable):
 
 
 class AnswerCut(KsqlUnavailable):
-    """The connection ended before the answer did; rows already received are whole."""
+    """The connection ended before the answer did; rows that were received are complete."""
 
 
-MAY_PASS = (KsqlUnavailable, BrokerUnavailable)  # failures of a source that another try may not meet
+MAY_PASS = (KsqlUnavailable, BrokerUnavailable)  # failures of a source that may be gone at the next attempt

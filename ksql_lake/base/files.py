@@ -1,7 +1,7 @@
-"""Files that are whole or absent: atomic writes, durable renames, and locks the kernel releases.
+"""Atomic writes, durable renames, and locks that the kernel releases.
 
 Nothing here follows a link in the last part of a path it writes, locks or removes. `refuse_links` looks at the parts
-before it; who changes a lake calls it with the lake's directory before the first change.
+before it; a function that changes a lake calls it with the lake's directory before the first change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
 
 def refuse_links(root: Path, paths: Iterable[Path | str]) -> None:
-    """Make sure that each path lies below `root` and no part of it is a symbolic link; what is absent is no link.
+    """Make sure that each path is inside `root` and no part of it is a symbolic link; parts may be missing.
 
     Args:
         root: the lake's directory, which may itself be reached through links.
@@ -46,8 +46,8 @@ def refuse_links(root: Path, paths: Iterable[Path | str]) -> None:
             current = current / part
             if current not in seen and current.is_symlink():
                 raise LinkError(
-                    f"{current}: is a link, and the lake is not written through links; remove it, or put what it "
-                    "points to in its place"
+                    f"{current}: is a link, and the lake is never written through links; remove it, or replace "
+                    "it by what it points to"
                 )
             seen.add(current)
 
@@ -76,7 +76,7 @@ def make_dirs(directory: Path, mode: int = 0o755) -> None:
 
 
 def make_closed(directory: Path, mode: int = PRIVATE_DIR) -> None:
-    """Create a directory that is no more open than `mode`, or close it: also one that an older version left open."""
+    """Create a directory no more open than `mode`, or restrict an existing one that an older version left open."""
     make_dirs(directory.parent)
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, mode)
@@ -94,7 +94,7 @@ def make_file(path: Path, mode: int = PRIVATE_FILE) -> None:
     """Create an empty file that nobody else may open, for a library that opens files by name.
 
     Raises:
-        FileExistsError: something is there already, be it a link that leads nowhere.
+        FileExistsError: something is there already, even if only a dangling link.
     """
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
 
@@ -103,7 +103,7 @@ def read_regular(path: Path, most: int) -> bytes:
     """The content of a small file.
 
     Raises:
-        OSError: it is a FIFO, a device or a directory (none of which is waited for), or larger than `most` bytes.
+        OSError: it is a FIFO, a device or a directory (none is read), or larger than `most` bytes.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
@@ -153,7 +153,7 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def _create(temporary: Path, mode: int) -> int:
-    """A new file for writing. What a killed process of the same number left is removed, and a link is not followed."""
+    """A new file for writing. Leftovers of a killed process with the same id are removed; a link is not followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         return os.open(temporary, flags, mode)
@@ -169,12 +169,12 @@ def _write_all(handle: int, data: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes, mode: int = 0o644) -> None:
-    """Append one line durably: the whole of it, or an error and a file that is as it was before.
+    """Append one line durably: either all of it, or an error and the file as it was before.
 
-    A torn last line of an earlier crash is first ended, so that it spoils nothing. Several processes may append.
+    A torn last line of an earlier crash is ended first, so that it spoils only itself. Several processes may append.
 
     Raises:
-        OSError: the disk is full, or the path is a link or no regular file.
+        OSError: the disk is full, or the path is a link or not a regular file.
     """
     handle = open_regular(path, os.O_RDWR | os.O_APPEND, mode)
     try:
@@ -197,13 +197,13 @@ def open_regular(path: Path, flags: int, mode: int) -> int:
     """Open or create a regular file, never through a link and without waiting for the other end of a FIFO.
 
     Raises:
-        LinkError: the path is a link, or no regular file.
+        LinkError: the path is a link, or not a regular file.
     """
     try:
         handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, mode)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise LinkError(f"{path}: is a link, and the lake is not written through links; remove it") from None
+            raise LinkError(f"{path}: is a link, and the lake is never written through links; remove it") from None
         if error.errno in (errno.ENXIO, errno.EISDIR):
             raise LinkError(f"{path}: is not a regular file; remove it") from None
         raise
@@ -227,7 +227,7 @@ def last_line(path: Path) -> bytes:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory of ours; links are removed, never followed. Somebody may still be making files in it.
+    """Remove a directory; links are removed, never followed. Other processes may still be creating files in it.
 
     Raises:
         LinkError: the directory itself is a link.
@@ -251,7 +251,7 @@ def exclusive_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[Non
 
     Raises:
         LakeBusyError: another process holds it and `wait` is False; says which and since when.
-        LinkError: the lock file is a link, or no regular file.
+        LinkError: the lock file is a link, or not a regular file.
     """
     make_closed(path.parent, 0o750)
     handle = open_regular(path, os.O_RDWR, 0o640)

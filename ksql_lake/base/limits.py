@@ -1,7 +1,7 @@
-"""What a server may send at most. Everything that comes from outside is held against these, in this one place.
+"""The most that a server may send. All limits on what comes from outside are here.
 
-Times are not here: KSQLDB_TIMEOUT is how long the server may say nothing, and `PATIENCE` times that is what a whole
-answer to a small request, or one line of a large one, may take.
+Times are not here: KSQLDB_TIMEOUT is how long the server may be silent, and `PATIENCE` times as long is how long the
+whole answer to a small request, or one line of a large one, may take.
 """
 
 from __future__ import annotations

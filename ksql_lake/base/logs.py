@@ -11,7 +11,7 @@ from ksql_lake.base.text import shown, shown_lines
 
 
 class LogFormatter(logging.Formatter):
-    """Log lines in which nothing of others is obeyed; each message is one line, a traceback several."""
+    """Log lines with control characters escaped; each message is one line, a traceback several."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = shown(record.message)

@@ -1,12 +1,12 @@
-"""The native library: built once where there is a C compiler, loaded where its file is there, never needed.
+"""The native library: built once where there is a C compiler, loaded where its file exists, always optional.
 
     python -m ksql_lake.base.native             builds it
     python -m ksql_lake.base.native --try       the same, and fine when it cannot be built
 
-`python data_lake_config.py`, `make demo` and `pip install .` build it by themselves, with $CC or else with cc or the
-compiler of the `ziglang` package (requirements-native.txt). What it does is in native.c; `native_rows` and `body` use
-it. The file's name carries a hash of the source, so that a library of another version is never loaded; without one,
-everything works as it does in Python.
+`python data_lake_config.py`, `make demo` and `pip install .` build it automatically, with $CC or else with cc or the
+compiler of the `ziglang` package (requirements-native.txt). Its source is native.c; `native_rows` and `body` use it.
+The file's name contains a hash of the source, so that a library of another version is never loaded; without one,
+everything works the same in Python.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("native.c")
 WITHOUT = (
-    "exports work without, only slower: reading rows takes some 50 times the CPU; install a C compiler (or: pip "
+    "exports work without it, only slower: reading rows takes about 50 times the CPU; install a C compiler (or: pip "
     "install -r requirements-native.txt) and run: python -m ksql_lake.base.native"
 )
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
@@ -63,7 +63,7 @@ class Room(ctypes.Structure):
 
 
 def path() -> Path:
-    """Where the library for this source, machine and Python lies, whether it is there or not."""
+    """The path of the library for this source, machine and Python, whether it exists or not."""
     about = f"{sysconfig.get_platform()} {sys.maxsize}".encode()
     digest = hashlib.sha256(SOURCE.read_bytes() + about).hexdigest()[:16]
     return SOURCE.with_name(f"_native_{digest}.so")

@@ -1,4 +1,4 @@
-"""Files that a person names for what a command makes: a file is replaced whole, anything else is written through."""
+"""Writes to the output that a person names: a file is replaced as a whole, anything else is written through."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STDOUT = "-"
 
 
 def write_out(target: str | Path, data: bytes, *, wait: bool = True) -> bool:
-    """Write what a command made to where a person wants it; whether that is a file, of which one says so.
+    """Write a command's output to where a person wants it; returns whether that is a file, which is worth a message.
 
     `-` is standard output. A FIFO, a terminal or a pipe of the shell (`>(...)`) is written to as it is. A file is
     replaced in one step; where the path is a link, the file it leads to.
 
     Args:
-        wait: for somebody who reads the FIFO; else it is an error that nobody does.
+        wait: for a reader of the FIFO; otherwise a FIFO without a reader is an error.
 
     Raises:
         OSError: it cannot be written; names the path as it was given.
@@ -54,7 +54,7 @@ def _write_through(path: Path, data: bytes, wait: bool) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_NOCTTY | (0 if wait else os.O_NONBLOCK))
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, "it is a FIFO that nobody reads", str(path)) from None
+            raise OSError(errno.ENXIO, "it is a FIFO without a reader", str(path)) from None
         raise
     try:
         os.set_blocking(handle, True)

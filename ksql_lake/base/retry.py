@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def delay(tries: int) -> float:
-    """Seconds to wait after so many tries without progress; jitter keeps many feeds from coming back at once."""
+    """Seconds to wait after this many attempts without progress; jitter keeps feeds from retrying all at once."""
     return min(LONGEST, FIRST * 2.0 ** min(tries, 16)) * random.uniform(0.5, 1.5)
 
 
 def until_answered(ask: Callable[[], T], limit: float, note: Callable[[str], None]) -> T:
-    """Ask until the server gives an answer that is whole, for `limit` seconds at most; only what may pass is retried.
+    """Ask until the server gives a complete answer, for at most `limit` seconds; only passing failures are retried.
 
     Raises:
         KsqlUnavailable: the last failure, when the next try would come after the limit.

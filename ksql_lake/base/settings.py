@@ -16,7 +16,7 @@ DEFAULTS = "data_lake_config.py"
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """What a settings file says, as text; `path` is None where there is none."""
+    """The content of a settings file as text; `path` is None where there is none."""
 
     path: Path | None = None
     values: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
@@ -33,10 +33,10 @@ def read_file(path: Path, *, must_exist: bool) -> SettingsFile:
     except FileNotFoundError:
         if not must_exist:
             return SettingsFile()
-        raise ConfigError(f"DATA_LAKE_SETTINGS: {path} is not there") from None
+        raise ConfigError(f"DATA_LAKE_SETTINGS: there is no file {path}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    import tomllib  # only who has such a file pays for it
+    import tomllib  # loaded only where there is such a file
 
     try:
         said = tomllib.loads(data.decode())
@@ -115,7 +115,7 @@ class Reader:
             raise ConfigError(f"{name}_FILE: {file} cannot be read ({error.strerror})") from None
 
     def refuse_unknown(self, also: Iterable[str] = ()) -> None:
-        """A name in the file that no setting has: a slip of the pen that would be passed over in silence.
+        """Refuse a name in the file that is not a setting: a typing mistake that would be ignored silently.
 
         Raises:
             ConfigError: names it and the nearest setting.
@@ -129,7 +129,7 @@ class Reader:
 
 
 def local_path(name: str, text: str) -> Path:
-    """A path on a local disk as a setting or an option says it, `~` expanded and relative to the current directory.
+    """A path on a local disk from a setting or an option, with `~` expanded, relative to the current directory.
 
     Raises:
         ConfigError: it is a URL, or holds a variable that no shell has expanded.
@@ -145,10 +145,10 @@ def local_path(name: str, text: str) -> Path:
 
 
 def lake_path(name: str, text: str | os.PathLike[str]) -> Path:
-    """The directory of a lake, whole and without links."""
+    """The directory of a lake, absolute and without links."""
     if "://" in str(text):
         raise ConfigError(
-            f"{name} is {str(text)!r}, but a lake lies on a local disk; how to keep a copy of it in a bucket is in "
+            f"{name} is {str(text)!r}, but a lake must be on a local disk; to keep a copy of it in a bucket, see "
             "docs/object_stores.md"
         )
     return local_path(name, str(text)).resolve()
@@ -167,6 +167,6 @@ def ping_url(name: str, text: str) -> str:
         good = False
     if not good or "@" in parts.netloc or " " in text or not (text.isascii() and text.isprintable()):
         raise ConfigError(
-            f"{name} is no URL that can be pinged; expected http:// or https://, such as https://hc-ping.com/<uuid>"
+            f"{name} is not a URL that can be pinged; expected http:// or https://, such as https://hc-ping.com/<uuid>"
         )
     return text

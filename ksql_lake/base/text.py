@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
 def shown(text: str) -> str:
-    """A text for one line: what a terminal would obey becomes \\u001b and the like, also line breaks and tabs."""
+    """A text for one line: control characters, line breaks and tabs included, become \\u001b and the like."""
     return _UNSAFE.sub(_escaped, text)
 
 

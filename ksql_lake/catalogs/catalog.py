@@ -1,4 +1,4 @@
-"""The seam behind which catalogs lie: a copy, kept elsewhere, of what the lake has; and the observer that keeps it."""
+"""What a catalog is (a list of the lake's contents, kept elsewhere), and the observer that keeps one up to date."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Catalog(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages and the record of changes call it, such as `glue:lake`."""
+        """Its name in messages and in the record of changes, such as `glue:lake`."""
 
     def apply(self, dataset: Dataset, state: FeedState, change: Change) -> None:
-        """Make one change, which has just been committed; it may come again, after a crash.
+        """Apply one change, which was just committed; after a crash the same change may be passed again.
 
         Args:
-            dataset: where the feed lies.
+            dataset: where the feed is.
             state: the feed after the change.
             change: the files that were added and removed, and whether the columns changed.
         """
 
     def rebuild(self, dataset: Dataset, state: FeedState) -> None:
-        """Write all of a feed anew, because changes were missed or nothing is known of it."""
+        """Write everything about a feed again, because changes were missed or the catalog is new."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The lake in the SQL of other systems: DuckDB's views, the external tables of Hive, Athena, Spark and BigQuery."""
+"""SQL for other systems: views for DuckDB, external tables for Hive, Athena, Spark and BigQuery."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError
+from ksql_lake.base.figures import counted
 from ksql_lake.catalogs.hive import (
     KEYS,
     TEXT_KEYS,
@@ -25,12 +26,13 @@ DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
 AT_ONCE = 100  # partitions in one statement: Athena takes 262,144 characters
 _CLOUDS = {"athena": "s3://", "bigquery": "gs://"}
 _NEWER = (
-    "A column that came since: drop the table (an external table's files stay) and run this again.\n"
+    "For a column that was added since: drop the table (an external table's files stay) and run this again.\n"
     "-- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS\n"
     "-- says month=1 instead of month=01, and it takes no new versions where version is an int."
 )
 _HEAD = {
-    "duckdb": "Views follow the lake (new files, a table's current version); run again for columns that came since.",
+    "duckdb": "Views follow the lake (new files, a table's current version); run again for columns that were added "
+              "since.",
     "hive": f"Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. {_NEWER}",
     "athena": f"One statement at a time. Run again after each export for new partitions. {_NEWER}",
     "spark": f"Run again after each export for new partitions. {_NEWER}",
@@ -40,7 +42,7 @@ _HEAD = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a feed lies for those who query; `remote`: where its days lie that are not on the lake's disk."""
+    """Where queries find a feed; `remote`: the place of the days that are not on the lake's disk."""
 
     directory: str
     remote: str | None
@@ -65,15 +67,15 @@ def script(
         dialect: one of DIALECTS.
         states: the feeds' metadata, by name.
         lake: the lake's directory, absolute.
-        location: where else the lake lies, such as s3://bucket/lake.
-        remote: where days lie that are not on the lake's disk, in the dialect's own words.
+        location: where queries find the lake, if not here, such as s3://bucket/lake.
+        remote: the place of days that are not on the lake's disk, in the dialect's own form.
 
     Raises:
-        ConfigError: the dialect cannot read from there, or two feeds would have one name.
+        ConfigError: the dialect cannot read from there, or two feeds would get the same name.
     """
     cloud = _CLOUDS.get(dialect)
     if cloud and not (location or "").startswith(cloud):
-        raise ConfigError(f"--sql {dialect} reads from {cloud} only; say where the lake lies: --location "
+        raise ConfigError(f"--sql {dialect} reads only from {cloud}; say where the lake is: --location "
                           f"{cloud}bucket/lake")
     root = (location or (str(lake) if dialect == "duckdb" else f"file://{lake}")).rstrip("/")
     names = _names(dialect, states)
@@ -107,7 +109,7 @@ def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
 
 
 def _duckdb(name: str, state: FeedState, place: _Place) -> str:
-    """A view of the columns that some file has: one that no file has yet would not bind.
+    """A view of the columns that some file has: DuckDB refuses a column that no file has yet.
 
     Files that lie only in the remote are named one by one: a pattern would find those that are here as well again.
     """
@@ -153,7 +155,7 @@ def _hive(name: str, state: FeedState, place: _Place) -> str:
 
 
 def _athena(name: str, state: FeedState, place: _Place) -> str:
-    """DDL in Hive's words, the view in Trino's, which quotes as DuckDB does. Without columns of type TIME."""
+    """DDL in Hive's SQL, the view in Trino's, which quotes like DuckDB. Without columns of type TIME."""
     left_out = [column for column, kind in columns_of(state).items() if holds_time(kind)]
     said = f"-- left out, since Athena cannot read a TIME: {', '.join(map(_one_line, left_out))}\n" if left_out else ""
     return said + _external(name, state, place, _stored_as_parquet, _duck_name, KEYS, left_out)
@@ -205,7 +207,7 @@ def _using_parquet(table: str, columns: Sequence[str], keys: Sequence[str]) -> s
 
 
 def _partitions(table: str, state: FeedState, place: _Place) -> list[str]:
-    """Each partition where it lies; one that is there by its old place is moved."""
+    """Each partition with its place; one that is known with an old place is moved."""
     paths = [partition.path for partition in state.partitions]
     made = []
     for start in range(0, len(paths), AT_ONCE):
@@ -224,7 +226,7 @@ def _values(path: str) -> str:
 
 
 def _bigquery(name: str, state: FeedState, place: _Place) -> str:
-    """Columns are what BigQuery finds in the last file by name, of a stream the newest day's."""
+    """BigQuery takes the columns from the last file by name, which for a stream is in the newest day."""
     table, options = state.is_table, ["format = 'PARQUET'"]
     path = f"{place.directory}/{state.current.path}" if state.current else place.directory
     options.append(f"uris = [{_text(path + '/*.parquet')}]")
@@ -235,7 +237,7 @@ def _bigquery(name: str, state: FeedState, place: _Place) -> str:
     keys = "" if table else "\nWITH PARTITION COLUMNS (year INT64, month INT64, day INT64)"
     inside = ",\n  ".join(options)
     missed = sum(partition.path in place.away for partition in state.partitions)
-    said = f"-- {missed} partitions lie only in {place.remote}, where BigQuery does not see them\n" if missed else ""
+    said = f"-- not seen by BigQuery: {counted(missed, 'partition')} only in {place.remote}\n" if missed else ""
     return f"{said}CREATE OR REPLACE EXTERNAL TABLE {tick(name)}{keys}\nOPTIONS (\n  {inside}\n);"
 
 

@@ -1,7 +1,7 @@
-"""An AWS Glue catalog: one table a feed, with all its versions; one partition a day or version.
+"""An AWS Glue catalog: NAME is a stream or a table's current version, NAME_versions all versions.
 
-What the catalog says of tables is asked every time. Its partitions, which may be thousands, are remembered in
-`.state/glue.json` and asked for again when the table is not the one that was remembered.
+Tables are requested every time. Partitions, of which there may be thousands, are remembered in `.state/glue.json` and
+requested again when the table is not the one that was remembered.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FORMAT = {
         "Parameters": {"serialization.format": "1"},
     },
 }
-STYLE = Style(times=False, current=False)
+STYLE = Style(times=False, current=True)
 
 
 @dataclass
 class Glue:
-    """A Glue database and what is remembered of it.
+    """A Glue database and what was sent to it before.
 
     Args:
         client: of boto3, for Glue. Its errors are raised as they are, but for those named here.
@@ -78,10 +78,11 @@ class Glue:
             return None
         storage = described.get("StorageDescriptor", {})
         created = described["CreateTime"].isoformat()
-        partitions = self.record.partitions(self._key(name), created)
+        keys = _pairs(described.get("PartitionKeys", ()))
+        partitions = self.record.partitions(self._key(name), created) if keys else {}
         return Found(
             created, _pairs(storage.get("Columns", ())), storage.get("Location", ""), described.get("Parameters", {}),
-            _pairs(described.get("PartitionKeys", ())), self._partitions(name) if partitions is None else partitions,
+            keys, self._partitions(name) if partitions is None else partitions,
         )
 
     def _partitions(self, name: str) -> dict[Values, str]:
@@ -99,7 +100,7 @@ class Glue:
         table = todo.table
         if todo.reasons:
             self._put(todo)
-        for some in _chunks(todo.gone, DELETE):  # first: the same files may come again under other values
+        for some in _chunks(todo.gone, DELETE):  # first, because the same files may come again under other values
             answer = self.client.batch_delete_partition(
                 DatabaseName=self.database, TableName=table.name, PartitionsToDelete=[{"Values": [*v]} for v in some]
             )
@@ -134,8 +135,8 @@ class Glue:
                 there = self.client.get_table(DatabaseName=self.database, Name=table.name)["Table"]
                 if there.get("Parameters", {}).get(OURS) != table.parameters[OURS]:
                     raise CatalogError(
-                        f"{self.database}.{table.name}: there is such a table, not made from feed "
-                        f"{table.parameters[OURS]}; Glue has no capitals in names. Rename the feed, or drop that table"
+                        f"{self.database}.{table.name}: there is already a table of this name, not made from feed "
+                        f"{table.parameters[OURS]}; Glue ignores case in names. Rename the feed, or drop that table"
                     ) from None
         self.client.update_table(DatabaseName=self.database, TableInput=content)
 
@@ -171,7 +172,7 @@ class Glue:
 
 
 def _storage(table: Table, location: str) -> dict[str, Any]:
-    """A StorageDescriptor in Glue's words."""
+    """Glue's StorageDescriptor."""
     return {"Columns": _named(table.columns), "Location": location, **FORMAT}
 
 
@@ -180,7 +181,7 @@ def _partition(table: Table, values: Values) -> dict[str, Any]:
 
 
 def _refused(answer: Mapping[str, Any], key: str, passing: str) -> list[Values]:
-    """The partitions that a request passed over for a reason that is none; any other reason is an error."""
+    """The partitions that a request skipped for a harmless reason; any other reason is an error."""
     passed = []
     for error in answer.get("Errors", ()):
         values, detail = tuple(error[key]), error["ErrorDetail"]

@@ -1,4 +1,4 @@
-"""The words of Hive, which Athena, Spark, Glue and the Hive metastore share: types, names, partition keys."""
+"""Types, names and partition keys of Hive, which Athena, Spark, Glue and the Hive metastore share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HIVE: dict[pa.DataType, str] = {  # by the Arrow type, which says what is in th
     pa.timestamp("ms", "UTC"): "timestamp",
 }
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-# Words that Hive, Athena or Spark take as a name only between backticks.
+# Words that Hive, Athena or Spark accept as a name only between backticks.
 _RESERVED = frozenset(
     """all alter and anti array as authorization between bigint binary boolean both by cache case cast char column
     commit conf constraint create cross cube current current_date current_timestamp cursor database date dayofweek
@@ -50,8 +50,8 @@ def hive_type(kind: SqlType, *, quoted: bool = True) -> str:
     holds. A TIMESTAMP is `timestamp`, which Hive and Athena show in UTC and Spark in the session's time zone.
 
     Args:
-        quoted: put backticks around field names of a STRUCT that DDL would not take without. A catalog's
-            API (Glue, the Hive metastore) wants them bare.
+        quoted: put backticks around field names of a STRUCT where DDL needs them. A catalog's API (Glue, the Hive
+            metastore) takes names without.
 
     Raises:
         SchemaError: no Parquet file can hold the type (an empty STRUCT).
@@ -75,7 +75,7 @@ def hive_type(kind: SqlType, *, quoted: bool = True) -> str:
 
 
 def _name(name: str) -> str:
-    """A name as DDL takes it: bare where that is safe."""
+    """A name for DDL: without backticks where that is safe."""
     bare = _PLAIN.fullmatch(name) and name.casefold() not in _RESERVED
     return name if bare else "`" + name.replace("`", "``") + "`"
 
@@ -93,7 +93,7 @@ def columns_of(state: FeedState) -> dict[str, SqlType]:
 
 
 def table_name(feed: str) -> str:
-    """The name of a feed's table in SQL and in catalogs, which take letters, digits and underscores."""
+    """The name of a feed's table in SQL and in catalogs, which accept letters, digits and underscores."""
     return re.sub(r"\W", "_", feed, flags=re.ASCII)
 
 
@@ -103,9 +103,9 @@ def versions_name(name: str) -> str:
 
 
 def partition_values(path: str) -> tuple[tuple[str, str], ...]:
-    """Keys and values as they stand in the path: `year=2025/month=01` -> (("year", "2025"), ("month", "01")).
+    """Keys and values as in the path: `year=2025/month=01` -> (("year", "2025"), ("month", "01")).
 
-    Catalogs get them so, with their zeros: a repair, which reads paths, then finds each partition where it is.
+    Catalogs get them with their zeros, so that a repair, which reads paths, finds the same partitions.
     """
     parts = (part.partition("=") for part in path.split("/"))
     return tuple((key, value) for key, _, value in parts)

@@ -1,6 +1,6 @@
 """A Hive metastore over plain Thrift: NAME is a stream or a table's current version, NAME_versions all versions.
 
-Partitions are remembered in `.state/hive.json`, as those of Glue are. Neither SASL nor Kerberos nor TLS.
+Partitions are remembered in `.state/hive.json`, as for Glue. SASL, Kerberos and TLS are not supported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOCK = ".state/.hive.lock"
 AT_ONCE = 500  # partitions in one call
 TIMEOUT = 60_000  # ms for one answer
 PORT = 9083
-IDENTITY = "ksql_lake.id"  # the parameter that tells a table that was dropped and made again
+IDENTITY = "ksql_lake.id"  # the parameter that reveals a table that was dropped and created again
 FORMAT = "org.apache.hadoop.hive.ql.io.parquet.MapredParquet"
 SERDE = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
 
@@ -37,8 +37,8 @@ class Metastore:
         style: `times`: whether columns of type TIME stay, as int.
 
     Raises:
-        ConfigError: the URI is none, or pymetastore is not installed.
-        CatalogError: nobody answers there.
+        ConfigError: the URI is wrong, or pymetastore is not installed.
+        CatalogError: no metastore answers there.
     """
 
     uri: str
@@ -118,7 +118,7 @@ class Metastore:
         table = todo.table
         if todo.reasons:
             self._put(todo)
-        for values in todo.gone:  # first: the same files may come again under other values
+        for values in todo.gone:  # first, because the same files may come again under other values
             self._gone(self.client.drop_partition, table.name, [*values], False)
         for some in _chunks(todo.new):
             request = self.types.AddPartitionsRequest(
@@ -136,7 +136,7 @@ class Metastore:
         self.record.forget(self._key(name))
 
     def _gone(self, call: Callable[..., Any], *what: Any) -> None:
-        """Drop, unless it has gone before. The last argument says whether to delete files: they are ours to keep."""
+        """Drop the partition if it is there. The last argument says whether to delete files: the lake keeps them."""
         try:
             call(self.database, *what)
         except self.types.NoSuchObjectException:
@@ -192,7 +192,7 @@ def address(uri: str) -> tuple[str, int]:
     """Host and port of thrift://host:port.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not such a URI.
     """
     try:
         parts = urlsplit(uri)
@@ -200,7 +200,7 @@ def address(uri: str) -> tuple[str, int]:
     except ValueError:
         parts, port = urlsplit(""), PORT
     if parts.scheme != "thrift" or not parts.hostname or parts.path not in ("", "/"):
-        raise ConfigError(f"--uri is {uri!r}; expected where the metastore listens, such as thrift://localhost:9083")
+        raise ConfigError(f"--uri is {uri!r}; expected the address of the metastore, such as thrift://localhost:9083")
     return parts.hostname, port
 
 

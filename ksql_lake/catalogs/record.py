@@ -1,6 +1,6 @@
 """What was sent to a catalog, so that the next registration need not ask for thousands of partitions.
 
-A file that may be deleted at any time: then the catalog is asked.
+The file may be deleted at any time: then the catalog is asked.
 """
 
 from __future__ import annotations

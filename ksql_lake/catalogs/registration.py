@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ksql_lake.base.errors import LakeError
-from ksql_lake.catalogs.tables import OURS, Found, Plan, Table, former_name, plan
+from ksql_lake.catalogs.tables import OURS, Found, Plan, Table, former_name, had_all_versions, plan
 from ksql_lake.model.state import FeedState
 
 
@@ -38,13 +38,13 @@ class Database(Protocol):
         """Ask for these tables; False where there is no such database."""
 
     def create(self) -> None:
-        """Create the database, unless somebody was faster."""
+        """Create the database if it is still missing."""
 
     def found(self, name: str) -> Found | None:
         """One of the tables asked for, with its partitions."""
 
     def apply(self, todo: Plan) -> None:
-        """Carry out what is to change in one table, and remember that it was."""
+        """Carry out the changes of one table, and remember that they were made."""
 
     def drop(self, name: str) -> None:
         """Drop a table; the files stay, since it is external."""
@@ -52,7 +52,7 @@ class Database(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a registration went: tables that something was sent for, and a line for each that could not be."""
+    """The result of a registration: how many tables were changed, and a line for each that failed."""
 
     changed: int
     failures: tuple[str, ...]
@@ -61,7 +61,7 @@ class Outcome:
 def register(
     catalog: Database, feeds: Sequence[Sequence[Table]], say: Callable[[str], None], dry_run: bool = False
 ) -> Outcome:
-    """Bring the catalog in line with the tables of some feeds, each feed on its own.
+    """Bring the catalog up to date with the tables of some feeds, each feed separately.
 
     Args:
         say: gets a line for everything that is sent, or with `dry_run` would be.
@@ -85,7 +85,13 @@ def register(
 
 
 def _one(catalog: Database, table: Table, say: Callable[[str], None], dry_run: bool) -> bool:
-    todo = plan(table, catalog.found(table.name))
+    found = catalog.found(table.name)
+    if found is not None and had_all_versions(table, found):
+        say(f"{catalog.database}.{table.name}: drop table: from now on it is only the current version; the files stay")
+        if not dry_run:
+            catalog.drop(table.name)
+        found = None
+    todo = plan(table, found)
     if todo and not dry_run:
         catalog.apply(todo)
     for line in todo.lines():
@@ -101,5 +107,5 @@ def _former(catalog: Database, tables: Sequence[Table], say: Callable[[str], Non
         return False
     if not dry_run:
         catalog.drop(name)
-    say(f"{catalog.database}.{name}: drop table: its name is {tables[-1].name} now, the files stay")
+    say(f"{catalog.database}.{name}: drop table: it is now called {tables[-1].name}; the files stay")
     return True

@@ -1,4 +1,4 @@
-"""A feed's tables in a catalog: as its metadata want them, as the catalog has them, and what to change. Pure."""
+"""A feed's tables in a catalog: as they should be, as the catalog has them, and what to change. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from ksql_lake.base.errors import CatalogError, SchemaError
+from ksql_lake.base.errors import CatalogError
+from ksql_lake.base.figures import counted
 from ksql_lake.catalogs.hive import (
     KEYS,
     TEXT_KEYS,
@@ -24,9 +25,9 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import SqlType
 
 OURS = "ksql_lake.feed"  # the parameter that marks a table as made by this tool
-LEFT_OUT = "ksql_lake.left_out"  # the parameter that names the columns of type TIME, which Athena and Trino cannot read
+LEFT_OUT = "ksql_lake.left_out"  # the parameter that names the columns that the catalog or its engines cannot have
 CURRENT = "current_version"
-OWN = (CURRENT, LEFT_OUT)  # parameters that go when the feed no longer has them
+OWN = (CURRENT, LEFT_OUT)  # parameters that are removed when the feed no longer has them
 _UNSPEAKABLE = re.compile(r"[,:;<>`\s]")  # a type's text has no way to quote these in a name
 Columns = tuple[tuple[str, str], ...]
 Values = tuple[str, ...]
@@ -49,9 +50,9 @@ class Style:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is to be: names in lower case, Hive types, partition values as they stand in the path (01)."""
+    """A table as it should be: names in lower case, Hive types, partition values as in the path (01)."""
 
-    UNIT: ClassVar[str] = "partitions"
+    UNIT: ClassVar[str] = "partition"
     name: str
     keys: Columns
     columns: Columns
@@ -76,7 +77,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Found:
-    """A table as the catalog has it; `created` tells one that was dropped and made again."""
+    """A table as the catalog has it; `created` reveals one that was dropped and created again."""
 
     created: str
     columns: Columns
@@ -88,7 +89,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to send for one table, and why; nothing when all is as it should be."""
+    """What to send for one table, and why; nothing when it is up to date."""
 
     table: Table
     found: Found | None
@@ -107,12 +108,14 @@ class Plan:
         return {**kept, **self.table.parameters, "ksql_lake.sequence": str(self.table.sequence)}
 
     def lines(self) -> list[str]:
-        """What happens, for a person."""
+        """The changes as lines for a person."""
         said = [f"{'update' if self.found else 'create'} table: {reason}" for reason in self.reasons]
+        if self.found is None and LEFT_OUT in self.table.parameters:
+            said.append(f"leave out what the catalog cannot hold: {self.table.parameters[LEFT_OUT]}")
         for word, values in (("add", self.new), ("update", self.changed), ("remove", self.gone)):
             if values:
-                shown = ", ".join("/".join(one) for one in values[:3])
-                said.append(f"{word} {len(values)} {self.table.UNIT}: {shown}{' ...' if len(values) > 3 else ''}")
+                shown = ", ".join("/".join(one) for one in values[:3]) + (" ..." if len(values) > 3 else "")
+                said.append(f"{word} {counted(len(values), self.table.UNIT)}: {shown}")
         return said
 
 
@@ -120,15 +123,22 @@ def wanted(feed: str, state: FeedState, root: str, style: Style, remote: str | N
     """The tables of one feed.
 
     Args:
-        root: where the lake lies for those who query it, such as s3://bucket/lake.
-        remote: where days lie that are not on the lake's disk, as the catalog's engines name it.
+        root: where queries find the lake, such as s3://bucket/lake.
+        remote: the place of days that are not on the lake's disk, in the form of the catalog's engines.
+
+    Columns with a name that a Hive catalog cannot say, at any depth, are left out, and so are those of type TIME where
+    the style says so; a parameter of the table names them.
 
     Raises:
-        SchemaError: a column has a name or type that a Hive catalog cannot say; names it.
+        SchemaError: a column has a type that no file can hold.
     """
     typed = columns_of(state)
-    left_out = [] if style.times else [name for name, type_ in typed.items() if holds_time(type_)]
-    columns = tuple(_column(name, type_) for name, type_ in typed.items() if name not in left_out)
+    left_out = [
+        name for name, type_ in typed.items() if unspeakable(name, type_) or not style.times and holds_time(type_)
+    ]
+    columns = tuple(
+        (name.lower(), hive_type(type_, quoted=False).lower()) for name, type_ in typed.items() if name not in left_out
+    )
     parameters = {"EXTERNAL": "TRUE", "classification": "parquet", OURS: feed}
     if state.current:
         parameters[CURRENT] = state.current.version
@@ -147,7 +157,7 @@ def wanted(feed: str, state: FeedState, root: str, style: Style, remote: str | N
 
 
 def _away(state: FeedState, root: str) -> dict[Values, str]:
-    """The partitions of which a file lies only in the remote; all of their files are there, or will be."""
+    """The partitions with a file that is only in the remote; all of their files are there, or will be."""
     paths = {file.partition for file in state.files if not file.local}
     return {tuple(value for _, value in partition_values(path)): place(f"{root}/{path}") for path in paths}
 
@@ -158,19 +168,16 @@ def _partitions(table: Table, state: FeedState) -> dict[Values, str]:
 
 
 def place(location: str) -> str:
-    """A location as it is compared: one slash at the end, and `file:///` however many slashes were written."""
+    """A location for comparison: one slash at the end, and `file:///` however many slashes were written."""
     scheme, colon, path = location.rstrip("/").partition(":")
     if scheme == "file" and colon:
         return f"file:///{path.lstrip('/')}/"
     return location.rstrip("/") + "/"
 
 
-def _column(name: str, kind: SqlType) -> tuple[str, str]:
-    for inner in ([name] if "," in name else []) + [inner for inner in _fields(kind) if _UNSPEAKABLE.search(inner)]:
-        raise SchemaError(
-            f"column {name}: a Hive catalog cannot hold the name {inner!r}; rename it in a stream of your own"
-        )
-    return name.lower(), hive_type(kind, quoted=False).lower()
+def unspeakable(name: str, kind: SqlType) -> bool:
+    """Whether a column has a name, or a field inside it, that a Hive catalog cannot say."""
+    return "," in name or any(map(_UNSPEAKABLE.search, _fields(kind)))
 
 
 def _fields(kind: SqlType) -> Iterator[str]:
@@ -183,16 +190,16 @@ def _fields(kind: SqlType) -> Iterator[str]:
 
 
 def fingerprint(columns: Columns, location: str) -> str:
-    """What a partition says, as a short text to compare."""
+    """The properties of a partition as a short text for comparison."""
     said = json.dumps([columns, place(location) if location else ""])
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def plan(table: Table, found: Found | None) -> Plan:
-    """What has to be sent, so that the catalog says what the metadata say.
+    """What must be sent so that the catalog agrees with the metadata.
 
     Raises:
-        CatalogError: a table of that name is somebody else's, or has other keys.
+        CatalogError: a table of that name was not made by this tool, or has different keys.
     """
     if found is None:
         return Plan(table, None, ("it is not in the catalog",), tuple(table.partitions))
@@ -214,6 +221,11 @@ def plan(table: Table, found: Found | None) -> Plan:
     )
 
 
+def had_all_versions(table: Table, found: Found) -> bool:
+    """Whether NAME is a table of an earlier version of this tool, with all versions, and is to be the current one."""
+    return found.parameters.get(OURS) == table.parameters[OURS] and not table.keys and found.keys == KEYS["table"]
+
+
 def _reasons(table: Table, found: Found) -> Iterator[str]:
     before = dict(found.columns)
     for name, type_ in table.columns:
@@ -222,7 +234,7 @@ def _reasons(table: Table, found: Found) -> Iterator[str]:
         elif name not in dict(found.columns):
             yield f"column {name} {type_} is new"
     for name in before:
-        yield f"column {name} is none of the feed's"
+        yield f"the feed has no column {name}"
     if table.location != place(found.location):
         yield f"location is {table.location}"
     for name, value in table.parameters.items():

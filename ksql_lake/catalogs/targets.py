@@ -26,12 +26,12 @@ _ICEBERG = re.compile(r"iceberg:([a-z][a-z0-9+]*://[^?]*)/([^/?]+)(?:\?(.*))?")
 
 @dataclass(frozen=True)
 class Target:
-    """One database of a catalog that keeps tables in Hive's words; a `Catalog`.
+    """One database of a catalog of Hive tables; a `Catalog`.
 
     Attributes:
         kind: "glue", "hive" or "iceberg".
         uri: of a Hive metastore, or of an Iceberg catalog.
-        location: where the lake lies for those who query, such as s3://bucket/lake; None for where it lies here.
+        location: where queries find the lake, such as s3://bucket/lake; None for its place on this machine.
         warehouse: Iceberg: where the catalog puts its own files, where it does not say so itself.
         times: Hive: keep columns of type TIME, which Spark reads and Trino does not.
     """
@@ -51,7 +51,7 @@ class Target:
         return str(self)
 
     def apply(self, dataset: Dataset, state: FeedState, change: Change) -> None:
-        """What the catalog lacks is found by comparing, whatever changed."""
+        """Compare and send what is missing, whatever changed."""
         self.rebuild(dataset, state)
 
     def rebuild(self, dataset: Dataset, state: FeedState) -> None:
@@ -61,7 +61,7 @@ class Target:
 
 
 def checked_location(location: str | None) -> str | None:
-    """Raises ConfigError for what is no URI."""
+    """The location; raises ConfigError unless it is a URI."""
     if location and not re.match(r"[a-z][a-z0-9]*://", location):
         raise ConfigError(f"--location is {location!r}; expected a URI such as s3://bucket/lake")
     return location or None
@@ -72,9 +72,9 @@ def connected(target: Target, lake: Path, *, wait: bool = False) -> Iterator[Any
     """The catalog of a target, for one registration at a time.
 
     Raises:
-        ConfigError: an optional package is missing, or what it needs to connect.
-        CatalogError: nobody answers, or not as expected.
-        LakeBusyError: another registration is at it.
+        ConfigError: an optional package, or what it needs to connect, is missing.
+        CatalogError: the catalog does not answer, or not as expected.
+        LakeBusyError: another registration is running.
     """
     opened = {"glue": _glue, "hive": _hive, "iceberg": _iceberg}[target.kind]
     with exclusive_lock(lake / f".state/.{target.kind}.lock", f"the {target.kind} catalog", wait=wait):
@@ -93,11 +93,11 @@ def _glue(target: Target, lake: Path) -> Iterator[Any]:
 
     try:
         client = boto3.client("glue")
-    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, an endpoint that is no URL
+    except (BotoCoreError, ValueError) as error:  # no region, no profile of that name, a wrong endpoint
         raise ConfigError(f"Glue: {_one_line(error)}") from None
     try:
         yield Glue(client, lake, target.database)
-    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no way there
+    except (BotoCoreError, ClientError) as error:  # no credentials, no permission, no connection
         raise CatalogError(f"Glue: {_one_line(error)}") from None
 
 
@@ -143,10 +143,10 @@ def register_with(
     target: Target, lake: Path, states: Mapping[str, FeedState], say: Callable[[str], None], *, dry_run: bool = False,
     wait: bool = False,
 ) -> tuple[int, list[str]]:
-    """Register feeds; one that cannot be is told and does not stop the others.
+    """Register feeds; a failure of one does not stop the others.
 
     Returns:
-        Tables that something was sent for, and a line for each failure.
+        How many tables were changed, and a line for each failure.
 
     Raises:
         ConfigError, CatalogError: nothing could be sent.
@@ -192,7 +192,7 @@ def _parts(text: str, form: re.Pattern[str], *known: str) -> tuple[tuple[str, ..
     *parts, options = found.groups()
     more = dict(parse_qsl(options or "", keep_blank_values=True))
     if unknown := more.keys() - set(known):
-        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; known are {' and '.join(known)}")
+        raise ConfigError(f"REGISTER: {text!r} has {', '.join(sorted(unknown))}; expected {' or '.join(known)}")
     return tuple(parts), more
 
 

@@ -32,8 +32,8 @@ def configured(lake: str | Path | None, settings: Settings) -> Config:
 
 
 def lake_of(lake: str | Path | None, config: Config | None = None) -> Path:
-    """The lake that is named; else DATA_LAKE_DIR, from wherever; else data_lake in the current directory when there is
-    one; else where the scripts would look."""
+    """The lake that was given; else DATA_LAKE_DIR, wherever it is set; else data_lake in the current directory if there
+    is one; else where the scripts would look."""
     if lake is not None:
         return lake_path("lake", lake)
     known = config.lake_dir if config else data_lake_config.lake_dir(os.environ)

@@ -1,4 +1,4 @@
-"""The data of a feed, held for a change: which feeds, their lock, their state."""
+"""Feeds whose data a command changes: which ones, their locks, their state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ksql_lake.cli.observing import observed
 
 
 def each(names: Sequence[str], act: Callable[[str], int]) -> int:
-    """Feed by feed: a feed that fails is reported, and the others are done. Returns the exit code of the whole."""
+    """Act on one feed after the other: one that fails is reported and does not stop the rest. Returns the exit code."""
     codes = set()
     for name in names:
         try:
@@ -38,7 +38,7 @@ def datasets(config: Config, names: Sequence[str]) -> list[Any]:
     known = [dataset.feed for dataset in there]
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise FeedError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(known) or 'none'}")
+        raise FeedError(f"{', '.join(unknown)}: not in the lake; feeds with data: {', '.join(known) or 'none'}")
     return [observed(config, dataset) for dataset in there if not names or dataset.feed in names]
 
 

@@ -1,4 +1,4 @@
-"""`data_lake_config.py --check`: whether an export can work here, before it is tried at night."""
+"""`data_lake_config.py --check`: finds out whether an export would work here, before the first night."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRETS = ("KSQLDB_PASSWORD", "PING_URL")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one look found; `wrong` says whether an export would suffer from it."""
+    """The result of one check; `wrong` says whether an export would suffer from it."""
 
     what: str
     text: str
@@ -35,7 +35,7 @@ class Answer:
 
 
 def check(config: Config) -> int:
-    """Print a line for each look; exit code 1 when one found something wrong."""
+    """Print a line for each check; exit code 1 when one found something wrong."""
     answers = [*_settings(config), *_lake(config), *_server(config), *_reader()]
     for answer in answers:
         print(here(str(answer)))
@@ -54,7 +54,9 @@ def _settings(config: Config) -> Iterator[Answer]:
         else:
             yield Answer("settings", f"{file} sets {', '.join(named)}")
     if not files:
-        yield Answer("settings", "no settings file; the environment and data_lake_config.py hold")
+        yield Answer(
+            "settings", "there is no settings file; settings come from the environment and data_lake_config.py"
+        )
 
 
 def _lake(config: Config) -> Iterator[Answer]:
@@ -73,13 +75,14 @@ def _lake(config: Config) -> Iterator[Answer]:
     yield Answer("disk", f"{text}; free some, or set DATA_LAKE_DIR to a larger disk" if little else text, little)
     others = [name for name in ("streams", "tables") if _device(lake / name) not in (None, _device(lake))]
     if others:
-        yield Answer("disk", f"{lake / others[0]} is on another disk than {lake}: files cannot be moved there at once",
+        yield Answer("disk", f"{lake / others[0]} is on another disk than {lake}: files cannot be moved there in one "
+                             "step",
                      True)
 
 
 def _writable(directory: Path) -> bool:
     if not directory.is_dir():
-        return True  # it is made when it is needed
+        return True  # it is created when it is needed
     try:
         with tempfile.TemporaryFile(dir=directory):
             return True
@@ -122,7 +125,7 @@ def _server(config: Config) -> Iterator[Answer]:
 
 
 def _clock(config: Config, now: float) -> Iterator[Answer]:
-    """Without a server that says what time it is: against the time at which the lake was last written to."""
+    """Where the server does not say what time it is: compare with the time at which the lake was last written to."""
     try:
         ahead = (config.lake_dir / "logs" / "runs.jsonl").stat().st_mtime - now
     except OSError:

@@ -31,7 +31,10 @@ def usage() -> str:
 
     lines = [f"  {word:<11} {says}" for word, (_, says) in GROUPS.items()]
     lines += [f"  {word:<11} {says}" for word, says in COMMANDS.items()]
-    return "usage: ksql-lake COMMAND [options]\n\n" + "\n".join(lines) + "\n\nksql-lake COMMAND --help says more."
+    return (
+        "usage: ksql-lake COMMAND [options]\n\n" + "\n".join(lines)
+        + "\n\nRun ksql-lake COMMAND --help for the options of a command."
+    )
 
 
 def run(argv: Sequence[str]) -> int:

@@ -31,15 +31,15 @@ def now() -> str:
 
 
 def signed() -> dict[str, str]:
-    """When a change is made and by whom: what `ksql_lake` remembers of it."""
+    """When a change is made and by whom, as a feed file records it."""
     return {"now": now(), "by": data_lake_config.operator()}
 
 
 def named(name: str) -> str:
-    """The name of a feed as it was given, when it can be one.
+    """A feed's name as it was given, once it is known to be valid.
 
     Raises:
-        FeedError: it cannot; so no path is ever made of it.
+        FeedError: it is not valid, so no path may be built from it.
     """
     if wrong := names.problem_of(name):
         raise FeedError(wrong)
@@ -50,7 +50,7 @@ def free(config: Config, name: str) -> Path:
     """Where the file of a new active feed goes.
 
     Raises:
-        FeedError: the name cannot be that of a feed, is taken, or differs only in case from one that is.
+        FeedError: the name is not valid, is taken, or differs only in case from one that is taken.
     """
     path = active(config) / f"{named(name)}.json"
     known: dict[str, Path] = {}
@@ -84,7 +84,7 @@ def feed_of(config: Config, name: str) -> Feed:
 
 
 def save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
-    """Write a feed file unless that brings new problems; what was wrong or unknown before stays as it is."""
+    """Write a feed file unless that adds new problems; what was wrong or unknown before stays as it is."""
     known = feeds.problems_of(path, before) if before is not None else []
     problems = [problem for problem in feeds.problems_of(path, after) if problem not in known]
     if problems:
@@ -123,10 +123,10 @@ def with_settings(path: Path, raw: dict[str, Any], settings: Sequence[str]) -> d
 
 
 def all_active(config: Config, given: Sequence[str]) -> Sequence[str]:
-    """The names, when each is an active feed.
+    """The names, all of which must be active feeds.
 
     Raises:
-        FeedError: one is not; so nothing is done when one of several names is misspelt.
+        FeedError: one is not, so that nothing is done when one of several names is misspelt.
     """
     for name in given:
         existing(config, name)

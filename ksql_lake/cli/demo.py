@@ -1,4 +1,4 @@
-"""`export_to_data_lake.py --demo`: the whole road over real HTTP with no other machine, into a lake of its own."""
+"""`export_to_data_lake.py --demo`: a complete export over real HTTP, from an embedded ksqlDB into a lake of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DAYS = 3
 MOST = 30_000  # events that the embedded broker keeps
-MARK = ".demo.json"  # in a lake that the demo made: what it was made of
+MARK = ".demo.json"  # in a lake that the demo created: the numbers it was created with
 SEED = 1
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, lake: Path, export: Callable[[Config], int]) -
         environment.setdefault("IDLE_SECONDS", "1")
         config = data_lake_config.load({**environment, "CONFIG_FEEDS": "on"})
         data_lake_config.create(config)
-        sync(config, context.now(), keep_all=args.start is not None)  # days of long ago would not stay
+        sync(config, context.now(), keep_all=args.start is not None)  # retention would remove days of long ago
         args.all = True
         stop = threading.Event()
         if args.follow:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, lake: Path, export: Callable[[Config], int]) -
 
 @dataclass(frozen=True)
 class Topics:
-    """The demo's Kafka: the settings that name it, and what copies a stream to its topic."""
+    """The demo's Kafka: the settings that point to it, and a function that copies a stream to its topic."""
 
     settings: dict[str, str]
     publish: Callable[[str], None]
@@ -80,7 +80,9 @@ def _topics(args: argparse.Namespace, database: EmbeddedKsqlDB) -> Topics:
     if args.source != "kafka":
         return Topics({"KAFKA_BOOTSTRAP_SERVERS": "", "KAFKA_CONFIG_FILE": ""}, lambda name: None)
     if args.events > MOST:
-        raise ConfigError(f"--demo --source kafka: its broker keeps no more than --events {MOST}")
+        raise ConfigError(
+            f"--demo --source kafka: the demo's broker holds at most {MOST} events; use --events {MOST} or fewer"
+        )
     from ksql_lake.sources.kafka.connection import library
 
     library()
@@ -94,7 +96,7 @@ def _topics(args: argparse.Namespace, database: EmbeddedKsqlDB) -> Topics:
 
 
 def _end(lake: Path, args: argparse.Namespace, now: dt.datetime) -> dt.datetime:
-    """When the events end: now, or where those of this demo lake ended, so that running it again adds nothing."""
+    """When the events end: now, or when those of this demo lake ended, so that running it again adds nothing."""
     made = _made_of(lake) or {}
     if made.get("events") == args.events and made.get("end"):
         before = dt.datetime.fromisoformat(str(made["end"]))
@@ -104,10 +106,10 @@ def _end(lake: Path, args: argparse.Namespace, now: dt.datetime) -> dt.datetime:
 
 
 def prepare(lake: Path, numbers: dict[str, object]) -> None:
-    """Make room for a demo of these numbers: a demo lake of others is removed, any other lake is left alone.
+    """Make room for a demo with these numbers: a demo lake with others is removed, any other lake is left alone.
 
     Raises:
-        ConfigError: there is a lake that the demo has not made.
+        ConfigError: there is a lake that the demo did not create.
     """
     if not lake.exists() or not any(lake.iterdir()):
         return
@@ -130,7 +132,7 @@ def _made_of(lake: Path) -> dict[str, object] | None:
 
 
 def _what_next(lake: Path, last: dt.date) -> str:
-    """Commands that work as they stand, for somebody who has never seen the lake."""
+    """Commands to copy, for somebody who has never seen the lake."""
     near, python = hints.near(lake), hints.python()
     day = f"year={last.year}/month={last.month:02d}/day={last.day:02d}"
     path = f"{near}/streams/transaction_flattened/{day}"

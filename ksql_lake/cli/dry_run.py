@@ -17,7 +17,7 @@ from ksql_lake.store import metadata
 
 
 def dry_run(config: Config, order: Order) -> int:
-    """A line for each feed: its source, the offsets it goes on from, the days it is limited to."""
+    """A line for each feed: its source, the offsets from which it continues, the days it is limited to."""
     import sys
 
     wrong = 0
@@ -53,6 +53,6 @@ def _plan(client: Client, lake: Path, feed: Feed, order: Order) -> str:
 
 
 def _offsets(state: FeedState) -> str:
-    """partition:offset of the last row known of each partition."""
+    """partition:offset of the last known row of each partition."""
     anchors = {str(partition): state.resume[partition].offset for partition in sorted(state.resume)}
     return "offsets " + json.dumps(anchors).replace('"', "")

@@ -1,8 +1,8 @@
 """Export ksqlDB streams and tables into the data lake.
 
 Streams are appended to year=/month=/day= partitions, every event exactly once; tables become a new
-version=vN snapshot, whole or not at all. A run may be killed or repeated at any point: the next one
-makes it right.
+version=vN snapshot, complete or not there. A run may be killed or repeated at any point: the next one
+finishes or repeats what is missing.
 
 exit codes: 0 all done; 1 a feed failed or left a finding (the others are committed); 2 nothing
 attempted: usage or configuration; 3 another run holds the lock; 130 interrupted.

@@ -1,4 +1,4 @@
-"""The options of an export, and what they say together: which feeds, which days."""
+"""The options of an export, and what they add up to: which feeds, which days."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ksql_lake.cli.words import address, seconds
 from ksql_lake.model import feeds
 from ksql_lake.model.feeds import Feed, FeedProblem
 
-MOST_DAYS = 36_600  # in a range of --from and --to: a slip of the pen in a year is no plan
+MOST_DAYS = 36_600  # in a range of --from and --to: more is a typing mistake in a year
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -24,13 +24,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"ksql-lake {__version__}")
     _what(made.add_argument_group("what to export"))
     _how(made.add_argument_group("how"))
-    told = made.add_argument_group("who learns how it went (default: METRICS_FILE, PING_URL, ON_FAILURE)")
+    told = made.add_argument_group("notifications (default: METRICS_FILE, PING_URL, ON_FAILURE)")
     told.add_argument(
         "--metrics-file", metavar="FILE", help="write Prometheus text for node_exporter's textfile collector"
     )
     told.add_argument("--ping-url", metavar="URL", help="post to URL/start, then URL, or URL/fail with the last lines")
     told.add_argument(
-        "--on-failure", metavar="COMMAND", help="run by the shell after another exit code than 0, messages on its stdin"
+        "--on-failure", metavar="COMMAND",
+        help="run by the shell when the exit code is not 0, with the messages on its stdin",
     )
     return made
 
@@ -41,7 +42,7 @@ def _what(what: argparse._ArgumentGroup) -> None:
     what.add_argument("--table", action="append", default=[], metavar="NAME", help="one table feed; may be repeated")
     what.add_argument(
         "--date", action="append", default=[], type=day, metavar="YYYY-MM-DD",
-        help="only events of this day (streams); may be repeated. Never doubles a row, in any order",
+        help="only events of this day (streams); may be repeated, in any order. No row is exported twice",
     )
     what.add_argument("--from", dest="first", type=day, metavar="YYYY-MM-DD", help="first day of a range")
     what.add_argument(
@@ -49,7 +50,7 @@ def _what(what: argparse._ArgumentGroup) -> None:
     )
     what.add_argument(
         "--since", type=day, metavar="YYYY-MM-DD",
-        help="the first export of a stream passes over events of earlier days, for good; later ones go on as usual",
+        help="the first export of a stream skips events of earlier days, for good; later exports continue as usual",
     )
     what.add_argument("--demo", action="store_true", help="export an embedded ksqlDB's sources into demo_lake/")
 
@@ -57,7 +58,9 @@ def _what(what: argparse._ArgumentGroup) -> None:
 def _how(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--lake", metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     how.add_argument("--dry-run", action="store_true", help="say what would be read, and write nothing")
-    how.add_argument("--wait", action="store_true", help="wait for a lock another run holds (default: exit code 3)")
+    how.add_argument(
+        "--wait", action="store_true", help="wait for a lock that another run holds (default: exit code 3)"
+    )
     how.add_argument("--jobs", type=_jobs, metavar="N", help="feeds to export at the same time (default: JOBS, 4)")
     how.add_argument(
         "--cluster", metavar="ADDRESS", help="let the workers of this Dask scheduler read (tcp://scheduler:8786)"
@@ -65,10 +68,10 @@ def _how(how: argparse._ArgumentGroup) -> None:
     how.add_argument("--allow-shrink", action="store_true", help="accept a table that is empty or much smaller")
     how.add_argument(
         "--accept-cluster", action="store_true",
-        help="fill the lake from another Kafka cluster than so far; its streams count as recreated",
+        help="fill the lake from a different Kafka cluster from now on; its streams count as recreated",
     )
     how.add_argument(
-        "--reconcile", action="store_true", help="then count streams' rows per day at the source and compare"
+        "--reconcile", action="store_true", help="afterwards count the streams' rows per day at the source and compare"
     )
     _sources(how)
     how.add_argument("--events", type=_events, default=10_000, metavar="N", help="events of the demo (default: 10000)")
@@ -77,7 +80,7 @@ def _how(how: argparse._ArgumentGroup) -> None:
         help="first day of the demo's events (default: so that they end now)",
     )
     how.add_argument("--json", action="store_true", help="results as JSON on stdout")
-    how.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
+    how.add_argument("--quiet", action="store_true", help="print nothing unless something is wrong")
     how.add_argument(
         "--progress", choices=("auto", "plain", "off"), default="auto",
         help="auto: shown on a terminal only; plain: a line a minute on stderr",
@@ -91,16 +94,25 @@ def _sources(how: argparse._ArgumentGroup) -> None:
         "(default: read_from of each feed, else auto)",
     )
     how.add_argument("--follow", action="store_true", help="keep exporting in small batches until SIGTERM or Ctrl-C")
-    how.add_argument("--every", type=seconds, default=60.0, metavar="TIME", help="a batch of --follow (default: 60s)")
     how.add_argument(
-        "--tables-every", type=seconds, default=3600.0, metavar="TIME", help="tables of --follow (default: 1h)"
+        "--every", type=seconds, default=60.0, metavar="TIME", help="--follow: time between batches (default: 60s)"
+    )
+    how.add_argument(
+        "--tables-every", type=seconds, default=3600.0, metavar="TIME",
+        help="--follow: time between exports of a table (default: 1h)",
     )
     how.add_argument(
         "--tidy-every", type=seconds, default=3600.0, metavar="TIME",
-        help="merge the small files of --follow and apply retention (default: 1h)",
+        help="--follow: time between merging small files and applying retention (default: 1h)",
     )
-    how.add_argument("--batch-rows", type=int, default=200_000, metavar="N", help="or earlier, when so many rows wait")
-    how.add_argument("--batch-mb", type=float, default=64.0, metavar="MB", help="or about so many MB of files")
+    how.add_argument(
+        "--batch-rows", type=int, default=200_000, metavar="N",
+        help="--follow: commit earlier when this many rows are waiting",
+    )
+    how.add_argument(
+        "--batch-mb", type=float, default=64.0, metavar="MB",
+        help="--follow: commit earlier at about this many MB of files",
+    )
     how.add_argument("--listen", type=address, metavar="HOST:PORT", help="serve /healthz and /metrics of --follow")
     how.add_argument("--for", dest="limit", type=seconds, metavar="TIME", help="end --follow after this time")
 
@@ -125,10 +137,10 @@ def _events(text: str) -> int:
 
 
 def days(args: argparse.Namespace, today: dt.date) -> tuple[dt.date, ...]:
-    """The days that --date and --from, --to name; none for everything.
+    """The days given by --date, or by --from and --to; none for everything.
 
     Raises:
-        ConfigError: they do not go together.
+        ConfigError: these options contradict each other.
     """
     found = set(args.date)
     if args.last is not None and args.first is None:
@@ -149,13 +161,13 @@ def choose(
     """(feeds to export, those that cannot be), in the order of their names or as they were named.
 
     Args:
-        switched_off: feeds that --all leaves out, whatever their files say.
+        switched_off: feeds that --all leaves out, whatever is in their files.
 
     Raises:
-        ConfigError: the options do not go together, or there is no feed at all.
+        ConfigError: the options contradict each other, or there is no feed at all.
     """
     if args.all and (args.stream or args.table) and not args.demo:
-        raise ConfigError("--all is every enabled feed; give it alone, or --stream and --table without it")
+        raise ConfigError("--all exports every enabled feed; use it alone, or use --stream and --table without it")
     if not (args.all or args.stream or args.table):
         raise ConfigError("nothing to export: give --all, --stream NAME or --table NAME (see --help)")
     loaded = feeds.load_all(active)
@@ -172,7 +184,7 @@ def choose(
 def _named(
     args: argparse.Namespace, active: Path, good: Sequence[Feed], bad: Sequence[FeedProblem]
 ) -> tuple[list[Feed], list[FeedProblem]]:
-    """A name that is wrong is a problem of its own: the others are exported."""
+    """A wrong name is reported by itself, and the other feeds are exported."""
     chosen: list[Feed] = []
     problems: list[FeedProblem] = []
     for kind, names in (("stream", args.stream), ("table", args.table)):

@@ -1,4 +1,4 @@
-"""What an export says and tells, and how it ends."""
+"""An export as a command: what it prints, whom it notifies, and its exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
 from ksql_lake.base.figures import counted, several, size
 from ksql_lake.base.settings import lake_path
 from ksql_lake.base.text import unguarded
-from ksql_lake.cli import hints, telling
+from ksql_lake.cli import hints, notifying
 from ksql_lake.cli.export_options import choose, days
 from ksql_lake.cli.progress import shown
 from ksql_lake.cli.remote_export import to_remote
@@ -34,13 +34,13 @@ log = logging.getLogger("export_to_data_lake")
 
 def run(args: argparse.Namespace) -> int:
     results: list[FeedResult] = []
-    said: list[str] = []  # what was complained of, line by line
-    code = int(ExitCode.FINDINGS)  # what Python ends with after a bug
+    said: list[str] = []  # messages on stderr, line by line
+    code = int(ExitCode.FINDINGS)  # Python's exit code after an uncaught exception
     started = time.monotonic()
     try:
         lake = lake_of(args)
         hints.called(lake if args.lake or args.demo else None)
-        settings = telling.chosen(args)
+        settings = notifying.chosen(args)
     except ConfigError as error:
         code = _refused(error, said)
         _print_json(args, results, said, code)
@@ -53,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
     finally:
         _print_json(args, results, said, code)
         failed = tuple(sorted(result.feed for result in results if result.exit_code and result.feed))
-        telling.end(alerts.Ending(code, failed, _by_feed(results, said)), settings, lake, time.monotonic() - started)
+        notifying.end(alerts.Ending(code, failed, _by_feed(results, said)), settings, lake, time.monotonic() - started)
     return code
 
 
 def _by_feed(results: Sequence[FeedResult], said: Sequence[str]) -> tuple[str, ...]:
-    """What was complained of, by feed: the order in which several feeds end at the same time says nothing."""
+    """Messages by feed: the order in which feeds that run side by side end means nothing."""
     lines = [line for result in sorted(results, key=lambda result: result.feed) for line in complaints(result)]
     return (*lines, *(line for line in said if line not in lines))
 
@@ -72,9 +72,9 @@ def lake_of(args: argparse.Namespace) -> Path:
 def _attempt(
     args: argparse.Namespace, settings: data_lake_config.Alerts, results: list[FeedResult], said: list[str]
 ) -> int:
-    """The run: its results as they come, and what else was said; every failure that is no bug is an exit code."""
+    """The run: its results as they come, other messages, and the exit code. Only a bug raises."""
     try:
-        telling.begin(settings)
+        notifying.begin(settings)
         if args.demo:
             from ksql_lake.cli import demo
 
@@ -91,7 +91,7 @@ def _attempt(
 
 
 def _settings(args: argparse.Namespace) -> data_lake_config.Config:
-    """The settings in force; where they are wrong, the feeds that should have had their turn have failed."""
+    """The settings in force; where they are wrong, every feed of this run is recorded as failed."""
     try:
         return data_lake_config.load(os.environ)
     except ConfigError as error:
@@ -125,7 +125,7 @@ def _refused(error: LakeError, said: list[str]) -> int:
 def export(
     args: argparse.Namespace, config: data_lake_config.Config, results: list[FeedResult], said: list[str]
 ) -> int:
-    """Export what the options say; the exit code."""
+    """Export what the options ask for; returns the exit code."""
     order = _order(args, config)
     if args.dry_run:
         from ksql_lake.cli.dry_run import dry_run
@@ -145,7 +145,7 @@ def export(
                     print(text, file=sys.stderr, flush=True)
 
         def stopped(results: Sequence[FeedResult], why: str) -> None:
-            """One cause is one line, whatever the number of feeds."""
+            """One cause gives one line, however many feeds it stopped."""
             said.extend(line for result in results for line in complaints(result))
             names = several([result.feed for result in results])
             with progress.aside():
@@ -154,7 +154,10 @@ def export(
         listener = Listener(say, note, progress.of, progress.done, stopped)
         if args.follow:
             return _follow(args, config, order, listener)
+        started = time.monotonic()
         carry_out(config, order, listener, results)
+    if len(results) > 1 and not args.quiet and not args.json and sys.stdout.isatty():
+        print(total(results, time.monotonic() - started))
     if not args.demo and (there := to_remote(config, order, results)) is not None:
         results.append(there)
         _say(there, args)
@@ -162,11 +165,11 @@ def export(
 
 
 def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Order, listener: Listener) -> int:
-    """Batch after batch until it is told to stop."""
+    """Batch after batch until a signal stops it."""
     from ksql_lake.cli import follow
 
     if order.days or args.cluster or args.reconcile:
-        raise ConfigError("--follow goes with neither --date, --from, --cluster nor --reconcile")
+        raise ConfigError("--follow cannot be combined with --date, --from, --cluster or --reconcile")
     if not order.feeds:
         raise ConfigError("nothing to follow: every feed is disabled or broken")
     size = int(args.batch_mb * (1 << 20))
@@ -185,7 +188,7 @@ def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     limited = days(args, dt.datetime.now(dt.UTC).date())
     chosen, problems = choose(args, config.lake_dir / "feeds" / "active", config.switched_off)
     if limited and args.since:
-        raise ConfigError("--since is for a whole export; give --from alone")
+        raise ConfigError("--since cannot be combined with --date or --from; use --from alone")
     if limited:
         if args.table:
             raise ConfigError("--date is for streams; a table is always exported whole")
@@ -207,7 +210,7 @@ def _say(result: FeedResult, args: argparse.Namespace) -> None:
 
 
 def _roads(args: argparse.Namespace) -> bool:
-    """Whether rows may come by more than one road, so that one says by which they came."""
+    """Whether rows can be read in more than one way, so that the output says which one was used."""
     return bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or os.environ.get("KAFKA_CONFIG_FILE") or args.source)
 
 
@@ -220,11 +223,19 @@ def line_of(result: FeedResult, roads: bool = False) -> str:
     return f"{result.feed:<32} {result.rows:>10,} rows{version}  {wrote}{aside}  {took}"
 
 
+def total(results: Sequence[FeedResult], seconds: float) -> str:
+    """How a run of several feeds went, below their lines."""
+    bad = sum(result.result not in ("ok", "findings") for result in results)
+    went = f"{counted(len(results), 'feed')}{f', {bad} not exported' if bad else ''}"
+    rows, held = sum(result.rows for result in results), sum(result.bytes for result in results)
+    return f"{went:<32} {rows:>10,} rows  {size(held)}  {seconds:.1f} s"
+
+
 def _road(result: FeedResult, roads: bool) -> str:
-    """Which road the rows took and why, where there is more than one."""
+    """Whether rows were read from Kafka or over REST and why, where both are possible."""
     if not result.road or not (roads or result.road == "kafka"):
         return ""
-    passed = f", {result.passed_over:,} records passed over" if result.passed_over else ""
+    passed = f", {result.passed_over:,} records skipped" if result.passed_over else ""
     return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 
@@ -233,7 +244,7 @@ def complaints(result: FeedResult) -> list[str]:
 
 
 def _print_json(args: argparse.Namespace, results: Sequence[FeedResult], said: Sequence[str], code: int) -> None:
-    """With --json always an array: a result for each feed, and one without a feed for what concerns the whole run."""
+    """With --json always an array: a result for each feed, and one without a feed for the run as a whole."""
     if not args.json or args.dry_run:
         return
     shown_ = [result.as_json() for result in sorted(results, key=lambda result: result.feed)]

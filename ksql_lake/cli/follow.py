@@ -1,4 +1,4 @@
-"""`--follow`: keeps exporting until it is told to stop, and tells supervisors and monitors how it goes."""
+"""`--follow`: keeps exporting until a signal stops it, and reports its health to supervisors and monitors."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ksql_lake.ingest.export import FeedResult, FeedTask
 from ksql_lake.ingest.follow import Follower, Rhythm, follow
 
 __all__ = ["Rhythm", "run"]
-SLACK = 300.0  # seconds over its rhythm that a feed may be without a good export, and still count as healthy
+SLACK = 300.0  # seconds that a feed's export may be overdue while it still counts as healthy
 STUCK = 900.0  # seconds without a sign of life after which a supervisor may start the service again
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What is told of the followers."""
+    """What /healthz and /metrics show of the followers."""
 
     followers: Sequence[Follower]
     rhythm: Rhythm
     started: float
 
     def problems(self, now: float) -> list[str]:
-        """One line for each feed that is without a good export for too long; empty when all is well."""
+        """One line for each feed whose last good export is too long ago; empty when all is well."""
         found = []
         for one in self.followers:
             standing = one.standing
@@ -43,7 +43,7 @@ class Watched:
         return found
 
     def alive(self, now: float) -> bool:
-        """Whether every thread shows signs of life; a server that is down is no reason to start again."""
+        """Whether every thread shows signs of life; a server that is down is no reason for a restart."""
         return all(now - one.standing.beat <= STUCK for one in self.followers)
 
     def metrics(self) -> str:
@@ -73,10 +73,10 @@ def run(
     tasks: list[FeedTask], rhythm: Rhythm, listen: tuple[str, int] | None, tell: Callable[[FeedResult], None],
     say: Callable[[str], None], limit: float | None = None,
 ) -> int:
-    """Follow until SIGTERM or Ctrl-C, or for `limit` seconds; then commit what is whole and return 0.
+    """Follow until SIGTERM or Ctrl-C, or for `limit` seconds; then commit what was read completely and return 0.
 
     Raises:
-        ConfigError: the address to listen on cannot be had.
+        ConfigError: it cannot listen on that address.
     """
     stop = threading.Event()
     before = {number: signal.signal(number, _stopper(stop)) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -87,7 +87,7 @@ def run(
         if server is not None:
             say(f"listening on http://{server.server_address[0]!s}:{server.server_address[1]}/healthz and /metrics")
         _supervise(watched, stop, float("inf") if limit is None else time.monotonic() + limit)
-        say("stopping; what is whole is committed")
+        say("stopping; committing what was read completely")
         notify("STOPPING=1")
         for thread in threads:
             thread.join()
@@ -108,7 +108,7 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
 
 
 def _supervise(watched: Watched, stop: threading.Event, until: float) -> None:
-    """READY when every feed was exported once or failed, then WATCHDOG as often as systemd wants it."""
+    """Send READY once every feed was exported or failed, then WATCHDOG as often as systemd asks for it."""
     ready = False
     wanted = int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6
     pause = min(1.0, wanted / 3) if wanted else 1.0
@@ -148,7 +148,7 @@ def _serve(listen: tuple[str, int] | None, watched: Watched, stop: threading.Eve
                 problems = watched.problems(time.time())
                 self._answer(503 if problems else 200, "\n".join(problems or ["ok"]) + "\n")
             else:
-                self._answer(404, "here are /healthz and /metrics\n")
+                self._answer(404, "only /healthz and /metrics are served here\n")
 
         def _answer(self, status: int, text: str) -> None:
             body = text.encode()

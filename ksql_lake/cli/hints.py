@@ -1,4 +1,4 @@
-"""Commands that messages advise, made complete for the lake at hand and for the way this process was started.
+"""Completes the commands in messages for this lake and for the way this process was started.
 
 Messages name a command as one types it in a clone: `python manage_feeds.py list`. Where something else is needed, such
 as `.venv/bin/python` or `--lake DIR`, it is put in when the message is shown: always on stderr, and by `here` in what
@@ -23,11 +23,11 @@ from ksql_lake.base.text import guarded
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SCRIPTS = {  # -> the same as a subcommand of the console command
+SCRIPTS = {  # -> the matching subcommand of `ksql-lake`
     "export_to_data_lake.py": "export", "manage_feeds.py": "feeds", "metadata_utils.py": "",
     "data_lake_config.py": "config",
 }
-STOPS = r"(?!(?:or|and|then|to|for)\b)"  # words with which the sentence around a command goes on
+STOPS = r"(?!(?:or|and|then|to|for)\b)"  # words with which the sentence continues after a command
 COMMAND = re.compile(rf"(?<![\w/])python ({'|'.join(map(re.escape, SCRIPTS))})\b((?:(?<!\w\.) +{STOPS}[^\s;,()`]+)*)")
 CLONE = Path(__file__).resolve().parents[2]
 
@@ -82,7 +82,7 @@ def command(script: str, words: str = "") -> str:
 
 
 def python() -> str:
-    """This interpreter as one types it: `python` where that is the one, else its path."""
+    """This interpreter as one would type it: `python` where that starts it, else its path."""
     found = shutil.which("python")
     if found and os.path.samefile(found, sys.executable) and _environment(found) == _environment(sys.executable):
         return "python"
@@ -90,7 +90,7 @@ def python() -> str:
 
 
 def _environment(python: str) -> str:
-    """Two virtual environments may share one interpreter: the directory is what tells them apart."""
+    """Two virtual environments may share one interpreter: only the directory distinguishes them."""
     return os.path.dirname(os.path.abspath(python))
 
 

@@ -1,4 +1,4 @@
-"""Who is told of every change of this lake."""
+"""The observers of every change of this lake."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def observers(config: Config) -> tuple[Observer, ...]:
 
 
 def observed(config: Config, dataset: Dataset) -> Dataset:
-    """A feed whose changes the observers learn of."""
-    told = observers(config)
+    """The feed with the observers of its changes."""
+    chosen = observers(config)
     if config.alerts.metrics_file:  # an export writes them once, at its end
         share = config.max_delete_percent / 100
-        told += (MetricsFile(config.alerts.metrics_file, __version__, share, config.switched_off),)
-    return replace(dataset, observers=told)
+        chosen += (MetricsFile(config.alerts.metrics_file, __version__, share, config.switched_off),)
+    return replace(dataset, observers=chosen)

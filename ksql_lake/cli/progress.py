@@ -1,4 +1,4 @@
-"""Progress of an export: shown live on a terminal, a line a minute with --progress plain, else nothing.
+"""Progress of an export: live on a terminal, a line a minute with --progress plain, otherwise nothing.
 
 The library that draws it is loaded on a terminal only.
 """
@@ -20,7 +20,7 @@ LATELY = 5_000  # ms: the time since a row as young as this says nothing of how 
 
 
 class Counted(Progress):
-    """What is known of one feed's turn. Times are seconds of the monotonic clock, ROWTIME is epoch ms."""
+    """How far one feed's export is. Times are seconds of the monotonic clock, ROWTIME is epoch ms."""
 
     def __init__(self, feed: str) -> None:
         self.feed = feed
@@ -94,7 +94,7 @@ class Board:
         self._width = max((len(feed) + 1 for feed in feeds), default=0)
 
     def of(self, feed: str) -> Progress:
-        """Who is told of a feed's turn, which begins now."""
+        """The object that gets the progress of a feed whose export begins now."""
         counted = Counted(feed)
         with self._lock:
             self._reading[feed] = counted
@@ -171,7 +171,7 @@ class LiveBoard(Board):
 
 @contextlib.contextmanager
 def shown(args: argparse.Namespace, out: TextIO, feeds: Sequence[str]) -> Iterator[Board]:
-    """The board that the options and the terminal call for."""
+    """The kind of progress display that the options and the terminal ask for."""
     board: Board = Board()
     if feeds and args.progress == "plain":
         board = PlainBoard(out, MINUTE, feeds)

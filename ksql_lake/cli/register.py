@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError, ExitCode
+from ksql_lake.base.figures import counted
 from ksql_lake.catalogs.targets import Target, checked_location, register_with
 from ksql_lake.model.state import FeedState
 
@@ -15,7 +16,7 @@ URIS = {"hive": "thrift://HOST:PORT", "iceberg": "http://HOST:PORT of a REST cat
 
 
 def register(args: argparse.Namespace, lake: Path, states: Mapping[str, FeedState]) -> int:
-    """Create or update what differs; exit code 1 when a table could not be."""
+    """Create or update what differs; exit code 1 when that failed for a table."""
     target = _target(args)
     changed, failures = register_with(target, lake, states, print, dry_run=args.dry_run)
     if not target.location:
@@ -24,13 +25,13 @@ def register(args: argparse.Namespace, lake: Path, states: Mapping[str, FeedStat
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     would = "would change" if args.dry_run else "changed"
-    print(f"{_tables(target, states)} tables, {changed} {would}, {len(failures)} failed")
+    print(f"{counted(_tables(target, states), 'table')}, {changed} {would}, {len(failures)} failed")
     return ExitCode.FINDINGS if failures else ExitCode.OK
 
 
 def _tables(target: Target, states: Mapping[str, FeedState]) -> int:
-    """How many tables the feeds have there: in Hive a table of ksqlDB has two once it has a version."""
-    return len(states) + sum(target.kind == "hive" and state.current is not None for state in states.values())
+    """How many tables the feeds have there: in Hive and Glue a table of ksqlDB has two once it has a version."""
+    return len(states) + sum(target.kind != "iceberg" and state.current is not None for state in states.values())
 
 
 def _target(args: argparse.Namespace) -> Target:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ksql_lake.remote.plans import Plan, Selection
     from ksql_lake.remote.turn import Turn
 
-OVER_DAYS = 2  # as the command compact has it
+OVER_DAYS = 2  # the default of the command compact
 DAYS = re.compile(r"(\d{4}-\d\d-\d\d)(?:\.\.(\d{4}-\d\d-\d\d))?")
 
 
@@ -31,10 +31,11 @@ def arguments(remote: argparse.ArgumentParser) -> None:
     verbs = _Verbs(remote.add_subparsers(required=True, metavar="COMMAND"))
     moving = (
         ("push", push, "upload what is not in the remote yet"),
-        ("drop", drop, "take days off this disk that the remote proves to have (default: by local_days)"),
+        ("drop", drop, "remove days from this disk that are verified to be in the remote (default: by local_days)"),
         ("pull", pull, "bring days back to this disk"),
         ("tier", tier, "move older files to the feeds' remote_tier"),
-        ("purge", purge, "delete from the remote what left the lake, and what interrupted uploads left"),
+        ("purge", purge, "delete from the remote what is no longer in the lake, and what interrupted uploads left "
+                         "behind"),
     )
     for name, run, says in moving:
         verb = verbs.add(name, run, says)
@@ -45,7 +46,7 @@ def arguments(remote: argparse.ArgumentParser) -> None:
         if name == "push":
             verb.add_argument("--repair", action="store_true", help="also what is missing or altered in the remote")
         if name == "purge":
-            verb.add_argument("--unknown", action="store_true", help="also objects that no metadata know")
+            verb.add_argument("--unknown", action="store_true", help="also objects that are in no feed's metadata")
         verb.add_argument("--dry-run", action="store_true", help="only show the plan, its bytes and its requests")
     status_ = verbs.add("status", status, "where the files are and what is due; sends no request")
     status_.add_argument("name", nargs="*")
@@ -232,7 +233,7 @@ def verify(config: Config, args: argparse.Namespace) -> int:
     """Also what `metadata_utils.py --verify --remote` runs."""
     from ksql_lake.remote import audit
 
-    remote, found = Remote(config, args, look=True), list[str]()
+    remote, found = Remote(config, args, read_only=True), list[str]()
 
     def act(one: Turn) -> int:
         for line in audit.verify(one, deep=args.deep):

@@ -1,4 +1,4 @@
-"""The part of an erasure that the lake's remote has."""
+"""The part of an erasure that concerns the lake's remote."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Erasing:
-    """The part of an erasure that the lake's remote has, feed by feed; nothing where the lake has no remote.
+    """The part of an erasure that concerns the lake's remote, feed by feed; does nothing where there is no remote.
 
     Attributes:
-        told: a line for each thing that could not be looked at there, or stays there: the erasure is not complete.
+        problems: a line for each thing that could not be looked at there, or stays there: the erasure is not complete.
         rows: of a dry run, those of the last feed that lie only in the remote.
     """
 
     def __init__(self, config: Config, dry_run: bool) -> None:
         self.config, self.dry_run = config, dry_run
-        self.told: list[str] = []
+        self.problems: list[str] = []
         self.rows = 0
         self._one: Turn | None = None
         self._away: set[str] = set()
@@ -50,10 +50,10 @@ class Erasing:
                     self.rows += number
             else:
                 self._away = erasing.bring_here(search)
-            self.told += [f"{dataset.feed}: {line}" for line in search.unseen]
+            self.problems += [f"{dataset.feed}: {line}" for line in search.unseen]
             self._one, self._before = one, state.sequence
         except LakeError as error:
-            self.told.append(f"{dataset.feed}: the remote was not looked at: {error}")
+            self.problems.append(f"{dataset.feed}: the remote was not searched: {error}")
 
     def settle(self) -> None:
         """After the rows of the feed are out of the lake: out of its remote as well."""
@@ -63,6 +63,6 @@ class Erasing:
             return
         name = self._one.dataset.feed
         try:
-            self.told += [f"{name}: {line}" for line in erasing.settle(self._one, self._away)]
+            self.problems += [f"{name}: {line}" for line in erasing.settle(self._one, self._away)]
         except LakeError as error:
-            self.told.append(f"{name}: the remote still has old files: {error}")
+            self.problems.append(f"{name}: the remote still has old files: {error}")

@@ -34,7 +34,7 @@ def to_remote(config: Config, order: Order, results: Sequence[FeedResult]) -> Fe
 
 
 def after_export(config: Config, failed: Collection[str]) -> list[str]:
-    """Push, change tiers, drop and delete what is due; a line for each thing that went wrong. Raises nothing.
+    """Push, change tiers, drop and delete what is due; returns a line for each failure and raises nothing.
 
     Args:
         failed: feeds whose export failed; they are left as they are.
@@ -54,7 +54,7 @@ def after_export(config: Config, failed: Collection[str]) -> list[str]:
         mirror.keep_lake(config.lake_dir, store)
         store.abort_stale(now() - STALE)
     except (LakeError, OSError) as error:
-        lines.append(f"remote: {error}; what was exported is committed, the next run goes on")
+        lines.append(f"remote: {error}; what was exported is committed; the next run tries the remote again")
     return lines
 
 

@@ -38,7 +38,7 @@ def forget(config: Config, args: argparse.Namespace) -> int:
         files = forgetting.only_there(state) if state else []
         lost += len(files)
         if files:
-            print(here(f"{dataset.feed}: {_said(files)} only in the remote; bring them here with: "
+            print(here(f"{dataset.feed}: {_rows_of(files)} only in the remote; bring them here with: "
                        f"python manage_feeds.py remote pull {dataset.feed}"))
     if args.dry_run:
         return code
@@ -50,7 +50,7 @@ def forget(config: Config, args: argparse.Namespace) -> int:
     known = binding.is_bound(config.lake_dir)
     forgetting.unbind(config.lake_dir)
     forgotten = [_forget(config, dataset) for dataset in changing.datasets(config, [])]
-    _told(config, known or any(forgotten))
+    _report(config, known or any(forgotten))
     return code
 
 
@@ -68,17 +68,17 @@ def _forget(config: Config, dataset: Dataset) -> bool:
         _warn(str(error))
         return False
     if lost:
-        print(f"{dataset.feed}: {_said(lost)} no longer in the lake")
+        print(f"{dataset.feed}: {_rows_of(lost)} no longer in the lake")
     return bool(state.sequence > before)
 
 
-def _told(config: Config, changed: bool) -> None:
+def _report(config: Config, changed: bool) -> None:
     print("the lake has no remote any more" if changed else f"{config.lake_dir}: has no remote; nothing to forget")
     if changed and config.remote:
         print(f"REMOTE is still set to {config.remote}: unset it, or set it to a place that holds no lake yet")
 
 
-def _said(files: Sequence[FileEntry]) -> str:
+def _rows_of(files: Sequence[FileEntry]) -> str:
     rows = sum(file.rows for file in files)
     partitions = sorted({file.partition for file in files})
     names = [str(parse_day(partition) or partition.removeprefix("version=")) for partition in partitions]

@@ -28,14 +28,14 @@ STALE = dt.timedelta(days=1)  # an upload that began before and never ended is n
 class Remote:
     """The store of a command, and the turns of the feeds that it names."""
 
-    def __init__(self, config: Config, args: argparse.Namespace, look: bool = False) -> None:
+    def __init__(self, config: Config, args: argparse.Namespace, read_only: bool = False) -> None:
         from ksql_lake.store.remote import binding
 
         self.config, self.args = config, args
-        self.look = look or bool(getattr(args, "dry_run", False))
+        self.read_only = read_only or bool(getattr(args, "dry_run", False))
         self.address, self.store = open_store(config)
         found = binding.load(self.config.lake_dir)
-        if not self.look:
+        if not self.read_only:
             found = binding.bind(self.config.lake_dir, self.store, **context.signed())
         self.binding = found or binding.Binding("", self.address.url)
 
@@ -56,7 +56,7 @@ class Remote:
             if away:
                 return ExitCode.OK
             try:
-                with turn_of(self.config, datasets[name], self.store, self.binding, self.look) as one:
+                with turn_of(self.config, datasets[name], self.store, self.binding, self.read_only) as one:
                     return ExitCode.OK if one is None else act(one)
             except Away as error:
                 away.append(error)
@@ -84,12 +84,12 @@ class Remote:
 
 @contextlib.contextmanager
 def turn_of(
-    config: Config, dataset: Any, store: ObjectStore, binding: Binding, look: bool = False
+    config: Config, dataset: Any, store: ObjectStore, binding: Binding, read_only: bool = False
 ) -> Iterator[Turn | None]:
     """One feed's turn; None for a feed that was never exported."""
     from ksql_lake.remote.turn import Turn
 
-    with changing.hold_feed(dataset, look) as (state, run):
+    with changing.hold_feed(dataset, read_only) as (state, run):
         if state is None:
             yield None
         else:

@@ -1,4 +1,4 @@
-"""An export from beginning to end, for the command line and for Python: each feed's turn, and what is remembered."""
+"""An export from beginning to end, for the command line and for Python: every feed's turn, and the run's record."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Order:
     """What to export and how.
 
     Attributes:
-        feeds, problems: those whose turn it is, and feed files that cannot be used.
+        feeds, problems: the feeds to export, and the feed files that cannot be used.
         days: only these days of streams; none for everything.
         everything: it is a run of all feeds, after which retention is due.
         jobs: feeds at the same time.
-        accept_cluster: the lake may be filled from another Kafka cluster than so far.
+        accept_cluster: the lake may be filled from a different Kafka cluster than before.
         cluster: the address of a Dask scheduler whose workers read.
-        source: auto, rest or kafka, before what the feeds say.
-        since: events of earlier days are passed over by a stream's first export, for good.
+        source: auto, rest or kafka; overrides the feeds' own setting.
+        since: a stream's first export skips events of earlier days, for good.
     """
 
     feeds: tuple[Feed, ...]
@@ -96,7 +96,7 @@ def carry_out(
             broken = FeedResult(problem.path.stem, "?", "failed", findings=found, exit_code=ExitCode.FINDINGS)
             if problem.path.is_absolute():
                 listener.result(record.add(broken))
-            else:  # a slip of the pen, and no feed of the lake
+            else:  # a mistyped name, and no feed of the lake
                 results.append(broken)
                 listener.result(broken)
         known = _known_runs(config, order.feeds)
@@ -105,7 +105,7 @@ def carry_out(
 
 
 def _turns(order: Order, tasks: Sequence[FeedTask], record: RunRecord, listener: Listener) -> None:
-    """Each feed's turn, once the server answers; where it does not, every feed has failed."""
+    """Each feed's turn, once the server answers; if it does not, every feed has failed."""
     if not tasks:
         return
     try:
@@ -202,7 +202,7 @@ def _known_runs(config: Config, chosen: Sequence[Feed]) -> list[history.Run]:
 
 
 def note_refused(lake: Path, wanted: Sequence[Feed], error: LakeError) -> None:
-    """The settings are wrong: the feeds that should have had their turn have failed, which the history is to know."""
+    """Record in the history that these feeds failed because the settings are wrong."""
     log_to(lake, data_lake_config.LOG_LEVEL, data_lake_config.LOG_FORMAT)
     with RunRecord(lake, run_name(), tuple((feed.name, feed.type) for feed in wanted)) as record:
         record.rest("failed", f"nothing was exported: {error}", error.exit_code)

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ksql-lake {__version__}")
     parser.add_argument("--lake", metavar="DIR", help="the lake (default: DATA_LAKE_DIR or data_lake/)")
     parser.add_argument(
-        "--check", action="store_true", help="ask the server, the disk, the rights and the clock; change nothing"
+        "--check", action="store_true", help="check the server, the disk, the rights and the clock; change nothing"
     )
     args = parser.parse_args(argv)
     try:
@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LakeError as error:
         return start.refused(error)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}; set DATA_LAKE_DIR to a place you may write", file=sys.stderr)
+        print(
+            f"error: {error.filename}: {error.strerror}; set DATA_LAKE_DIR to a directory that you may write "
+            "to", file=sys.stderr
+        )
         return ConfigError.exit_code
     _show(config)
     return 0
@@ -87,7 +90,7 @@ def _show(config: Config) -> None:
 
 
 def _config_feeds(config: Config) -> str:
-    """On, off, or the names that are kept."""
+    """On, off, or the names of the feeds that are left on."""
     kept = [name for name in (*STREAMS, *TABLES) if name not in config.switched_off]
     return ("on" if not config.switched_off else ", ".join(kept)) if kept else "off"
 

@@ -29,7 +29,7 @@ def launch(module: str) -> NoReturn:
     out, err = Outlet("stdout", sys.stdout), Outlet("stderr", sys.stderr)
     sys.stdout, sys.stderr = out.text(), err.text()
     code = guard(lambda: _main(module))
-    signal.signal(signal.SIGINT, _leave)  # nothing is left to do but to say how it went
+    signal.signal(signal.SIGINT, _leave)  # the work is over; only the exit code is left to report
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     if out.problem:
@@ -39,18 +39,20 @@ def launch(module: str) -> NoReturn:
         sys.modules["logging"].shutdown()
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
-    os._exit(code)  # takes nothing apart, a fifth of the start-up; after Ctrl-C threads may still be reading
+    # skips Python's clean-up, a fifth of the run time of a short command; after Ctrl-C threads may still be reading
+    os._exit(code)
 
 
 def _main(module: str) -> int:
     main: Callable[[], int] = importlib.import_module(module).main
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what stops a container or a service is told to those who wait
+    # like Ctrl-C, so that a stopped container or service still sends its notifications
+    signal.signal(signal.SIGTERM, _stop)
     return main()
 
 
 def guard(body: Callable[[], int]) -> int:
-    """The exit code of a command; whatever stops it that is no bug is one line on standard error."""
+    """The exit code of a command; whatever stops it, unless a bug, becomes one line on standard error."""
     try:
         return int(body())
     except KeyboardInterrupt:
@@ -91,8 +93,8 @@ def missing(error: ModuleNotFoundError) -> str:
 
 
 class Outlet(io.RawIOBase):
-    """Standard output or error that never stops the work: a pipe that nobody reads any more is ignored in silence, any
-    other failure is kept in `problem` and told at the end."""
+    """Standard output or error that never stops the work: a pipe whose reader has gone is ignored silently, any other
+    failure is kept in `problem` and reported at the end."""
 
     def __init__(self, name: str, stream: TextIO) -> None:
         self.problem = ""
@@ -124,7 +126,7 @@ class Outlet(io.RawIOBase):
         return len(view)
 
     def text(self) -> TextIO:
-        """As `print` wants it; what the encoding cannot say is escaped."""
+        """The same as a text stream for `print`; what the encoding cannot represent is escaped."""
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         lines = self._name == "stderr" or self.isatty()
         return io.TextIOWrapper(io.BufferedWriter(self), encoding, "backslashreplace", line_buffering=lines)

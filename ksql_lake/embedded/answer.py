@@ -1,4 +1,4 @@
-"""Writing an answer: HTTP chunks, and the faults that spoil them."""
+"""Writes an answer: HTTP chunks, and the faults that spoil them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .faults import Fault
 
 
 class Cut(Exception):
-    """The connection is to end here, without a last chunk."""
+    """The connection must end here, without a last chunk."""
 
 
 def chunk(data: bytes) -> bytes:

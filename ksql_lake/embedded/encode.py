@@ -85,7 +85,7 @@ def _date(value: object) -> str:
 
 
 class Unserialisable(Exception):
-    """A value that the server reads from Kafka and cannot write: it ends every answer that comes to it."""
+    """A value that the server can read from Kafka but not write: it ends every answer that reaches it."""
 
 
 def _time(value: object) -> str:
@@ -128,7 +128,7 @@ SCALARS: dict[str, Encoder] = {
     "BOOLEAN": _boolean, "INTEGER": _integer, "BIGINT": _integer, "DOUBLE": double, "STRING": string, "BYTES": _bytes,
     "DATE": _date, "TIME": _time, "TIMESTAMP": _timestamp,
 }
-# Those that are written in another way inside a STRUCT.
+# Those that are written differently inside a STRUCT.
 _INSIDE: dict[str, Encoder] = {"DATE": _inner_temporal, "TIME": _inner_temporal, "TIMESTAMP": _inner_temporal}
 
 

@@ -1,4 +1,4 @@
-"""Misbehaviours that the embedded server can be told to show, each once, in the order they were queued."""
+"""Faults for the embedded server: each happens once, in the order in which they were queued."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The records of the embedded server's streams as a Kafka cluster has them: on the broker that librdkafka carries.
+"""Copies the records of the embedded server's streams to a Kafka cluster, by default to librdkafka's mock broker.
 
-That broker lives in this process and keeps 5 MB of each partition; every topic has four partitions.
+That broker runs in this process and keeps 5 MB of each partition; every topic has four partitions.
 """
 
 from __future__ import annotations

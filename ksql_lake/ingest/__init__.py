@@ -1,4 +1,4 @@
-"""One feed's turn: its lock, its source read, what is new staged and committed.
+"""The export of one feed: lock it, read its source, stage and commit what is new.
 
 May import every room but reporting and cli.
 """

@@ -1,6 +1,6 @@
 """The workers of a Dask cluster as an Executor: they read and stage over the shared lake directory, and never publish.
 
-A worker that dies takes its work along; the scheduler gives it to another one, which stages under a name of its own.
+When a worker dies, the scheduler gives its work to another one, which stages under a name of its own.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ksql_lake.base.errors import ConfigError, LakeError
 from ksql_lake.base.files import atomic_write, make_closed
 from ksql_lake.ingest.workers import Workers
 
-PATIENCE = 15  # seconds for the scheduler to answer, and for a first worker to be there
+PATIENCE = 15  # seconds to wait for the scheduler to answer, and for a first worker
 
 
 @contextmanager
 def workers(address: str, lake: Path) -> Iterator[Workers]:
-    """The workers of the scheduler at `address` (tcp:// or tls://), looked at before anything is given to them.
+    """The workers of the scheduler at `address` (tcp:// or tls://), checked before they get any work.
 
     Raises:
-        ConfigError: nothing answers there, nobody works there, or a worker has another version of this package or
+        ConfigError: nothing answers there, it has no worker, or a worker has another version of this package or
             does not see the lake.
     """
     try:
@@ -49,12 +49,13 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
     try:
         client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
-        raise ConfigError(f"--cluster {address}: no worker is there; start one with: dask worker {address}") from None
+        raise ConfigError(f"--cluster {address}: the scheduler has no worker; start one with: dask worker "
+                          f"{address}") from None
     probe = lake / ".staging" / f".probe_{secrets.token_hex(4)}.inprogress"
     make_closed(probe.parent)
     atomic_write(probe, b"do the workers see this lake?")
     try:
-        found = client.run(look, str(probe), on_error="return")
+        found = client.run(probe_worker, str(probe), on_error="return")
     finally:
         probe.unlink()
     for worker, answer in sorted(found.items()):
@@ -64,13 +65,16 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
             raise ConfigError(f"--cluster: worker {worker} cannot work: {_first_line(answer)}")
         version, sees = answer
         if version != __version__:
-            raise ConfigError(f"--cluster: worker {worker} has version {version} of ksql_lake, here is {__version__}")
+            raise ConfigError(
+                f"--cluster: worker {worker} has version {version} of ksql_lake, but this machine has {__version__}; "
+                "install the same version"
+            )
         if not sees:
             raise ConfigError(f"--cluster: worker {worker} does not see {lake}; mount it there under the same path")
     return sum(client.nthreads().values())
 
 
-def look(probe: str) -> tuple[str, bool]:
+def probe_worker(probe: str) -> tuple[str, bool]:
     """On a worker: its version of this package, and whether it sees a file that was just written."""
     return __version__, Path(probe).exists()
 
@@ -94,7 +98,7 @@ def _hand_on(inner: Future[Any], outer: Future[Any]) -> None:
     try:
         outer.set_result(inner.result())
     except CancelledError:
-        outer.set_exception(LakeError("the cluster gave the work up; nothing is lost, the next run reads it again"))
+        outer.set_exception(LakeError("the cluster cancelled the work; nothing is lost, the next run reads it again"))
     except Exception as error:
         lost = type(error).__module__.startswith("distributed")
         text = f"the cluster lost the work ({_first_line(error)}); nothing is lost, the next run reads it again"

@@ -1,4 +1,4 @@
-"""The turn of one feed: its lock, its client, its export, and a result that says how it went.
+"""The export of one feed: its lock, its client, the work, and a result that says how it went.
 
 `stage` is the unit of work that an Executor runs, here or on another machine: plain values in, plain values out.
 `export_feed` raises nothing, so that one failing feed never stops the next.
@@ -50,8 +50,8 @@ log = logging.getLogger("export_to_data_lake")
 class FeedTask:
     """What to export and how; `days` limits a stream to these days, `usual_rows` are those of earlier such runs.
 
-    `kafka` is how to reach Kafka, and `read_from` (auto, rest or kafka) goes before what the feed says. `push` is the
-    query that goes on between the commits of a follower. `since`: see `StreamJob`.
+    `kafka` is how to reach Kafka, and `read_from` (auto, rest or kafka) overrides the feed's own. `push` is the query
+    that stays open between the commits of a follower. `since`: see `StreamJob`.
     """
 
     feed: Feed
@@ -121,7 +121,7 @@ def export_feed(
     """Export one feed; every failure becomes a result.
 
     Args:
-        workers: who reads and stages, or parts of a large topic; None for this very thread. Only this process
+        workers: these read and stage, or read parts of a large topic; None for this very thread. Only this process
             publishes.
     """
     started = time.monotonic()
@@ -171,16 +171,18 @@ def export_feed(
 
 
 def _afterwards(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
-    """What follows a commit; a failure of it is a finding, for the rows are in the lake."""
+    """What follows a commit; a failure is only a finding, since the rows are in the lake."""
     try:
         if task.reconcile and task.feed.type == "stream":
             _reconcile(task, dataset, outcome)
         if task.rule is not None:
             _retain(task, dataset, outcome)
     except LakeError as error:
-        outcome.findings += findings_of(task.feed.name, "run", f"exported, but then: {error}")
+        outcome.findings += findings_of(task.feed.name, "run", f"the rows are exported, but afterwards: {error}")
     except OSError as error:
-        outcome.findings += findings_of(task.feed.name, "run", f"exported, but then: {file_error(error)}")
+        outcome.findings += findings_of(
+            task.feed.name, "run", f"the rows are exported, but afterwards: {file_error(error)}"
+        )
 
 
 def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
@@ -196,9 +198,14 @@ def _retain(task: FeedTask, dataset: Dataset, outcome: Outcome) -> None:
         retention.remember(dataset, state, decided, task.rule, f"{task.run}n", now=now(), by=task.by)
     if decided.going:
         linked = retention.apply(dataset, state, decided, f"{task.run}r", now=now(), by=task.by)
-        outcome.notes.append(f"retention: {decided.rows} rows, {decided.bytes} bytes into the trash")
+        outcome.notes.append(
+            f"retention: {counted(decided.rows, 'row')}, {counted(decided.bytes, 'byte')} moved to the trash"
+        )
         outcome.findings += [
-            Finding("link", f"{path}: too old, but a symbolic link stands in the way; left alone", feed=dataset.feed)
+            Finding(
+                "link", f"{path}: old enough to be removed, but a symbolic link is in the way; it was left "
+                        "alone", feed=dataset.feed
+            )
             for path in linked
         ]
     for path in trash.empty(dataset, task.trash_days, moment.date()):
@@ -231,19 +238,19 @@ def dataset_of(task: FeedTask) -> Dataset:
 def _export(
     task: FeedTask, dataset: Dataset, progress: Progress, workers: Workers | None
 ) -> Outcome:
-    """Stage and publish, once more for each topic that was recreated meanwhile. Call with the feed's lock held."""
+    """Stage and publish, and again if the topic was recreated meanwhile. Call with the feed's lock held."""
     other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
     if other.metadata.exists() and not dataset.metadata.exists():
         raise SourceError(
-            f"{task.feed.name}: was exported as a {other.kind}, and is a {dataset.kind} now; change feed_type back, "
+            f"{task.feed.name}: was exported as a {other.kind}, but is now a {dataset.kind}; change feed_type back, "
             "or add a feed under another name"
         )
     outcome = Outcome(notes=metadata.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
     _refuse_other_unit(task.feed, state)
-    metadata.catch_up(dataset, state)  # who cannot is told of by the commit that follows
+    metadata.catch_up(dataset, state)  # an observer that fails here is reported by the commit that follows
     if (last := state.last_export) and last > now():
-        message = f"the last export was at {last}, which this machine's clock has not reached yet; set it"
+        message = f"the last export was at {last}, which is in the future by this machine's clock; set the clock"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))
     rules = lasting(dataset, state)
     while True:
@@ -258,7 +265,7 @@ def _export(
 
 
 def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: Outcome) -> None:
-    """A person erased while this run was reading: rows that were staged before the rule came go again."""
+    """Take out rows of persons who were erased while this run was reading."""
     state = metadata.load(dataset)
     if state is None:
         return
@@ -266,7 +273,7 @@ def _erase_meanwhile(task: FeedTask, dataset: Dataset, before: Rules, outcome: O
     if came.known:
         rows = erase.catch_up(dataset, state, came, f"{task.run}x", now=now(), by=task.by)
         outcome.rows -= rows
-        outcome.notes.append(f"{rows} rows of persons erased meanwhile were taken out again")
+        outcome.notes.append(f"{rows} rows of persons who were erased meanwhile were taken out")
 
 
 def _new_state(feed: Feed) -> FeedState:
@@ -276,10 +283,10 @@ def _new_state(feed: Feed) -> FeedState:
 
 
 def _refuse_other_unit(feed: Feed, state: FeedState) -> None:
-    """Readers of a directory do not agree on what they make of a column that counts in two units."""
+    """Refuse a second unit of time: readers of a directory disagree on a column whose files use two."""
     if feed.timestamps != state.timestamps:
         raise SourceError(
-            f"{feed.name}: timestamps was {state.timestamps} at the first export and is {feed.timestamps} now, but the "
+            f"{feed.name}: timestamps was {state.timestamps} at the first export and is now {feed.timestamps}, but the "
             "files of a feed all have one unit; change the feed back, or archive it and add a new one under another "
             "name"
         )
@@ -288,10 +295,10 @@ def _refuse_other_unit(feed: Feed, state: FeedState) -> None:
 def stage(
     task: FeedTask, state: FeedState, progress: Progress = SILENT, workers: Workers | None = None
 ) -> Staged:
-    """Read a feed's source and stage what is new: the unit of work, which changes nothing a reader sees.
+    """Read a feed's source and stage what is new: the unit of work. Readers of the lake see no change.
 
     Args:
-        workers: who reads parts of a large topic.
+        workers: these read parts of a large topic.
 
     Raises:
         LakeError: nothing was staged, and why.
@@ -318,7 +325,7 @@ def stage(
 
 
 def stage_on_worker(task: FeedTask, state: FeedState) -> Staged:
-    """`stage` under a name of its own: a worker that was given up may still be writing under the last one."""
+    """`stage` under a new name: a worker that was given up may still be writing under the last one."""
     return stage(replace(task, run=f"{task.run}w{secrets.token_hex(3)}"), state)
 
 
@@ -333,12 +340,12 @@ def _elsewhere(workers: Workers, task: FeedTask, state: FeedState) -> Staged:
 
 
 def _whole(executor: Executor, task: FeedTask, state: FeedState) -> Staged:
-    patience = 2 * (task.limits.duration + task.limits.retry)  # what a worker may take, and another one after it
+    patience = 2 * (task.limits.duration + task.limits.retry)  # enough for a worker, and for another one after it
     future = executor.submit(stage_on_worker, task, state)
     if not wait([future], patience).done:
         future.cancel()
         raise LakeError(
-            f"{task.feed.name}: no worker was done with it within {patience:.0f} s; nothing is lost, the next run "
+            f"{task.feed.name}: no worker finished it within {patience:.0f} s; nothing is lost, the next run "
             "reads it again"
         )
     staged: Staged = future.result()

@@ -29,10 +29,10 @@ from ksql_lake.store import metadata
 from ksql_lake.store.hold import hold
 
 log = logging.getLogger("export_to_data_lake")
-LOOK = 1.0  # seconds between looks at the ends of a topic
+LOOK = 1.0  # seconds between two requests for the ends of a topic
 QUIET = 10  # intervals without a row
 ASK = 10.0  # seconds for the server to say which queries it runs
-USUAL_BYTES = 200  # of a row in a file, before there is a batch to measure
+USUAL_BYTES = 200  # of a row in a file, as long as no batch has been measured
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Rhythm:
 
 @dataclass
 class Standing:
-    """How a feed stands, for whoever watches; times in seconds since 1970.
+    """The health of one follower, for monitoring; times in seconds since 1970.
 
     Attributes:
         waiting: records (Kafka) or rows (REST) that are not committed yet.
@@ -73,10 +73,10 @@ class Standing:
 
 
 class Follower:
-    """Follows one feed until it is told to stop.
+    """Follows one feed until `stop` is set.
 
     Args:
-        tell: called with every export that took rows or went wrong.
+        tell: called with the result of every export that brought rows or failed.
         clock: seconds since 1970.
     """
 
@@ -93,7 +93,7 @@ class Follower:
         self._row_bytes = float(USUAL_BYTES)
 
     def run(self) -> None:
-        """Export, wait for more, export again; a last time when it is told to stop."""
+        """Export, wait for more, export again; once more after `stop` is set."""
         try:
             while not self.stop.is_set():
                 self._export()
@@ -130,7 +130,7 @@ class Follower:
             self._tidy()
 
     def _wait(self) -> None:
-        """Until there is something to commit, and it is time."""
+        """Wait until there is something to commit and it is time."""
         if self._failing:
             self._sleep(min(delay(self._failing - 1), self.rhythm.every))
         elif self.task.feed.type == "table":
@@ -148,7 +148,7 @@ class Follower:
                 waiting = self._look()
             except LakeError as error:
                 log.warning("%s: %s", self.task.feed.name, error)
-                return  # the export tells it, and tries again
+                return  # the export reports the problem and tries again
             self.standing.waiting = waiting
             over = time.monotonic() >= due
             if waiting and (over or self._enough(waiting)):
@@ -156,7 +156,7 @@ class Follower:
             due = time.monotonic() + self.rhythm.every if over else due
 
     def _look(self) -> int:
-        """Records that wait in the topic, at least one when it is another topic now."""
+        """Records that wait in the topic, at least one if the topic was recreated."""
         if self._topic is None:
             self._topic = _Ends.of(self.task)
         return self._topic.waiting()

@@ -1,4 +1,4 @@
-"""What is remembered of a run: a line in the history for each feed it chose, whatever became of it."""
+"""The record of a run: a line in the history for each feed it chose, however that went."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ksql_lake.store.history import Run
 from ksql_lake.store.running import Started
 
 log = logging.getLogger("export_to_data_lake")
-INTERRUPTED = "interrupted; what was committed stays, the next run goes on from there"
+INTERRUPTED = "interrupted; what was committed stays, and the next run continues from there"
 
 
 @dataclass
 class RunRecord:
-    """One run, from its beginning to its end. Use it as a context: what is under way is seen by others until it ends.
+    """One run from beginning to end. Use it as a context manager: until it ends, others can see what is running.
 
     Args:
         run: its name, the same for all its feeds.
         feeds: those it chose, each as (name, type).
         days: those it is limited to.
-        results: gets each result, in the order of their endings; not those of feeds that an exception left out.
+        results: gets each result in the order in which feeds end, but none for feeds that an exception left out.
     """
 
     lake: Path
@@ -50,7 +50,7 @@ class RunRecord:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.results = []  # what ended the run is told once, not once for each feed that it left out
+        self.results = []  # what ended the run is reported once, not once for each feed that it left out
         with self._stack:
             if isinstance(error, KeyboardInterrupt):
                 self.rest("stopped", INTERRUPTED, ExitCode.INTERRUPTED)
@@ -58,7 +58,7 @@ class RunRecord:
                 self.rest("failed", _words(error), ExitCode.FINDINGS)
 
     def add(self, result: FeedResult) -> FeedResult:
-        """Remember how a feed went; the result, with a finding where that could not be written."""
+        """Record how a feed went; returns the result, with a finding if it could not be recorded."""
         self._recorded.add(result.feed)
         ended = dt.datetime.now(dt.UTC)
         try:
@@ -69,7 +69,7 @@ class RunRecord:
         return result
 
     def rest(self, result: str, message: str, exit_code: int) -> list[FeedResult]:
-        """Remember the feeds that nothing was said of: they were stopped, or never had their turn.
+        """Record the feeds without a result: they were stopped, or had not begun.
 
         Args:
             result: failed or stopped.
@@ -101,7 +101,10 @@ def run_of(run: str, result: FeedResult, ended: dt.datetime, days: Sequence[dt.d
 
 def _not_in_history(lake: Path, result: FeedResult, error: OSError) -> FeedResult:
     """A full disk must not hide how the feed went."""
-    message = f"{lake / history.RUNS}: {error.strerror}; this run is not in the history, its rows are"
+    message = (
+        f"{lake / history.RUNS}: {error.strerror}; this run is missing from the history, but its rows are in "
+        "the lake"
+    )
     lost = Finding("run", message, feed=result.feed)
     code, word = result.exit_code or ExitCode.FINDINGS, "findings" if result.result == "ok" else result.result
     return replace(result, result=word, exit_code=code, findings=(*result.findings, lost))

@@ -1,6 +1,6 @@
-"""What one reading of a source leaves in staging, ready to be published: plain values that travel between machines.
+"""What one reading of a source stages, ready to be published: plain values that can travel between machines.
 
-Reading stages, publishing commits. Whoever reads (this process, a worker of a cluster) changes nothing that a
+Reading stages, publishing commits. The reader (this process or a worker of a cluster) changes nothing that a
 reader of the lake sees; only the process that holds the feed's lock publishes.
 """
 
@@ -23,7 +23,7 @@ from ksql_lake.store.metadata import Dataset, Move
 
 @dataclass
 class Outcome:
-    """What one export did; `findings` are what a person should know, `reconciled` one line a day.
+    """What one export did; `findings` are what a person should know, `reconciled` has one line per day.
 
     `offsets` is Kafka partition -> first and last offset that was exported; `quarantined` counts the quarantined rows.
     `road` is kafka or rest, and `why` says why; `passed_over` counts records of the topic that are no rows.
@@ -50,7 +50,7 @@ class Outcome:
         self.notes.append(note)
 
     def add(self, later: Outcome) -> None:
-        """Count in what another reading of the same run did."""
+        """Add what another reading of the same run did."""
         self.rows += later.rows
         self.files += later.files
         self.bytes += later.bytes
@@ -86,10 +86,10 @@ class Staged:
 
 @contextmanager
 def lease(dataset: Dataset) -> Iterator[Path]:
-    """A file that whoever stages on another machine looks for before it makes a file of its own.
+    """A file that a worker on another machine checks for before it creates a file.
 
-    It is gone when the reading is over, and `metadata.recover` takes it away after a crash: so a worker that was given
-    up stages nothing that nobody will ever clean up.
+    It is removed when the reading is over, and by `metadata.recover` after a crash. So a worker that was given up
+    stages nothing that would never be cleaned up.
     """
     path = dataset.staging / f"{secrets.token_hex(8)}{metadata.LEASE}"
     make_dirs(path.parent)

@@ -17,7 +17,7 @@ from ksql_lake.sources.row_source import Flaw
 def as_stored(
     arrays: Sequence[pa.Array], names: Sequence[str], schema: pa.Schema, keep: np.ndarray, policy: str
 ) -> tuple[pa.RecordBatch, list[Flaw]]:
-    """The columns of a batch under the schema of the feed's files, and the values that the feed's unit cannot hold.
+    """The columns of a batch in the schema of the feed's files, and the values that the feed's unit cannot hold.
 
     Microseconds end in the year 294247, milliseconds do not: null takes the place of a later time.
 

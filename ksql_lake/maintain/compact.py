@@ -1,4 +1,4 @@
-"""The small files of a day that is over, merged: same rows, sorted by (partition, offset), as one commit a day."""
+"""Merges the small files of days that are over: same rows, sorted by (partition, offset), one commit for each day."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
 def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool: str, now: str, by: str) -> int:
-    """Carry out one merge as one commit; returns the files it made. Call with the feed's lock held.
+    """Carry out one merge as one commit; returns the new files. Call with the feed's lock held.
 
-    The small files stay in the trash for some days, to be looked at; who has opened them reads on.
+    The small files stay in the trash for some days, for inspection; whoever has opened them can read on.
 
     Raises:
         StateError: what was read is not what the metadata says; nothing is changed.
@@ -47,7 +47,7 @@ def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool:
 
 
 def _read(dataset: Dataset, state: FeedState, merge: Merge) -> pa.Table:
-    """All rows under the full current schema: a column that came later is null in older files."""
+    """All rows in the full current schema: a column that was added later is null in older files."""
     schema = rows_schema(state)
     parts = []
     for file in merge.files:

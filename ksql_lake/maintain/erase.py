@@ -1,7 +1,7 @@
-"""Every row of one person out of the lake: found in all partitions, versions and the trash, and proved.
+"""Erases every row of one person from the lake: from all partitions, versions and the trash, with proof.
 
-Only files that hold such a row are written again, under new names, by the journal of `metadata`. Resume points and
-coverage stay, so an erased row never comes back. What the receipt keeps of the value is a salted hash.
+Only files that hold such a row are rewritten, under new names, by the journal of `metadata`. Resume points and
+coverage stay, so an erased row never comes back. Of the value, the receipt keeps only a salted hash.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ def find_in_bundle(bundle: trash.Bundle, meant: Meant) -> Iterator[Found]:
 
 
 def aimed(state: FeedState, column: str, value: str) -> Target:
-    """What is meant in one feed, whose columns may have other names on disk."""
+    """The target for one feed, whose columns may have other names on disk."""
     return Target(column, value, {column.disk_name: column.name for column in state.columns})
 
 
 def declared(state: FeedState, target: Target) -> list[pa.DataType]:
-    """The types that the column has in a feed; none where the feed does not have it, or only as a key of MAPs."""
+    """The types of the column in a feed; none where the feed does not have it, or only as a key of MAPs."""
     return target.declared(schema_of(state))
 
 
 def has_key(dataset: Dataset, state: FeedState, target: Target) -> bool:
-    """Whether a MAP of a feed has an entry that is called so: no schema says."""
+    """Whether a MAP of a feed has an entry with this name: no schema says so."""
     named = _Named(target)
     return any(_count(dataset.directory, entry, named) for entry in state.files) or any(
         _count(dataset.lake, entry, named) for entry in state.quarantined
@@ -97,7 +97,7 @@ class _Named:
 
 
 def _count(top: Path, entry: FileEntry, meant: Meant) -> int:
-    """How many such rows a file holds; none where it is gone, or a link leads elsewhere: `leftovers` tells of those."""
+    """How many such rows a file holds; 0 where it is gone or is a link, both of which `leftovers` reports."""
     path = top / entry.path
     if leads_out(top, entry.path) or not path.exists():
         return 0
@@ -134,7 +134,7 @@ def erase(
 
 
 def catch_up(dataset: Dataset, state: FeedState, rules: Rules, run: str, *, now: str, by: str) -> int:
-    """Take out what rules that came while an export was reading speak of; returns how many rows, as one commit.
+    """Take out, in one commit, the rows that match rules added while an export was reading; returns how many.
 
     Call with the feed's lock held.
     """
@@ -172,7 +172,7 @@ def _take_out(
 def erase_from_trash(dataset: Dataset, meant: Meant, run: str) -> tuple[int, int]:
     """Take the rows out of the trash of a feed that has no metadata any more; (rows, files). Call with its lock held.
 
-    There is no state to commit against: each file is replaced for itself, the new one first.
+    There is no state to commit against, so each file is replaced on its own, the new one first.
     """
     rows = files = 0
     for bundle in trash.bundles(dataset.lake, dataset.feed):
@@ -217,7 +217,7 @@ def _replace(
 
 
 def _entry(dataset: Dataset, file: Found, new: StagedFile, unique: str) -> FileEntry:
-    """What the metadata say of the file that takes the place of one."""
+    """The entry of the file that replaces another one."""
     path = f"{new.partition}/{new.name}"
     if file.quarantined:
         name = quarantine.file_name(unique, new.partition, 1)
@@ -254,7 +254,7 @@ def _rewrite(dataset: Dataset, file: Found, meant: Meant, unique: str) -> list[S
 def _replace_bundle(
     dataset: Dataset, bundle: trash.Bundle, found: Sequence[Found], meant: Meant, run: str, moves: list[Move]
 ) -> None:
-    """The whole bundle under a new name: no name in the lake is ever used twice."""
+    """Move the whole bundle to a new name: no name in the lake is ever used twice."""
     directory = bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}")
     holding = {file.entry.path: file for file in found}
     kept: dict[str, list[FileEntry]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}

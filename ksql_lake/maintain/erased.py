@@ -1,7 +1,7 @@
-"""Values whose later rows are dropped: the rules that erasures leave behind, and the rows they meet in an export.
+"""Values whose later rows are dropped: the rules that erasures leave behind, and the rows that they match.
 
-A rule keeps a salted hash of the value as it was typed, and of all that it may mean in a column of another type
-(`equal`). Rules of older versions have the first only; they go by the spellings that such a value can have.
+A rule keeps a salted hash of the value as it was typed, and of everything it can mean in a column of another type
+(`equal`). Rules of older versions have only the first; they match the spellings that such a value can have.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ksql_lake.model.values import canonical, spellings
 from ksql_lake.store.metadata import Dataset
 
 RULES = ".state/_erasures.jsonl"  # beginning with _, as all files of the lake that belong to no feed
-OLD_RULES = ".state/erasures.jsonl"  # where they were before; a feed called erasures has its state log there
+OLD_RULES = ".state/erasures.jsonl"  # where earlier versions kept them; a feed called erasures has its state log there
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Hashes:
 
 @dataclass
 class Rules:
-    """The rules that hold for one feed, by (column, salt); `names`: name on disk -> the source's name."""
+    """The rules of one feed, by (column, salt); `names`: name on disk -> the source's name."""
 
     known: dict[tuple[str, str], Hashes] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Rules:
         self.known.setdefault((rule["column"], rule["salt"]), Hashes()).add(rule)
 
     def without(self, others: Rules) -> Rules:
-        """The rules that others do not hold."""
+        """The rules that are not among others."""
         mine = {}
         for key, hashes in self.known.items():
             known = others.known.get(key, Hashes())
@@ -75,7 +75,7 @@ class Rules:
         return Rules(mine, self.names)
 
     def columns(self, schema: pa.Schema) -> list[str]:
-        """The top-level columns of a file that must be read to tell which rows are meant."""
+        """The top-level columns of a file that must be read to find the rows."""
         wanted = {name for column, _ in self.known for name in Target(column, "", self.names).columns(schema)}
         return [name for name in schema.names if name in wanted]
 
@@ -98,13 +98,13 @@ def hashed(salt: str, value: str) -> dict[str, Any]:
 
 
 def is_same(rule: Mapping[str, Any], target: Target) -> bool:
-    """Whether a rule or a receipt is of the same column, in any case, and of the same text."""
+    """Whether a rule or a receipt has the same column, in any case, and the same text."""
     same = rule["column"].upper() == target.column.upper()
     return same and bool(rule["hash"] == salted(rule["salt"], target.value))
 
 
 def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
-    """Keep in mind that this person's later rows are to be dropped: in all feeds, also those not exported yet.
+    """Record that this person's later rows must be dropped: in all feeds, including those not exported yet.
 
     Args:
         feeds: only in these; empty for all.
@@ -126,7 +126,7 @@ def _remembered(lake: Path) -> list[dict[str, Any]]:
             try:
                 rule = json.loads(line)
             except ValueError:
-                continue  # torn by a crash; its erasure was not over and is begun again
+                continue  # torn by a crash; its erasure was not finished and is begun again
             if isinstance(rule, dict) and {"column", "salt", "hash", "feeds"} <= rule.keys():
                 found.append(rule)
     return found

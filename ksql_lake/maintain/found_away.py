@@ -1,4 +1,4 @@
-"""What the remote home of a lake knows of a feed whose metadata are lost: files that lie only there, and a state."""
+"""What a lake's remote knows of a feed whose metadata is lost: the files that are only there, and a state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ksql_lake.base.errors import RemoteError
+from ksql_lake.base.figures import counted
 from ksql_lake.maintain.found_files import Found
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
@@ -23,23 +24,23 @@ def remote_state(dataset: Dataset) -> FeedState | None:
     """The feed's metadata in the lake's remote; None for a lake without one, or a feed that was never pushed.
 
     Raises:
-        RemoteError: the store did not give them: without it nobody knows which days lie only there.
+        RemoteError: the store did not return it: without it, the days that are only there are not known.
     """
     bound = binding.load(dataset.lake)
     if bound is None:
         return None
     store = connect.connect(parse(bound.url, "the remote of this lake"), os.environ)
     try:
-        told, _ = mirror.read(store, mirror.key_of(dataset))
+        found, _ = mirror.read(store, mirror.key_of(dataset))
     except RemoteError as error:
         raise RemoteError(
-            f"{dataset.feed}: some of its days may lie only in the remote, and {error}. If the remote is lost for "
+            f"{dataset.feed}: some of its days may be only in the remote, and {error}. If the remote is lost for "
             "good, give it up with: python manage_feeds.py remote forget"
         ) from None
-    if told is None:
+    if found is None:
         return None
-    told.pop(mirror.LAKE, None)
-    return FeedState.from_json(told)
+    found.pop(mirror.LAKE, None)
+    return FeedState.from_json(found)
 
 
 def as_logged(state: FeedState) -> Logged:
@@ -50,7 +51,7 @@ def as_logged(state: FeedState) -> Logged:
 def add_away(
     dataset: Dataset, found: Sequence[Found], state: FeedState, log: Sequence[Logged]
 ) -> tuple[list[Found], list[str]]:
-    """Files that lie here and those that lie only in the remote, and a line that says how many these are.
+    """The files on this disk and those that are only in the remote, and a line with the number of the latter.
 
     Nothing is counted that left the lake and waits to be deleted there.
 
@@ -62,8 +63,8 @@ def add_away(
     here = [_marked(file, there) for file in found]
     known = {file.entry.path for file in here} | gone
     away = [_away(dataset, file, state) for path, file in there.items() if path not in known]
-    told = [f"{len(away):,} files lie only in the remote"] if away else []
-    return [*away, *here], told
+    lines = [f"{counted(len(away), 'file')} only in the remote"] if away else []
+    return [*away, *here], lines
 
 
 def _marked(found: Found, there: Mapping[str, FileEntry]) -> Found:
@@ -75,7 +76,7 @@ def _marked(found: Found, there: Mapping[str, FileEntry]) -> Found:
 
 
 def _away(dataset: Dataset, file: FileEntry, state: FeedState) -> Found:
-    """Its footer says nothing that the metadata of the remote do not: it is not read."""
+    """A file of the remote. Its footer is not read: the remote's metadata says the same."""
     table = state.is_table
     footer = Footer(
         "", dataset.feed, state.source, state.created_at, file.run, file.origin, 0, file.schema_version, state.columns,

@@ -1,4 +1,4 @@
-"""What Parquet files say of themselves: their entry for the metadata, their footer and the offsets that they hold."""
+"""What Parquet files say about themselves: their entry for the metadata, their footer and their offsets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class Found:
-    """One Parquet file of a feed: its entry for the metadata, and what its footer says beyond."""
+    """One Parquet file of a feed: its entry for the metadata, and what else its footer says."""
 
     entry: FileEntry
     footer: Footer
@@ -46,7 +46,7 @@ class Found:
 
 
 def files_below(dataset: Dataset, directory: Path, root: Path | None = None) -> tuple[list[Found], list[Path]]:
-    """Our files in the order they were made, and those of somebody else.
+    """The files of this tool in the order in which they were written, and other files.
 
     Args:
         root: what the paths of the entries are relative to; default: the feed's directory.

@@ -1,7 +1,7 @@
-"""Every file below the lake, looked at for rows of a person: what is left, and what could not be looked at.
+"""Searches every file in the lake's directory for rows of a person: what is left, and what could not be searched.
 
-An erasure ends with this. It believes no list of files: what no metadata knows, trash of feeds that are gone, logs,
-copies that an operator made and files of a killed run are all below the lake.
+An erasure ends with this. It relies on no list of files: files that are in no metadata, the trash of removed feeds,
+logs, copies that an operator made and files of a killed run are all in the lake's directory.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ksql_lake.base.figures import counted
 from ksql_lake.model.target import Target
 from ksql_lake.model.values import spellings
 from ksql_lake.store.parquet import open_parquet
 
 KEY = b"ksql_lake"
-TELLING = 6  # characters from which a text stands for itself; a shorter one counts next to the name of its column
-MAGIC = 64 << 10  # bytes by which text is told from other content
+SIGNIFICANT = 6  # characters that make a text significant; a shorter one only counts next to the name of its column
+MAGIC = 64 << 10  # bytes that decide whether a file is text
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,29 @@ class Left:
 
     def __str__(self) -> str:
         if self.rows:
-            return f"{self.path}: holds {self.rows:,} rows; delete it or move it out of the lake, then erase again"
-        return f"{self.path}: mentions the value in {self.lines:,} lines; edit it or delete it, then erase again"
+            return (
+                f"{self.path}: holds {counted(self.rows, 'row')}; delete it or move it out of the lake, then "
+                "erase again"
+            )
+        return f"{self.path}: mentions the value in {counted(self.lines, 'line')}; edit or delete it, then erase again"
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """What could not be looked at, and why."""
+    """What could not be searched, and why."""
 
     path: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.path}: not looked at: {self.why}"
+        return f"{self.path}: not searched: {self.why}"
 
 
 @dataclass
-class Look:
-    """The result of looking at all files: how many of which kind, and what is to be told.
+class SearchResult:
+    """The result of searching all files: how many of each kind, and what to report.
 
-    `remote`: a line for each thing in the lake's remote that could not be looked at, or stays there in part.
+    `remote`: a line for each thing in the lake's remote that could not be searched, or stays there in part.
     """
 
     parquet_files: int = 0
@@ -71,7 +75,7 @@ class Look:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is left, and nothing was passed over."""
+        """Whether nothing is left, and nothing was skipped."""
         return not self.left and not self.unseen and not self.remote
 
     def to_json(self) -> dict[str, Any]:
@@ -82,14 +86,14 @@ class Look:
         }
 
 
-def look(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str, str]) -> Look:
-    """Look at every file below the lake; no link is followed.
+def search(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str, str]) -> SearchResult:
+    """Search every file in the lake's directory; links are not followed.
 
     Args:
-        feeds: only at what belongs to these, and to no feed; empty for all.
-        closed: feeds that are at work or damaged, and why: what they have in staging cannot be looked at.
+        feeds: only what belongs to these, or to no feed; empty for all.
+        closed: feeds that are busy or damaged, and why: what they have in staging cannot be searched.
     """
-    found = Look(unseen=[Unseen(f"feed {feed}", why) for feed, why in sorted(closed.items())])
+    found = SearchResult(unseen=[Unseen(f"feed {feed}", why) for feed, why in sorted(closed.items())])
     needle = _Needle.of(target)
     for path in _files(lake, found):
         parts = path.relative_to(lake).parts
@@ -100,13 +104,13 @@ def look(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[str
         try:
             _one(path, name, target, needle, found)
         except FileNotFoundError:
-            continue  # a run at work swapped it; what came instead is its result
+            continue  # a running export replaced it; what came instead is its result
         except OSError as error:
             found.unseen.append(Unseen(name, error.strerror or str(error)))
     return found
 
 
-def _one(path: Path, name: str, target: Target, needle: _Needle, found: Look) -> None:
+def _one(path: Path, name: str, target: Target, needle: _Needle, found: SearchResult) -> None:
     with path.open("rb") as file:
         start = file.read(MAGIC)
     if path.suffix == ".parquet" or start[:4] == b"PAR1":
@@ -124,7 +128,7 @@ def _one(path: Path, name: str, target: Target, needle: _Needle, found: Look) ->
         found.unseen.append(Unseen(name, "neither Parquet nor text"))
 
 
-def _files(lake: Path, found: Look) -> Iterator[Path]:
+def _files(lake: Path, found: SearchResult) -> Iterator[Path]:
     for top, directories, names in os.walk(lake, onerror=lambda error: found.unseen.append(_unreadable(lake, error))):
         directories.sort()
         for name in sorted([*names, *directories]):
@@ -144,7 +148,7 @@ def _unreadable(lake: Path, error: OSError) -> Unseen:
 
 
 def feed_of(parts: tuple[str, ...]) -> str | None:
-    """Whose a file is, by its place below the lake."""
+    """The feed that a file belongs to, by its place in the lake."""
     if parts[0] in ("streams", "tables", ".staging", "quarantine") and len(parts) > 2:
         return parts[1]
     if parts[0] == ".trash" and len(parts) > 3:
@@ -184,7 +188,7 @@ def _is_text(start: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _Needle:
-    """A value as it stands in text; `beside`: the column's name, where the value alone says too little."""
+    """A value as text; `beside`: the column's name, where the value alone is too common."""
 
     value: re.Pattern[bytes]
     beside: re.Pattern[bytes] | None
@@ -195,9 +199,9 @@ class _Needle:
         plain = json.dumps(text, ensure_ascii=False)
         forms = {text, json.dumps(text)[1:-1], plain[1:-1], html.escape(text), repr(text)[1:-1]}
         common = any(one.startswith(("boolean:", "date:", "time:", "timestamp:")) for one in spellings(text))
-        telling = len(text) >= TELLING and not common
-        name = None if telling else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
-        return cls(_word(sorted(forms), around=b"" if telling else b"=/"), name)
+        significant = len(text) >= SIGNIFICANT and not common
+        name = None if significant else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
+        return cls(_word(sorted(forms), around=b"" if significant else b"=/"), name)
 
     def lines(self, path: Path) -> int:
         """How many lines of a file mention the value; of JSON, only what is written for people or by them."""
@@ -215,13 +219,13 @@ class _Needle:
 
 
 def _word(forms: list[str], flags: int = 0, around: bytes = b"") -> re.Pattern[bytes]:
-    """One of these as a word of its own; `around`: what besides letters and digits makes it a part of another."""
+    """One of these as a whole word; `around`: what besides letters and digits would make it part of another word."""
     one = b"|".join(re.escape(form.encode("utf-8", "surrogatepass")) for form in forms)
     return re.compile(rb"(?<![\w." + around + rb"-])(?:" + one + rb")(?![\w" + around + rb"-]|\.\w)", flags)
 
 
 def _texts(raw: bytes) -> Iterator[bytes]:
-    """The texts in JSON, keys included; all of it as it stands where it is none."""
+    """The texts in JSON, keys included; the whole line where it is not JSON."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):

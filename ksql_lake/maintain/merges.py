@@ -1,4 +1,4 @@
-"""Which small files of a day that is over belong together: decided from metadata alone, no file is opened."""
+"""Decides which small files of days that are over to merge: from metadata alone, without opening a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
 
-TARGET = 64 << 20  # bytes of a merged file, about; so much is held in memory, uncompressed, at a time
+TARGET = 64 << 20  # about the bytes of a merged file; as much is held in memory, uncompressed, at a time
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def plan(state: FeedState, older_than: int, today: dt.datetime, target: int = TA
     """Which files to merge: several small ones of a day that ended at least `older_than` days ago.
 
     Days of which a file is only in the remote are left alone. Files of rows that were in quarantine stay as they
-    are: each says since when the lake has its rows.
+    are: each records since when the lake has had its rows.
 
     Args:
         today: the present time, with a time zone.

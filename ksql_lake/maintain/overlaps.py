@@ -1,4 +1,4 @@
-"""Files that hold the same rows: offsets of one Kafka partition and generation that stand in more than one of them."""
+"""Files that hold the same rows: offsets of one Kafka partition and generation that are in more than one of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Key = tuple[int, int]  # generation, Kafka partition
 
 
 def repeated(files: Sequence[Found]) -> list[Found]:
-    """Files all of whose rows other files hold as well; without them no row stands twice.
+    """Files all of whose rows are in other files as well; without them no row is there twice.
 
     Raises:
-        StateError: two files share some of their rows only, so that neither can be left out.
+        StateError: two files share only some of their rows, so that neither can be left out.
     """
     if not _overlap(files):
         return []
@@ -36,7 +36,7 @@ def repeated(files: Sequence[Found]) -> list[Found]:
 
 
 def _overlap(files: Sequence[Found]) -> bool:
-    """Whether any offset stands in two files."""
+    """Whether any offset is in two files."""
     spans: dict[Key, list[tuple[int, int]]] = defaultdict(list)
     for file in files:
         for partition, ranges in file.ranges.items():
@@ -70,8 +70,8 @@ def _conflict(file: Found, other: Found) -> str:
                 if low <= last and first <= high:
                     where = f"offsets {max(low, first)} to {min(high, last)} of partition {partition}"
                     return (
-                        f"{other.entry.path} and {file.entry.path} both hold {where}, and each holds rows that the "
-                        "other does not; move one of them out of the lake, rebuild again, and the next export reads "
-                        "what is missing"
+                        f"{other.entry.path} and {file.entry.path} both hold {where}, and each has rows that the "
+                        "other does not; move one of them out of the lake and rebuild again, and the next export "
+                        "reads what is missing"
                     )
     raise AssertionError("they share no offset")

@@ -1,4 +1,4 @@
-"""Who may read a feed: 750 and 640 for restricted feeds, 755 and 644 for open ones, whatever was done since."""
+"""The file modes of a feed: 750 and 640 for restricted feeds, 755 and 644 for open ones, also after a change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksql_lake.store.metadata import Dataset
 
 @dataclass(frozen=True)
 class Drift:
-    """A directory or file whose mode is not what the feed's access says."""
+    """A directory or file whose mode differs from what the feed's access asks for."""
 
     path: Path
     found: int
@@ -25,7 +25,7 @@ class Drift:
 
 
 def drift(dataset: Dataset) -> Iterator[Drift]:
-    """Every directory and file of a feed with another mode, in quarantine too; links are passed over."""
+    """Every directory and file of a feed with a different mode, in quarantine too; links are skipped."""
     for top in (dataset.directory, dataset.quarantine):
         if top.is_dir():
             yield from _drift(dataset, top)
@@ -43,7 +43,7 @@ def _drift(dataset: Dataset, top: Path) -> Iterator[Drift]:
 
 
 def apply(drifts: Iterator[Drift] | list[Drift]) -> int:
-    """Set the modes as they should be; returns how many were changed."""
+    """Correct the modes; returns how many were changed."""
     count = 0
     for one in drifts:
         os.chmod(one.path, one.wanted)

@@ -1,4 +1,4 @@
-"""What the footers of a reading promise, against the rows that lie there: a commit may have been published in part."""
+"""Compares what the footers of a reading promise with the rows that are there: a commit may be published in part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Order = tuple[int, str]  # number of the change, name of the reading
 
 @dataclass(frozen=True)
 class Missing:
-    """Rows that a reading put into files and that lie in none; `rows` is None where only their end is known."""
+    """Rows that a reading wrote to files but that are in none; `rows` is None where only their end is known."""
 
     run: str
     order: Order
@@ -27,8 +27,8 @@ def missing_of_streams(files: Sequence[Found], elsewhere: Iterable[Found] = ()) 
     """What is missing of each reading, oldest first.
 
     Args:
-        files: all that lie in the lake, quarantine included.
-        elsewhere: files that are not lost, though not in the lake: in the trash.
+        files: all that are in the lake, quarantine included.
+        elsewhere: files in the trash: not in the lake, but not lost either.
     """
     there: dict[str, Counter[int]] = defaultdict(Counter)
     for file in (*files, *elsewhere):
@@ -51,7 +51,7 @@ def _promised(file: Found, there: dict[str, Counter[int]]) -> Iterable[Missing]:
 
 
 def _cut_short(file: Found, files: Sequence[Found]) -> Iterable[Missing]:
-    """Footers of older versions promise no number of rows; but the last row read is one of the run."""
+    """Footers of older versions promise no number of rows, but the last row read must be one of the run's."""
     if file.footer.origin != "export":
         return
     run = [one for one in files if one.footer.run == file.footer.run and one.generation == file.generation]
@@ -62,7 +62,7 @@ def _cut_short(file: Found, files: Sequence[Found]) -> Iterable[Missing]:
 
 
 def whole_versions(files: Sequence[Found]) -> dict[str, int]:
-    """The versions of a table -> rows that are missing of each."""
+    """Version of a table -> rows that are missing from it."""
     there: Counter[str] = Counter()
     promised: dict[str, int] = {}
     for file in files:

@@ -1,9 +1,9 @@
-"""`_metadata.json` made again from what every Parquet file says of itself, and from the state log.
+"""Restores `_metadata.json` from what every Parquet file says about itself, and from the state log.
 
 Footers know files, schema, generations and the resume points of the run that wrote them. The state log
-(`.state/<feed>.jsonl`) knows what left no file: runs without rows, rollbacks, files removed since. All is decided
-before anything is touched. Where a footer promises rows that lie in no file, the resume point stays before them, so
-that the next export reads them again; where two files hold the same rows, one of them goes into the trash.
+(`.state/<feed>.jsonl`) knows what left no file: runs without rows, rollbacks, files removed since. Everything is
+decided before anything is touched. Where a footer promises rows that are in no file, the resume point stays before
+them, so that the next export reads them again; where two files hold the same rows, one of them goes to the trash.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote import binding
 from ksql_lake.store.state_log import Logged
 
-NAMED = 3  # days that a hint names one by one
+NAMED = 3  # days that a hint lists one by one
 
 
 def rebuild(dataset: Dataset, stamp: str) -> list[str]:
@@ -46,7 +46,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         A line for each thing done, and for each row that is gone.
 
     Raises:
-        StateError: neither journal, log nor Parquet file says what the feed holds, two files contradict each other, or
+        StateError: no journal, log or Parquet file says what the feed holds, two files contradict each other, or
             an interrupted change cannot be finished; nothing was touched.
     """
     journals = sorted(dataset.staging.glob(f"*/{metadata.JOURNAL}"))
@@ -65,7 +65,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         log = [*log, as_logged(remote)] if not log or log[-1].sequence < remote.sequence else log
         found, said = add_away(dataset, found, remote, log)
         done += said
-    state, told = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
+    state, lines = (_table if dataset.kind == "table" else _stream)(dataset, found, bad, log)
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
         done.append(f"kept the old metadata as {copy}")
@@ -74,10 +74,10 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
     metadata.recover(dataset)
     if not log:
         done.append(
-            "there was no state log: runs that wrote no file, and files that were removed since, are not known any more"
+            "there was no state log: runs that wrote no file, and files that were removed since, are no longer known"
         )
     old = [file.entry for file in found if log and file.footer.sequence <= log[-1].sequence]
-    done += [*told, *_gone(dataset, old, log)]
+    done += [*lines, *_gone(dataset, old, log)]
     held = f"{counted(state.total_records, 'row')} in {counted(len(state.files), 'file')}"
     return [*done, f"rebuilt {dataset.metadata}: {held}"]
 
@@ -89,7 +89,7 @@ def _finish(dataset: Dataset, moves: Sequence[Sequence[Sequence[str]]], stamp: s
     done = []
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
-        os.unlink(dataset.metadata)  # what it says may be damaged, and the journal knows better
+        os.unlink(dataset.metadata)  # it may be damaged, and the journal has the whole state
         fsync_dir(dataset.directory)
         done.append(f"kept the old metadata as {copy}")
     return [*done, *metadata.recover(dataset, trusted=True)]
@@ -98,7 +98,7 @@ def _finish(dataset: Dataset, moves: Sequence[Sequence[Sequence[str]]], stamp: s
 def _discard(dataset: Dataset, twice: Sequence[Found], stamp: str) -> list[str]:
     entries, name = [file.entry for file in twice], f"{stamp}_rebuild"
     where = trash.discard(dataset, entries, name, now=_iso(stamp), by="rebuild", why=trash.REPEATED)
-    return [f"{entry.path}: has only rows that other files hold as well; moved to {where}" for entry in entries]
+    return [f"{entry.path}: has only rows that are in other files as well; moved to {where}" for entry in entries]
 
 
 def _iso(stamp: str) -> str:
@@ -106,7 +106,7 @@ def _iso(stamp: str) -> str:
 
 
 def _gone(dataset: Dataset, files: Sequence[FileEntry], log: Sequence[Logged]) -> list[str]:
-    """What the state log counted and no file holds any more, with the command that reads it again.
+    """What is in the state log but no longer in any file, with the command that reads it again.
 
     Args:
         files: those of changes that the log knows.
@@ -118,11 +118,11 @@ def _gone(dataset: Dataset, files: Sequence[FileEntry], log: Sequence[Logged]) -
         for path in removed or ():
             known.pop(path, None)
         known |= dict.fromkeys(added or ())
-        if removed is None:  # too many to list: what is gone since cannot be named
+        if removed is None:  # too many to list, so what has gone since is not known by name
             known = {}
     there = {file.path for file in files}
     gone = [path for path in known if path not in there]
-    lines = [f"{dataset.directory / path}: is gone, and the state log knows it" for path in gone]
+    lines = [f"{dataset.directory / path}: is missing, but the state log lists it" for path in gone]
     rows = int(log[-1].state.get("total_records") or 0) - sum(file.rows for file in files)
     if rows <= 0:
         return lines
@@ -133,7 +133,7 @@ def _gone(dataset: Dataset, files: Sequence[FileEntry], log: Sequence[Logged]) -
         hint = "look for them in the lake's remote home: python manage_feeds.py remote restore --lake EMPTY_DIR"
     elif dataset.kind == "stream":
         hint = f"read them again from the source: python manage_feeds.py reload {dataset.feed} {which}"
-    return [*lines, f"{rows:,} rows that the lake had are in no file any more; {hint}"]
+    return [*lines, f"{counted(rows, 'row')} that the lake had are no longer in any file; {hint}"]
 
 
 def _elsewhere(dataset: Dataset) -> list[Found]:
@@ -152,7 +152,7 @@ def _base(
     dataset: Dataset, found: Sequence[Found], aside: Sequence[Found], log: Sequence[Logged],
     empty: Callable[[Footer], FeedState],
 ) -> FeedState:
-    """The newest of what log and footers say, with every file, and with when each was exported."""
+    """The newest state that the log and the footers give, with every file and when it was exported."""
     every = in_order(found, aside)
     state = log[-1].typed() if log else empty(every[-1].footer)
     known = state.sequence if log else 0
@@ -186,7 +186,7 @@ def _stream(
     ))
     known = log[-1].sequence if log else 0
     new = [file for file in in_order(found, bad) if file.footer.sequence > known]
-    missing, told = _missing(dataset, state, new)
+    missing, lines = _missing(dataset, state, new)
     first: dict[tuple[int, int], tuple[int, str]] = {}
     for one in missing:
         first.setdefault((one.generation, one.partition), one.order)
@@ -197,29 +197,28 @@ def _stream(
         for partition, covered in parts.items():
             parts[partition] = covered.with_upto(covered.upto, merge(covered.beyond, [], covered.upto))
     if state.sequence > known:
-        state.run = f"{state.run}g{state.generation}"  # the name a stream's commits go by
-    return state, told
+        state.run = f"{state.run}g{state.generation}"  # the name that commits of a stream have
+    return state, lines
 
 
 def _missing(dataset: Dataset, state: FeedState, new: Sequence[Found]) -> tuple[list[Missing], list[str]]:
-    """What the log does not know and no file holds. An erasure takes rows out that must not be read again."""
+    """What neither the log nor a file has. Rows that an erasure took out must not be read again."""
     missing = missing_of_streams(new, _elsewhere(dataset)) if new else []
     if missing and (state.erasures or receipts.concern(dataset.lake, dataset.feed)):
-        return [], ["rows were erased from this feed, and rows that were lost cannot be told from those: none are read "
+        return [], ["rows were erased from this feed, and lost rows cannot be distinguished from them: none are read "
                     "again"]
     if missing and binding.is_bound(dataset.lake):
-        return [], ["this lake has a remote home, where rows may lie that no file on this disk holds: none are read "
-                    "again"]
-    told = []
+        return [], ["this lake has a remote, where rows may be that are in no file on this disk: none are read again"]
+    lines = []
     for one in missing:
         what = "the last rows" if one.rows is None else counted(one.rows, "row")
-        told.append(f"{what} of partition {one.partition} that run {one.run} read lie in no file; they are read again "
+        lines.append(f"{what} of partition {one.partition} that run {one.run} read are in no file; they are read again "
                     "by the next export")
-    return missing, told
+    return missing, lines
 
 
 def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
-    """Count in what a file that the log does not know of says of its run.
+    """Add what a file that is not in the log says about its run.
 
     Args:
         stuck: partitions whose resume point must not pass what is missing; only what lies there is covered.
@@ -253,7 +252,7 @@ def _table(
     known = log[-1].sequence if log else 0
     lost = whole_versions([*found, *bad])
     if state.erasures or receipts.concern(dataset.lake, dataset.feed):
-        lost = {}  # rows that were erased cannot be told from those
+        lost = {}  # rows that were erased cannot be distinguished from them
     whole = [file for file in found if not lost.get(str(file.footer.version))]
     for file in found:
         state.last_version = max(state.last_version, _number(file))
@@ -261,10 +260,11 @@ def _table(
         if file.footer.sequence > known and (state.current is None or _number(file) >= _number_of(state.current)):
             state.current = _version(file)
     there = {file.entry.partition for file in found}
-    if found and (state.current is None or state.current.path not in there):  # its files are gone: the newest there is
+    # its files are gone: use the newest one that is there
+    if found and (state.current is None or state.current.path not in there):
         state.current = _version(max(whole or found, key=_number))
-    told = [f"version {version} lacks {rows:,} rows that it had" for version, rows in sorted(lost.items()) if rows]
-    return state, told
+    lines = [f"version {version} lacks {rows:,} rows that it had" for version, rows in sorted(lost.items()) if rows]
+    return state, lines
 
 
 def _number(file: Found) -> int:

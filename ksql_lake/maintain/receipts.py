@@ -17,12 +17,12 @@ RECEIPTS = "logs/erasures"
 
 
 def lock(lake: Path) -> Path:
-    """The lock of erasures: one at a time."""
+    """Hold the lock of erasures: only one runs at a time."""
     return lake / ".state" / "erase.erasure"
 
 
 def begin(lake: Path, target: Target, receipt: str, *, rule: str, now: str, by: str) -> dict[str, Any]:
-    """A receipt that says what was begun; an unfinished one of the same value and column goes on.
+    """A receipt of what was begun; an unfinished one of the same value and column is continued.
 
     Call with `lock` held.
 

@@ -1,4 +1,4 @@
-"""A feed begun anew: what it holds goes to the trash, and the next export reads its source from the start."""
+"""Starts a feed afresh: its data goes to the trash, and the next export reads its source from the start."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ksql_lake.store.metadata import Dataset
 
 
 def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, *, now: str, by: str) -> int:
-    """Put a feed's data, or those of one incarnation of its topic, into the trash; returns the rows that went.
+    """Move a feed's data, or the data of one generation of its topic, to the trash; returns the number of rows.
 
     Call with the feed's lock held. `trash.undo` brings all of it back, as long as nothing was exported since.
 
     Args:
-        generation: of a stream: only this incarnation of its topic; None for all.
+        generation: of a stream: only this generation of its topic; None for all.
 
     Raises:
         StateError: there is nothing to take out, or a file lies in the remote only.
@@ -26,11 +26,11 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
     bad = [file for file in state.quarantined if generation is None or file.generation == generation]
     begins = generation is None or generation == state.generation
     if not files and not bad and not (begins and (state.resume or state.covered)):
-        which = "nothing" if generation is None else f"nothing of generation {generation}"
-        raise StateError(f"{dataset.feed}: the lake holds {which}, so there is nothing to reset")
+        which = "no data" if generation is None else f"no data of generation {generation}"
+        raise StateError(f"{dataset.feed}: the lake has {which} of this feed, so there is nothing to reset")
     away = [file.path for file in files if not file.local]
     if away:
-        raise StateError(f"{dataset.feed}: {away[0]} lies in the remote only; bring it back with: "
+        raise StateError(f"{dataset.feed}: {away[0]} is only in the remote; bring it back with: "
                          f"python manage_feeds.py remote pull {dataset.feed}")
     there = [file for file in files if dataset.file(file.path).is_file()]
     kept = [file for file in bad if dataset.in_lake(file.path).is_file()]
@@ -57,7 +57,7 @@ def _begin(state: FeedState, generation: int | None) -> None:
 
 
 def _position(state: FeedState, generation: int | None) -> dict[str, Any]:
-    """How far the feed was: what an undo restores."""
+    """How far the feed had been read: what an undo restores."""
     if state.is_table:
         return {"current": None if state.current is None else dict(vars(state.current)), "pinned": list(state.pinned)}
     coverage = {

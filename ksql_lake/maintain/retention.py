@@ -1,7 +1,7 @@
-"""What is too old to stay, decided first and told with reasons, then moved into the trash.
+"""Decides what is too old to keep, with reasons, and then moves it to the trash.
 
-`plan` is a pure function of what the metadata says, the feed's rule and the time. Nothing else in the lake
-decides: a file that no metadata owns is never touched. Quarantined rows belong to their day of a stream.
+`plan` is a pure function of the metadata, the feed's rule and the time. A file that is in no metadata is never touched.
+Quarantined rows belong to their day of a stream.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ksql_lake.store import metadata, trash
 from ksql_lake.store.metadata import Dataset
 
 GUARDS = ("clock", "stale", "amount")
-NIGHTS = 3  # days on which a plan is refused and told; after that it is what the rule would have taken by now
+NIGHTS = 3  # days on which a plan is refused and reported; after that it is carried out, as the rule asks
 REFUSED = "retention_refused"  # in the metadata: {"rule": ..., "days": [...]}
-CONFIRMED = "future_days"  # in the metadata: partitions in the future with which a plan was carried out all the same
+CONFIRMED = "future_days"  # in the metadata: partitions in the future that did not keep a plan from being carried out
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a feed keeps. `None` keeps for ever. `allow` names the guards (`GUARDS`) an operator has lifted.
+    """What a feed keeps. `None` keeps everything. `allow` names the guards (`GUARDS`) that an operator has lifted.
 
     Args:
-        days: streams: a day goes when it ended more than so many days ago.
-        versions: tables: so many of the newest versions stay, besides the current and the pinned ones.
-        max_share: of the feed's bytes; a plan that would take more is refused.
+        days: streams: a day is removed when it ended more than this many days ago.
+        versions: tables: how many of the newest versions stay, besides the current and the pinned ones.
+        max_share: of the feed's bytes; a plan that would remove more is refused.
     """
 
     days: int | None = None
@@ -58,9 +58,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """All decisions about one feed, oldest first. With a refusal nothing goes, whatever the decisions say.
+    """All decisions about one feed, oldest first. With a refusal nothing is removed, whatever the decisions say.
 
-    `ends`: the refusal ends by itself, after the days of `NIGHTS`; until then each day is remembered.
+    `ends`: the refusal ends after `NIGHTS` days, each of which is recorded.
     """
 
     feed: str
@@ -168,7 +168,7 @@ def _refusal(
     going = [decision for decision in decisions if decision.goes]
     if not going:
         return None, False
-    # These two end with the next good export.
+    # The next good export ends these two.
     lasting = ("clock" not in rule.allow and _behind(feed, state, now)) or (
         "stale" not in rule.allow and _stale(feed, state, rule, now)
     )
@@ -185,7 +185,7 @@ def _refusal(
 
 
 def refused_days(state: FeedState, rule: Rule) -> list[str]:
-    """The days on which this rule was refused, one after the other, UTC."""
+    """The consecutive days on which this rule was refused, UTC."""
     known = state.extra.get(REFUSED)
     if not isinstance(known, dict) or known.get("rule") != rule.name:
         return []
@@ -193,9 +193,9 @@ def refused_days(state: FeedState, rule: Rule) -> list[str]:
 
 
 def remember(dataset: Dataset, state: FeedState, decided: Plan, rule: Rule, run: str, *, now: str, by: str) -> None:
-    """Keep in mind that the plan was refused today. Call with the feed's lock held.
+    """Record that the plan was refused today. Call with the feed's lock held.
 
-    A day in the future is forgotten: the clock was wrong then. Forgotten is all of it when a plan is carried out.
+    A day in the future is dropped: the clock was wrong then. When a plan is carried out, the whole record is dropped.
     """
     before, today = refused_days(state, rule), now[:10]
     days = [*(day for day in before if day < today), today]
@@ -208,12 +208,12 @@ def remember(dataset: Dataset, state: FeedState, decided: Plan, rule: Rule, run:
 def _behind(feed: str, state: FeedState, now: dt.datetime) -> str | None:
     last = state.last_export
     if last and _moment(last) > now:
-        return f"{feed}: the last export was at {last}, which this machine's clock has not reached yet; set the clock"
+        return f"{feed}: the last export was at {last}, which is in the future by this machine's clock; set the clock"
     return None
 
 
 def _in_the_future(feed: str, state: FeedState, now: dt.datetime) -> str | None:
-    # Days of the lake only: a time that cannot be is a good reason to quarantine a row.
+    # Days of the lake only: an impossible time is a good reason to quarantine a row.
     known = state.extra.get(CONFIRMED) or ()
     days = [day for path in _partitions(state) if path not in known and (day := parse_day(path)) is not None]
     if state.is_table or not days:
@@ -232,13 +232,13 @@ def _stale(feed: str, state: FeedState, rule: Rule, now: dt.datetime) -> str | N
     if state.is_table or not last or rule.days is None or now - _moment(last) <= dt.timedelta(days=rule.days):
         return None
     return (
-        f"{feed}: its last good export was at {last}, longer ago than the {rule.days} days it keeps, so that all of it "
-        "would go and nothing new come; export it again, or: python manage_feeds.py retention --allow stale"
+        f"{feed}: its last good export was at {last}, longer ago than the {rule.days} days it keeps, so retention "
+        "would remove all of it; export it first, or: python manage_feeds.py retention --allow stale"
     )
 
 
 def _too_much(feed: str, decisions: list[Decision], going: list[Decision], rule: Rule) -> str | None:
-    # One partition is what a night takes, also where a feed keeps so few that one is a large share.
+    # One partition may go every night, even where a feed keeps so few that one is a large share.
     total = sum(decision.bytes for decision in decisions)
     share = sum(decision.bytes for decision in going) / total if total else 1.0
     if len(going) <= 1 or share <= rule.max_share:
@@ -255,10 +255,10 @@ def _moment(text: str) -> dt.datetime:
 
 
 def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: str, by: str) -> list[Path]:
-    """Move what goes into the trash. Call with the feed's lock held, on the state that the plan was made from.
+    """Move what the plan removes to the trash. Call with the feed's lock held, on the state the plan was made from.
 
     Returns:
-        Partitions that stay because a link stands in their way.
+        Partitions that stay because a link is in the way.
     """
     wanted = {decision.partition for decision in decided.going}
     held = _set_aside(state) if dataset.kind == "stream" else {}
@@ -273,7 +273,7 @@ def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: s
 
 
 def _confirm(state: FeedState, now: str) -> None:
-    """A plan is carried out: no refusal is remembered, and its days in the future are no reason for another one."""
+    """A plan is carried out: drop the record of refusals; its days in the future no longer cause one."""
     today = _moment(now).astimezone(ZoneInfo(state.timezone)).date()
     future = [path for path in _partitions(state) if (day := parse_day(path)) is not None and day > today]
     kept = {key: value for key, value in state.extra.items() if key not in (REFUSED, CONFIRMED)}
@@ -281,7 +281,7 @@ def _confirm(state: FeedState, now: str) -> None:
 
 
 def _leads_out(top: Path, partition: str) -> bool:
-    """Whether a part of the way to a partition is a symbolic link: what it points to may not be ours."""
+    """Whether a part of the path to a partition is a symbolic link, which may lead out of the lake."""
     path = top
     if top.is_symlink():
         return True

@@ -1,4 +1,4 @@
-"""The lake against its metadata: what is missing, extra, torn or altered, and which offsets stand twice."""
+"""Compares the lake with its metadata: what is missing, extra, torn or altered, and which offsets are there twice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ksql_lake.base.figures import counted
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.findings import Finding
@@ -25,19 +26,19 @@ def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[Fin
     """What is wrong with one feed; nothing when all is well.
 
     Args:
-        directory: the feed's directory; its quarantine is looked at as well.
-        deep: read every row group, checksum every file and look at each (generation, partition, offset).
+        directory: the feed's directory; its quarantine is checked as well.
+        deep: read every row group, checksum every file and check each (generation, partition, offset).
     """
     lake, feed = directory.parents[1], directory.name
     known = {directory / file.path: file for file in state.files if file.local}
     known |= {lake / entry.path: entry for entry in state.quarantined}
     found = {path for top in (directory, lake / QUARANTINE / feed) for path in parquet_files(top)}
     findings = [
-        _finding("damaged", feed, f"{path}: missing, the metadata has it", known[path])
+        _finding("damaged", feed, f"{path}: missing, though the metadata lists it", known[path])
         for path in sorted(set(known) - found)
     ]
     findings += [
-        Finding("files", f"{path}: extra, no metadata knows it; move it out of the lake", feed=feed)
+        Finding("files", f"{path}: extra, not in the feed's metadata; move it out of the lake", feed=feed)
         for path in sorted(found - set(known))
     ]
     offsets: Offsets = defaultdict(list)
@@ -50,7 +51,7 @@ def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[Fin
 
 
 def _finding(kind: str, feed: str, what: str, file: FileEntry) -> Finding:
-    """With the command that helps: rows of a day are read again from the source, a table is copied anew."""
+    """A finding with the command that helps: a day is read again from the source, a table is exported again."""
     day = parse_day(file.partition)
     hint = f"export it again: python export_to_data_lake.py --table {feed}"
     if day is not None:
@@ -65,12 +66,14 @@ def _repeated(directory: Path, feed: str, offsets: Offsets) -> Iterator[Finding]
         if twice:
             where = f"{directory}: generation {generation}, partition {partition}"
             hint = f"python metadata_utils.py --rebuild --feed {feed}"
-            yield Finding("damaged", f"{where}: {twice} offsets stand twice; {hint}", feed=feed, partition=partition)
+            yield Finding(
+                "damaged", f"{where}: {counted(twice, 'offset')} there twice; {hint}", feed=feed, partition=partition
+            )
 
 
 def _file(path: Path, file: FileEntry, state: FeedState) -> list[str]:
     if path.stat().st_size != file.bytes:
-        return [f"{path}: altered, {path.stat().st_size} bytes, recorded {file.bytes}"]
+        return [f"{path}: altered, it has {path.stat().st_size} bytes, the metadata says {file.bytes}"]
     try:
         with open_parquet(path) as parquet:
             rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
@@ -78,11 +81,11 @@ def _file(path: Path, file: FileEntry, state: FeedState) -> list[str]:
         return [f"{path}: torn, its footer cannot be read ({error})"]
     findings = []
     if rows != file.rows:
-        findings.append(f"{path}: holds {rows} rows, recorded {file.rows}")
+        findings.append(f"{path}: holds {counted(rows, 'row')}, the metadata says {file.rows}")
     expected = {field.name: field.type for field in schema_of(state)}
     for field in schema:
         if field.name in expected and expected[field.name] != field.type:
-            findings.append(f"{path}: column {field.name} is {field.type}, recorded {expected[field.name]}")
+            findings.append(f"{path}: column {field.name} is {field.type}, the metadata says {expected[field.name]}")
     return findings
 
 
@@ -92,7 +95,7 @@ def _deep(path: Path, file: FileEntry, offsets: Offsets) -> list[str]:
         while piece := raw.read(1 << 20):
             checksum = zlib.crc32(piece, checksum)
     if checksum != file.crc32:
-        return [f"{path}: altered, its checksum is not the recorded one"]
+        return [f"{path}: altered, its checksum differs from the one in the metadata"]
     findings = []
     with open_parquet(path) as parquet:
         for group in range(parquet.num_row_groups):
@@ -113,5 +116,7 @@ def _offsets(path: Path, file: FileEntry, rows: pa.Table, offsets: Offsets) -> l
         offsets[(file.generation or 1, partition)].append(mine)
         low, high, _ = file.spans.get(partition, (0, -1, 0))
         if mine.min() < low or mine.max() > high:
-            findings.append(f"{path}: partition {partition} has offsets outside of the recorded {low} to {high}")
+            findings.append(
+                f"{path}: partition {partition} has offsets outside {low} to {high}, which the metadata says"
+            )
     return findings

@@ -1,4 +1,4 @@
-"""The versions of a table: which there are, which one is read, which ones must stay."""
+"""The versions of a table: which ones exist, which one is read, which ones must stay."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def versions(state: FeedState) -> list[Version]:
 
 
 def rollback(dataset: Dataset, state: FeedState, version: str, run: str, *, now: str, by: str) -> bool:
-    """Make another version the current one; False when it is already. Call with the feed's lock held.
+    """Make another version the current one; False when it already is. Call with the feed's lock held.
 
     Raises:
         SourceError: there is no such version; names those there are.
@@ -51,7 +51,7 @@ def rollback(dataset: Dataset, state: FeedState, version: str, run: str, *, now:
 
 
 def pin(dataset: Dataset, state: FeedState, version: str, run: str, *, pinned: bool, now: str, by: str) -> bool:
-    """Keep a version against retention, or let it go; False when that is so already. Call with the lock held.
+    """Protect a version from retention, or stop that; False when nothing changes. Call with the lock held.
 
     Raises:
         SourceError: there is no such version; names those there are.
@@ -70,4 +70,4 @@ def pin(dataset: Dataset, state: FeedState, version: str, run: str, *, pinned: b
 def _existing(dataset: Dataset, state: FeedState, version: str) -> None:
     there = [known.name for known in versions(state)]
     if version not in there:
-        raise SourceError(f"{dataset.feed}: has no version {version}; there are {', '.join(there) or 'none'}")
+        raise SourceError(f"{dataset.feed}: has no version {version}; its versions: {', '.join(there) or 'none'}")

@@ -1,4 +1,4 @@
-"""What is known of the Kafka partitions of a stream: the last rows read, and which offsets are exported."""
+"""What is known about the Kafka partitions of a stream: the last rows read, and which offsets are exported."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Json = dict[str, Any]
 class Anchor:
     """The last row read of one partition: offset, ROWTIME in epoch ms, and a salted hash over the named columns.
 
-    `salt`: one for each feed, so that a table of hashes made beforehand tells no values; "" in a lake of an earlier
+    `salt`: one for each feed, so that a precomputed table of hashes reveals no values; "" in a lake of an earlier
     version, until the row is seen again.
-    `missing`: "silent" or "expired" where it did not come again, so that no run waits for it any more; else "".
+    `missing`: "silent" or "expired" where the row did not come again, so that later runs do not wait for it; else "".
     """
 
     offset: int
@@ -49,9 +49,9 @@ class TopicMark:
     """Where a stream's Kafka topic was left, for runs that read the topic itself.
 
     Attributes:
-        generation: the one it is about; it says nothing of another.
-        id: of the topic; None where the broker does not tell it.
-        next: Kafka partition -> the offset to read from, also past records that are no rows.
+        generation: the generation that it is valid for.
+        id: of the topic; None where the broker does not send it.
+        next: Kafka partition -> the offset to read from, which may be past records that are not rows.
         proof: a hash of what decides how records are read, once that was compared with real rows.
         exact: whether values are stored as the topic has them, where ksqlDB's REST API would lose something.
     """

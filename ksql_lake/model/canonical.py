@@ -1,4 +1,4 @@
-"""A value in the one spelling in which equal values are equal: what hashes and comparisons of rows go by."""
+"""The canonical text of a value, the same for equal values: used for hashes and comparisons of rows."""
 
 from __future__ import annotations
 

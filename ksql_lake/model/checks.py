@@ -1,4 +1,4 @@
-"""The checks a feed declares under `checks`: what may be said of a batch before it is published, and how it is read."""
+"""The checks that a feed declares under `checks`: their kinds, their settings, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMS: dict[str, Form] = {
     "regex": Form("a pattern (RE2) is found in the text", ("column", "pattern"), (("column",), ("pattern",)), True),
     "row_count": Form("rows of the run against the median of the same weekday; at least half of it where no share is "
                       "given", ("min_share", "max_share"), (), False),
-    "freshness": Form("the newest row is so many hours old at most; of a table by a column", ("hours", "column"),
+    "freshness": Form("the newest row is at most this many hours old; for a table by a column", ("hours", "column"),
                       (("hours",),), False),
 }
 
@@ -58,7 +58,7 @@ class Check:
 
     @property
     def label(self) -> str:
-        """How results and reasons name it: `range AMOUNT`."""
+        """Its name in results and reasons: `range AMOUNT`."""
         return " ".join([self.check, ", ".join(self.columns)]).strip()
 
     @property
@@ -134,26 +134,27 @@ def _problems(one: Mapping[str, Any], kind: str, patterns: bool) -> list[tuple[s
 
 
 def _together(name: str, one: Mapping[str, Any], kind: str) -> list[tuple[str, str]]:
-    """What is wrong with keys that are right by themselves."""
+    """What is wrong with the combination of keys."""
     if one.get("level") == "quarantine" and not FORMS[name].rows:
         able = " or ".join(known for known, form in FORMS.items() if form.rows)
-        return [("level", f'"level" is "quarantine", but {name} judges no single row; that is for {able}')]
+        found = f'"level" is "quarantine", but {name} does not check single rows'
+        return [("level", f'{found}; "quarantine" works with {able}')]
     for low, high in (("min", "max"), ("min_share", "max_share")):
         if low in one and high in one:
             least, most = one[low], one[high]
             if isinstance(least, str) != isinstance(most, str):
-                return [(high, f'"{low}" and "{high}" are of two kinds; write both as numbers or both as text')]
+                return [(high, f'"{low}" and "{high}" have different types; write both as numbers or both as text')]
             if _order(least) > _order(most):
                 return [(high, f'"{high}" is {_shown(most)}, less than "{low}", which is {_shown(least)}')]
     if name == "freshness" and kind == "table" and "column" not in one:
         return [("", 'freshness of a table needs "column": a TIMESTAMP, or a BIGINT of epoch milliseconds')]
     if name == "freshness" and kind == "stream" and "column" in one:
-        return [("column", 'freshness of a stream goes by ROWTIME; take "column" out')]
+        return [("column", 'freshness of a stream uses ROWTIME; remove "column"')]
     return []
 
 
 def _problem(name: str, key: str, value: object, patterns: bool) -> str | None:
-    """What is wrong with one key of a check by itself."""
+    """What is wrong with one key of a check."""
     known = ("check", "level", *FORMS[name].keys)
     if key not in known:
         return f'unknown key "{key}" of {name}{_one_of(known, key)}'
@@ -165,12 +166,12 @@ def _problem(name: str, key: str, value: object, patterns: bool) -> str | None:
     if not valid(value):
         return f'"{key}" is {_shown(value)}; expected {words}'
     if key == "pattern" and patterns and (reason := pattern_problem(str(value))):
-        return f'"pattern" is {_shown(value)}, no pattern of RE2: {reason}'
+        return f'"pattern" is {_shown(value)}, which is not a valid RE2 pattern: {reason}'
     return None
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """What RE2 has against a pattern, or None."""
+    """RE2's complaint about a pattern, or None."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -185,7 +186,7 @@ def moment(text: str) -> dt.datetime:
     """An ISO 8601 time, in UTC when it names no zone.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a time.
     """
     found = dt.datetime.fromisoformat(text)
     return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)

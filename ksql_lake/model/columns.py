@@ -1,4 +1,4 @@
-"""The columns of a feed over time: what the source has now against what the lake holds."""
+"""The columns of a feed over time: compares what the source has now with what the lake holds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column],
             raise SchemaError(f"{feed}: column {old.name} is gone from the source; {_way_out()}")
         if str(column.type) != old.ksql_type:
             raise SchemaError(
-                f"{feed}: column {old.name} was {old.ksql_type} and is {column.type} now, which plain readers "
+                f"{feed}: column {old.name} was {old.ksql_type} and is now {column.type}, which plain readers "
                 f"of a mixed directory cannot follow; {_way_out()}"
             )
     known = {old.name for old in recorded}
@@ -55,11 +55,11 @@ def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column],
 
 
 def _way_out() -> str:
-    return "change it back, or archive this feed and add a new one under another name (its data stay)"
+    return "change it back, or archive this feed and add a new one under another name (its data stays)"
 
 
 def record_schema(state: FeedState, now: str) -> bool:
-    """Note in the state since when which columns are there, once for each schema version; True when it is new."""
+    """Record in the state since when each column exists, once for each schema version; True when it is new."""
     history, version = state.schema_history, state.schema_version
     if not state.columns or (history and history[-1].version == version):
         return False
@@ -82,8 +82,8 @@ def refuse_forbidden(feed: str, columns: Sequence[Column], forbidden: Sequence[s
     found = [name for name in forbidden if any(f".{path}".endswith(f".{name.upper()}") for path in carried)]
     if found:
         raise SchemaError(
-            f"{feed}: the source carries {', '.join(found)}, which forbidden_columns of the feed rules out; nothing "
-            "was read. Take it out of the source, or of forbidden_columns"
+            f"{feed}: the source carries {', '.join(found)}, which the feed's forbidden_columns excludes; nothing "
+            "was read. Remove it from the source, or from forbidden_columns"
         )
 
 
@@ -107,7 +107,7 @@ def rows_schema(state: FeedState) -> pa.Schema:
 
 
 def as_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Older rows under the full current schema: a column that came later is null, one of no feed goes."""
+    """Older rows in the full current schema: a column that was added later is null, an unknown one is dropped."""
     arrays = [
         batch.column(field.name).cast(field.type) if field.name in batch.schema.names
         else pa.nulls(len(batch), field.type)

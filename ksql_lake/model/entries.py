@@ -15,7 +15,7 @@ AHEAD = 86_400  # seconds that an event may be ahead of the clock of the machine
 
 @dataclass(frozen=True)
 class Remote:
-    """That a file lies in the lake's remote home, under the same path: since when, and in which tier of the store
+    """That a file is in the lake's remote, under the same path: since when, and in which tier of the store
     ("": the store's usual one)."""
 
     at: str
@@ -28,10 +28,10 @@ class Remote:
 
 @dataclass(frozen=True)
 class Leaving:
-    """A file that left the feed at some time and whose object is to be deleted from the remote.
+    """A file that was removed from the feed and whose object must be deleted from the remote.
 
-    It need not have been pushed: an upload may have ended just before a crash. `purge`: at once, because a person's
-    rows are in it; else when the trash forgets the file as well.
+    It may never have been recorded as pushed: an upload may have ended just before a crash. `purge`: at once, because
+    a person's rows are in it; else when the file is removed from the trash as well.
     """
 
     path: str
@@ -49,8 +49,8 @@ class FileEntry:
         offsets: Kafka partition -> lowest offset, highest offset, rows; None for a table.
         rowtime_min, rowtime_max: epoch ms; None for a table.
         reasons: of a file in quarantine: check -> rows that failed it.
-        remote: set once the file is in the remote home of the lake too.
-        local: whether it lies on this disk; if not, only in the remote.
+        remote: set once the file is in the lake's remote too.
+        local: whether it is on this disk; if not, it is only in the remote.
         extra: what this version does not know.
     """
 
@@ -133,7 +133,8 @@ def _span(value: Sequence[int]) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A file of older file entries, `_manifests/<name>` in the feed's directory, so that a commit need not."""
+    """A file of older file entries, `_manifests/<name>` in the feed's directory, so that a commit need not write them.
+    """
 
     name: str
     files: int
@@ -175,7 +176,7 @@ class Partition:
 
 
 class FileSet:
-    """The files of a feed: entries at hand, and manifests that are read only when somebody looks at every file.
+    """The files of a feed: entries in memory, and manifests that are read only when every file is needed.
 
     Remembers what was added and removed since the last commit.
     """
@@ -237,7 +238,7 @@ class FileSet:
             self._partitions[entry.partition] = before.plus(entry)
 
     def remove(self, paths: Collection[str]) -> list[FileEntry]:
-        """Take files out by their paths; the entries that went."""
+        """Remove files by their paths; returns their entries."""
         wanted = set(paths)
         gone = [file for file in self.recent if file.path in wanted]
         self.recent = [file for file in self.recent if file.path not in wanted]
@@ -261,7 +262,7 @@ class FileSet:
         self.add(new)
 
     def mark(self, entries: Iterable[FileEntry]) -> None:
-        """Say something new of files that stay as they are, such as that they are in the remote by now."""
+        """Replace the entries of files that are unchanged, for example because they are in the remote by now."""
         new = {entry.path: entry for entry in entries}
         left = set(new) - {file.path for file in self.recent}
         for manifest in list(self.manifests) if left else ():
@@ -272,14 +273,14 @@ class FileSet:
         self.recent = [new.get(file.path, file) for file in self.recent]
 
     def seal(self, name: str) -> list[FileEntry]:
-        """Let a manifest of this name hold the entries at hand; returns them, to be written."""
+        """Move the entries in memory to a manifest of this name; returns them, to be written."""
         entries, self.recent = self.recent, []
         self._old[name] = entries
         self.manifests.append(Manifest(name, len(entries)))
         return entries
 
     def committed(self) -> None:
-        """Forget what was added and removed: a commit has told it."""
+        """Forget what was added and removed, after a commit."""
         self.added, self.removed = [], []
 
 

@@ -37,7 +37,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Key:
-    """What a feed file may say under one key; `least` and `most` are the smallest and largest number allowed."""
+    """The values that a key may have; `least` and `most` are the smallest and largest number allowed."""
 
     types: tuple[type, ...]
     says: str
@@ -55,8 +55,10 @@ KEYS: dict[str, Key] = {
     "partitioning": Key((dict,), "year, month, day for streams; version for tables"),
     "storage_mode": Key((str,), "append for streams, overwrite for tables", ("append", "overwrite")),
     "format": Key((str,), "Format of the files", ("parquet",)),
-    "retention_days": Key((int,), "Streams: a day goes when it ended more than so many days ago", least=1, most=DAYS),
-    "retention_versions": Key((int,), "Tables: so many of the newest versions are kept", least=1, most=VERSIONS),
+    "retention_days": Key(
+        (int,), "Streams: a day is removed when it ended more than this many days ago", least=1, most=DAYS
+    ),
+    "retention_versions": Key((int,), "Tables: how many of the newest versions are kept", least=1, most=VERSIONS),
     "keep_versions": Key((int,), "Another name of retention_versions", least=1, most=VERSIONS),
     "local_days": Key(
         (int,), "Days to keep on this disk once they are in the remote (default: all)", least=1, most=DAYS
@@ -71,13 +73,17 @@ KEYS: dict[str, Key] = {
     "timezone": Key((str,), "IANA zone that a day is counted in (default UTC)"),
     "timestamp_column": Key((str,), "Streams: column that decides the day (default ROWTIME)"),
     "access": Key((str,), "restricted: 750 and 640; open: 755 and 644", ("restricted", "open")),
-    "max_shrink": Key((int, float), "Tables: share of rows a new version may have less (default 0.5)", least=0),
+    "max_shrink": Key(
+        (int, float), "Tables: share of the last version's rows that a new one may lack (default 0.5)", least=0
+    ),
     "idle_seconds": Key((int, float), "Streams: silence after which the stream counts as read", least=0.1, most=86400),
     "freshness_hours": Key(
-        (int, float), "The newest data may be so old (default 26); older is a finding of the report; 0: no matter",
+        (int, float), "Hours that the newest data may be old (default 26) before the report has a finding; 0: any age",
         least=0, most=HOURS,
     ),
-    "forbidden_columns": Key((list,), "Columns, or fields of a STRUCT, that must never come; the export refuses them"),
+    "forbidden_columns": Key(
+        (list,), "Columns, or fields of a STRUCT, that must never be exported; an export refuses them"
+    ),
     "compression": Key((str,), "Compression of this feed's files", ("snappy", "zstd", "lz4", "gzip", "none")),
     "compression_level": Key((int,), "Level, for zstd and gzip", least=1),
     "bloom_filter_columns": Key((list,), "Columns with a Parquet bloom filter, for look-ups by value"),
@@ -87,9 +93,10 @@ KEYS: dict[str, Key] = {
     "read_from": Key((str,), "Streams: kafka reads the topic, rest asks ksqlDB, auto (default) takes Kafka if it can",
                      ("auto", "rest", "kafka")),
     "exact_values": Key((bool,), "Streams from Kafka: keep what ksqlDB's REST API loses (TIME below a second, ...)"),
-    "on_bad_value": Key((str,), "A value that its type cannot hold: fail stops the feed (default), null stores null, "
-                        "quarantine keeps the row where bad rows are kept", ("fail", "null", "quarantine")),
-    "checks": Key((list,), "What must hold of a batch before it is published: warn, fail or quarantine"),
+    "on_bad_value": Key((str,), "What to do with a value that its type cannot hold: fail stops the feed (default), "
+                                "null stores null, "
+                        "quarantine moves the row to the quarantine", ("fail", "null", "quarantine")),
+    "checks": Key((list,), "Checks of the new rows before they are published: warn, fail or quarantine"),
 }
 
 
@@ -205,10 +212,10 @@ def load(path: Path, *, patterns: bool = True) -> Feed:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What a feed file says, unchecked: for changing one key and keeping all others, also those of a newer version.
+    """The content of a feed file, unchecked: for changing one key and keeping all others, even unknown ones.
 
     Raises:
-        FeedError: it is not there, or no JSON object; names line and column.
+        FeedError: it does not exist, or is not a JSON object; names line and column.
     """
     try:
         return _parse(path, text_of(path))
@@ -220,7 +227,7 @@ def text_of(path: Path) -> str:
     """What a feed file holds; a FIFO or a device is not waited for.
 
     Raises:
-        FeedError: it is not there, no file, too large, or not UTF-8.
+        FeedError: it does not exist, is not a file, is too large, or is not UTF-8.
     """
     where = _shown(path)
     try:
@@ -307,13 +314,13 @@ def _problems(path: Path, raw: Mapping[str, Any], patterns: bool = True) -> list
     if ("tier_after_days" in raw) != ("remote_tier" in raw):
         alone = "tier_after_days" if "tier_after_days" in raw else "remote_tier"
         missing = "remote_tier" if alone == "tier_after_days" else "tier_after_days"
-        problems.append((alone, f'"{alone}" needs "{missing}" beside it'))
+        problems.append((alone, f'"{alone}" needs "{missing}" as well'))
     highest = LEVELED.get(str(raw.get("compression")), 0)
     level = raw.get("compression_level", 0)
     if "compression_level" in raw and not highest:
-        problems.append(("compression_level", '"compression_level" goes with "compression": "zstd" or "gzip"'))
+        problems.append(("compression_level", '"compression_level" needs "compression": "zstd" or "gzip"'))
     elif isinstance(level, int) and level > highest:
-        found = f'"compression_level" is {level}; {raw["compression"]} goes to {highest}'
+        found = f'"compression_level" is {level}; the highest level of {raw["compression"]} is {highest}'
         problems.append(("compression_level", found))
     other = {"stream": ("retention_versions", "keep_versions", "max_shrink"), "table": STREAMS_ONLY}
     for key in other.get(str(raw.get("feed_type")), ()):
@@ -333,7 +340,7 @@ def _problem(key: str, value: object) -> str | None:
     known = KEYS.get(key)
     if known is None:
         close = difflib.get_close_matches(key, KEYS, 1)
-        hint = f': did you mean "{close[0]}"?' if close else f"; known are {', '.join(KEYS)}"
+        hint = f': did you mean "{close[0]}"?' if close else f"; expected one of {', '.join(KEYS)}"
         return f'unknown key "{key}"{hint}'
     if key == "checks":
         return None  # a language of its own
@@ -389,7 +396,7 @@ def save(path: Path, raw: Mapping[str, Any]) -> bool:
     """Write a feed file atomically; False, and nothing touched, when it holds just that already.
 
     Raises:
-        FeedError: the file is a link; what it points to belongs to somebody else.
+        FeedError: the file is a link, whose target must not be overwritten.
     """
     if path.is_symlink():
         raise FeedError(f"{_shown(path)}: is a link to {path.resolve()}; edit that file instead")

@@ -1,7 +1,6 @@
-"""A finding: one thing that a person should know of a feed, with its kind from the moment somebody finds it.
+"""A finding: one thing that a person should know about a feed, with its kind, and the partition and offset it concerns.
 
-Whoever finds something names its kind, and the feed, partition and offset it concerns. To add a kind, add a line to
-`KINDS`; everything else (report, page, metrics, history) takes it from there.
+To add a kind, add a line to `KINDS`; everything else (report, page, metrics, history) takes it from there.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ KINDS = {
     "gap": "error",  # rows expired before they were exported; as a warning: days without any row
     "drift": "error",  # the source and the lake differ, or the topic was recreated
     "quality": "error",  # checks of the data that failed
-    "stale": "error",  # the newest data are older than freshness_hours
-    "files": "error",  # files that no metadata knows
-    "damaged": "error",  # files that are gone, torn or not as they were written
+    "stale": "error",  # the newest data is older than freshness_hours
+    "files": "error",  # files that are in no metadata
+    "damaged": "error",  # files that are missing, torn or altered
     "stopped": "warning",  # the last run was interrupted; as an error: it was killed
     "run": "warning",  # anything else the last run reported
     "incomplete": "warning",  # rows that are still at the source; the next run reads them
-    "access": "warning",  # modes that are not what the feed's access says
-    "link": "warning",  # a symbolic link that stands in the way
+    "access": "warning",  # file modes that differ from what the feed's access asks for
+    "link": "warning",  # a symbolic link that is in the way
     "clock": "warning",  # events in the future, or a clock that is wrong
-    "remote": "warning",  # files that are not in the lake's remote home yet
+    "remote": "warning",  # files that are not in the lake's remote yet
     "busy": "warning",  # the last run found the feed locked by another run
     "quarantine": "note",  # rows in quarantine that nobody has looked at
-    "retention": "note",  # data that are due to be removed; as a warning: removing them was refused
+    "retention": "note",  # data that is due to be removed; as a warning: removing it was refused
     "small files": "note",  # past days in more files than they need
     "schema": "note",  # columns added lately
 }
@@ -46,7 +45,7 @@ class Finding:
 
     Args:
         kind: a key of `KINDS`.
-        message: a sentence without the feed's name; where it begins with that, it is taken off.
+        message: a sentence without the feed's name; a leading feed name is removed.
         level: error, warning or note; by default that of the kind.
         feed: the feed it concerns.
         partition: the Kafka partition it concerns, where it concerns one.
@@ -102,7 +101,7 @@ def findings_of(
 
 
 def read_findings(feed: str, entries: Any, kind: str = "run") -> Iterator[Finding]:
-    """Findings as the run history or metadata hold them; what is not in a form known here is passed over.
+    """Findings from the run history or metadata; entries of an unknown form are skipped.
 
     Args:
         entries: objects as `Finding.as_json` makes them; older versions wrote texts, or objects with only a message.

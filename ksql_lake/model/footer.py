@@ -1,4 +1,4 @@
-"""What each Parquet file says of itself, so that lost metadata can be made again."""
+"""What each Parquet file says about itself, so that lost metadata can be restored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAKEN = "ksql_lake.taken"
 
 @dataclass(frozen=True)
 class Footer:
-    """What each Parquet file says of itself in its key-value metadata, so that lost metadata can be made again.
+    """What each Parquet file says about itself in its key-value metadata, so that lost metadata can be restored.
 
     Attributes:
         sequence: the number of the change that published the file.
@@ -95,10 +95,10 @@ class Footer:
 
     @classmethod
     def read(cls, pairs: Mapping[bytes, bytes]) -> Footer | None:
-        """The footer among a file's key-value metadata; None when the file is not ours.
+        """The footer among a file's key-value metadata; None when another tool wrote the file.
 
         Raises:
-            KeyError, TypeError, ValueError: it claims to be ours and is not.
+            KeyError, TypeError, ValueError: the footer is not valid.
         """
         text = pairs.get(FOOTER.encode())
         if text is None:
@@ -123,10 +123,10 @@ def _counts_json(counts: Mapping[Any, int]) -> Json:
 
 
 def taken_pair(counts: Mapping[Any, int]) -> dict[str, str]:
-    """What a reading put into files, as one more pair of a footer: a rebuild sees by it that a file is gone."""
+    """How many rows a reading put into files, as another pair of a footer: a rebuild notices missing files by it."""
     return {TAKEN: json.dumps(_counts_json(counts))}
 
 
 def resume_pair(anchors: Mapping[int, Anchor]) -> dict[str, str]:
-    """The resume points as one more pair of a footer: they are known only when a run's last files are closed."""
+    """The resume points as another pair of a footer: they are known only when a run's last files are closed."""
     return {RESUME: json.dumps(anchors_json(anchors))}

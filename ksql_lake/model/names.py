@@ -1,7 +1,7 @@
 """One rule for the names of feeds: a name is a file name, a directory name and the name of a table in SQL.
 
-Names of feeds begin with a letter or a digit. Files that belong to the lake as a whole, beside those of feeds, begin
-with `_` or `.`, so no feed can ever be given the name of one of them.
+Names of feeds begin with a letter or a digit. Names of files that belong to the lake as a whole begin with `_` or `.`,
+so no feed can ever have the name of one of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def problem_of(name: str) -> str | None:
-    """What is wrong with the name of a feed, as one line; None when it is right."""
+    """What is wrong with the name of a feed, as one line; None when it is valid."""
     if len(name) > LONGEST:
         return f"a feed name of {len(name)} characters is too long; at most {LONGEST} are allowed"
     if not NAME.fullmatch(name):
@@ -30,5 +30,5 @@ def twin(name: str, others: Iterable[str]) -> str | None:
 
 
 def twins(name: str, other: str) -> str:
-    """What to say of two such names."""
+    """The message about two such names."""
     return f"the names {name} and {other} differ only in case, which SQL and some file systems ignore; rename one"

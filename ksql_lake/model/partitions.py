@@ -1,4 +1,4 @@
-"""Where a row belongs: time -> `year=/month=/day=`, `version=vN`, and back; column names that no reader confuses.
+"""Partitions: time -> `year=/month=/day=`, `version=vN`, and back; and column names that no reader confuses.
 
 A day is a calendar day of the feed's time zone. Days are computed for whole arrays, and rightly around
 changes of the clock: nothing here assumes that a day has 24 hours, or an offset whole minutes.

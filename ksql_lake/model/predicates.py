@@ -1,4 +1,4 @@
-"""Which columns and rows of a feed are asked for: names resolved, filters as typed Arrow expressions."""
+"""The columns and rows to read: resolves names, and turns filters into typed Arrow expressions."""
 
 from __future__ import annotations
 
@@ -78,10 +78,12 @@ def expression(filters: Filters | None, names: Names, schema: pa.Schema) -> pc.E
 
 def _one(condition: Any, names: Names, schema: pa.Schema) -> pc.Expression:
     if not (isinstance(condition, tuple | list) and len(condition) == 3):
-        raise ConfigError(f'{names.feed}: {condition!r} is no filter; expected such as ("year", "=", 2025)')
+        raise ConfigError(f'{names.feed}: {condition!r} is not a filter; expected something like ("year", "=", 2025)')
     name, how, value = condition
     if how not in (*COMPARISONS, "in", "not in"):
-        raise ConfigError(f"{names.feed}: {how!r} is no comparison; there are {', '.join(COMPARISONS)}, in, not in")
+        raise ConfigError(
+            f"{names.feed}: {how!r} is not a comparison; expected one of {', '.join(COMPARISONS)}, in, not in"
+        )
     column = names.resolve(name)
     kind, is_key = schema.field(column).type, column in names.keys
     try:
@@ -105,7 +107,7 @@ class _Place:
 
 
 def _compare(field: pc.Expression, how: str, place: _Place, kind: pa.DataType) -> pc.Expression:
-    """A comparison that cuts nothing off the value: `< 1.5` is `<= 1` for whole numbers."""
+    """A comparison that does not round the value: `< 1.5` is `<= 1` for whole numbers."""
     if place.exact:
         return COMPARISONS[how](field, _scalar(place.floor, kind))
     if how == "!=" or (place.beyond and how[0] == "><"[place.beyond > 0]):

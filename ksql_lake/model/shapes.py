@@ -1,4 +1,4 @@
-"""Whether values read from JSON are what their types say: a file may have been written by anybody."""
+"""Checks that values read from JSON have their declared types: anybody may have written the file."""
 
 from __future__ import annotations
 

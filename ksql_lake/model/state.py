@@ -1,4 +1,4 @@
-"""The state of one feed as typed values: what `_metadata.json`, Parquet footers and the state log say.
+"""The state of one feed as typed values: the content of `_metadata.json`, Parquet footers and the state log.
 
 Every value has one constructor and one reader here. The JSON keeps the form it always had: fields that the user's own
 tools read are where they were, and keys that this version does not know are kept. A state is a working copy, changed
@@ -51,14 +51,14 @@ class LastRun:
 
 
 @dataclass(frozen=True)
-class Told:
+class KeptFinding:
     """A finding of the last export as the metadata keep it: `said` is `Finding.as_json`, or only a message."""
 
     at: str
     said: Json
 
     @classmethod
-    def of(cls, at: str, findings: Iterable[Finding]) -> tuple[Told, ...]:
+    def of(cls, at: str, findings: Iterable[Finding]) -> tuple[KeptFinding, ...]:
         return tuple(cls(at, finding.as_json()) for finding in findings)
 
     def to_json(self) -> Json:
@@ -67,7 +67,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Amendment:
-    """A change that was no export, as the metadata keep it: when, by whom, what."""
+    """A change that was not an export, as the metadata keeps it: when, by whom, what."""
 
     at: str
     by: str
@@ -135,7 +135,7 @@ class FeedState:
     sequence: int = 0
     run: str | None = None
     columns: tuple[RecordedColumn, ...] = ()
-    findings: tuple[Told, ...] = ()
+    findings: tuple[KeptFinding, ...] = ()
     last_run: LastRun | None = None
     files: FileSet = field(default_factory=FileSet)
     # of a stream
@@ -194,13 +194,13 @@ class FeedState:
         return self.newest_until(None)
 
     def newest_until(self, latest: float | None) -> int | None:
-        """The same of rows up to a time in epoch ms: what lies in the future says nothing of the others."""
+        """The same for rows up to a time in epoch ms: a time in the future says nothing about the others."""
         times = [partition.rowtime_max for partition in self.files.unordered if partition.rowtime_max is not None]
         return max((time for time in times if latest is None or time <= latest), default=None)
 
     @property
     def mark(self) -> TopicMark:
-        """What is known of the present generation's topic."""
+        """What is known about the present generation's topic."""
         exact = self.topic is not None and self.topic.exact
         known = self.topic is not None and self.topic.generation == self.generation
         return self.topic if known and self.topic is not None else TopicMark(self.generation, exact=exact)
@@ -246,7 +246,7 @@ class FeedState:
                 "generation": self.generation, "resume": anchors_json(self.resume), "heads": anchors_json(self.heads),
                 "coverage": _coverage_json(self.coverage),
             }
-        made["findings"] = [told.to_json() for told in self.findings]
+        made["findings"] = [kept.to_json() for kept in self.findings]
         made["last_run"] = None if self.last_run is None else dict(vars(self.last_run))
         made["files"] = []
         optional: Json = {
@@ -285,7 +285,7 @@ class FeedState:
             value["source"], value["type"], value.get("created_at", ""), value.get("last_export"),
             value.get("schema_version", "1.0"), value["sequence"], value.get("run"),
             tuple(map(RecordedColumn.from_json, value.get("columns", ()))),
-            tuple(_told(one) for one in value.get("findings", ())),
+            tuple(_kept_finding(one) for one in value.get("findings", ())),
             None if last is None else LastRun(last["ended"], last["rows"], last["files"], last["result"]),
             files, value.get("timezone") or "UTC", value.get("timestamp_column"), value.get("generation", 1),
             anchors_from(value.get("resume") or {}), anchors_from(value.get("heads") or {}),
@@ -310,8 +310,8 @@ _STATE_KEYS = frozenset(f.name for f in fields(FeedState)) - {"extra"} | {
 }
 
 
-def _told(value: Mapping[str, Any]) -> Told:
-    return Told(str(value.get("at", "")), {key: item for key, item in value.items() if key != "at"})
+def _kept_finding(value: Mapping[str, Any]) -> KeptFinding:
+    return KeptFinding(str(value.get("at", "")), {key: item for key, item in value.items() if key != "at"})
 
 
 def new_stream(

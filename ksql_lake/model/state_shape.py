@@ -1,4 +1,4 @@
-"""Whether a state read from a file is one: a file may have been edited, or written by something else."""
+"""Checks a state read from a file: it may have been edited, or written by another program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksql_lake.model.state import FeedState
 
 
 def refuse_other_shapes(state: FeedState, kind: str) -> None:
-    """Look at every field of a state.
+    """Check every field of a state.
 
     Args:
         kind: stream or table.
@@ -40,7 +40,7 @@ def refuse_other_shapes(state: FeedState, kind: str) -> None:
 
 
 def refuse_other_entries(entries: Iterable[FileEntry]) -> None:
-    """Look at the entries of files; raises as `refuse_other_shapes`."""
+    """Check the entries of files; raises as `refuse_other_shapes`."""
     for entry in entries:
         wrong = problem(entry, FileEntry, "files")
         if wrong is None and (entry.rows < 0 or entry.bytes < 0):

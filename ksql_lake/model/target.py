@@ -1,4 +1,4 @@
-"""Whose rows are meant: a column, or a field at any depth, and a value; found in any spelling its type has."""
+"""The rows of a person: those with a value in a column, or in a field at any depth, in any spelling of its type."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Test = Callable[[pa.Array], Mask]  # which values of a leaf column are meant
 
 
 class Meant(Protocol):
-    """Which rows are meant: those of one value, or those that rules of many speak of."""
+    """Which rows to find: those with one value, or those that any of several rules matches."""
 
     def columns(self, schema: pa.Schema) -> list[str]:
         """The top-level columns of a file that must be read to tell."""

@@ -1,4 +1,4 @@
-"""ksqlDB's type text, and the Arrow type each stands for. Unknown types are refused by column name."""
+"""ksqlDB's types as text, and the Arrow type of each. An unknown type is refused with the name of its column."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SqlType:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a query header; KEY stands in the headers of table pulls only."""
+    """A column of a query header; only the headers of table pulls mark keys."""
 
     name: str
     type: SqlType
@@ -184,7 +184,7 @@ def arrow_type(kind: SqlType, unit: str = MILLISECONDS) -> pa.DataType:
             everywhere.
 
     Raises:
-        SchemaError: Parquet files that everybody reads cannot hold it (an empty STRUCT, a DECIMAL of 39 digits).
+        SchemaError: common Parquet readers cannot read it (an empty STRUCT, a DECIMAL of 39 digits).
     """
     if kind.base == "TIMESTAMP":
         return timestamp_type(unit)

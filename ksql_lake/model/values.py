@@ -1,4 +1,4 @@
-"""A value that a person wrote, as a value of a column's type: one exact meaning for filters, checks and erasures."""
+"""Values that a person wrote as values of a column's type: one exact meaning for filters, checks and erasures."""
 
 from __future__ import annotations
 

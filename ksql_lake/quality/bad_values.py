@@ -1,7 +1,7 @@
-"""Rows with a value that its type cannot hold: counted, and quarantined where the feed says so.
+"""Rows with a value that its type cannot hold: they are counted, and quarantined where the feed says so.
 
-`on_bad_value` of a feed: `fail` stops it at the first such value, `null` stores null in its place, `quarantine` keeps
-the row (with null in its place) where rows are kept that a check found bad.
+`on_bad_value` of a feed: `fail` stops it at the first such value, `null` stores null instead, `quarantine` puts the row
+(with null instead of the value) where rows go that failed a check.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ksql_lake.sources.ksqldb.rows import Flaw
 
 @dataclass
 class BadValues:
-    """Those of one query, or of one try at a table.
+    """The bad values of one query, or of one attempt at a table.
 
     Args:
         policy: `null` or `quarantine`; with `fail` the decoder raises, and nothing comes here.
@@ -31,8 +31,8 @@ class BadValues:
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, Flaw] = field(default_factory=dict)
 
-    def look(self, table: pa.RecordBatch, keep: np.ndarray, flaws: Sequence[Flaw]) -> BadRows | None:
-        """Count the flaws of the rows in `keep`; the rows to quarantine, their mask over all rows of the table."""
+    def inspect(self, table: pa.RecordBatch, keep: np.ndarray, flaws: Sequence[Flaw]) -> BadRows | None:
+        """Count the flaws of the rows in `keep`; returns the rows to quarantine and their mask over all rows."""
         reasons: dict[int, list[str]] = {}
         counts: Counter[str] = Counter()
         for flaw in flaws:
@@ -50,7 +50,7 @@ class BadValues:
         return BadRows(bad, table.filter(mask(bad)), texts, counts)
 
 
-def told(feed: str, found: Iterable[BadValues]) -> list[Finding]:
+def bad_value_findings(feed: str, found: Iterable[BadValues]) -> list[Finding]:
     """One finding for each column with a value that its type cannot hold."""
     counts: Counter[str] = Counter()
     first: dict[str, tuple[Flaw, str]] = {}
@@ -59,12 +59,12 @@ def told(feed: str, found: Iterable[BadValues]) -> list[Finding]:
         for column, flaw in bad.first.items():
             first.setdefault(column, (flaw, bad.policy))
     after = {"null": "stored as null", "quarantine": f"quarantined: python manage_feeds.py quarantine {feed}"}
-    told_ = []
+    findings = []
     for column, count in sorted(counts.items()):
         flaw, policy = first[column]
         message = (
             f"column {column}: {count:,} {'value' if count == 1 else 'values'} that its type cannot hold, "
             f"{after[policy]}; the first: {flaw}"
         )
-        told_.append(Finding("quality", message, "warning", feed, flaw.partition, flaw.offset))
-    return told_
+        findings.append(Finding("quality", message, "warning", feed, flaw.partition, flaw.offset))
+    return findings

@@ -1,8 +1,8 @@
-"""The checks of a feed, run on its batches before anything is published; counts, bad rows, and a verdict at the end.
+"""Runs the checks of a feed on its batches before anything is published: counts, bad rows, and a verdict at the end.
 
-A null passes every check but `not_null`. All checks see all new rows, quarantined or not. Messages carry counts and the
-feed's own settings, and of the rows the newest time only: they end up in metadata and logs, where an erasure does
-not look.
+A null passes every check but `not_null`. All checks see all new rows, quarantined or not. Messages contain counts, the
+feed's own settings and, of the rows, only the newest time: they end up in metadata and logs, which an erasure does not
+rewrite.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from ksql_lake.base.arrays import milliseconds, numbers, texts
 from ksql_lake.base.errors import QualityError
+from ksql_lake.base.figures import counted
 from ksql_lake.model.checks import Check, Result
 from ksql_lake.model.entries import AHEAD
 from ksql_lake.model.findings import Finding
@@ -29,7 +30,7 @@ from ksql_lake.model.types import Column, arrow_schema, pseudo_fields
 from ksql_lake.quality.keys import Hashes, KeyHashes, repeats
 from ksql_lake.quality.rules import Rule, bind
 
-ENOUGH = 3  # runs of the same weekday without which a median says nothing
+ENOUGH = 3  # runs of the same weekday that a median needs
 DAY_MS = 86_400_000
 DAYS_KEPT = 10_000  # of which the newest time is known
 REASON_LENGTH = 100  # characters of a bad value that its reason repeats
@@ -38,7 +39,7 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 @dataclass(frozen=True)
 class BadRows:
-    """Rows of one batch that go into quarantine: which, with why each, and how many by check."""
+    """Rows of one batch that go into quarantine: which ones, why, and how many for each check."""
 
     mask: np.ndarray
     rows: pa.RecordBatch
@@ -48,13 +49,13 @@ class BadRows:
 
 @dataclass(frozen=True)
 class Occasion:
-    """What a verdict needs beside the rows of the run.
+    """What a verdict needs besides the rows of the run.
 
     Attributes:
         now: with a time zone.
         usual: rows of the earlier runs of this weekday.
         newest: ROWTIME in epoch ms of the newest row the lake has, if any.
-        part: why this is no whole run, by which neither its rows nor its age can be judged; else "".
+        part: why this run is not complete, so that neither its row count nor its age can be judged; else "".
     """
 
     now: dt.datetime
@@ -81,7 +82,7 @@ class Checker:
         feed: for messages.
         schema: of the batches, under the names on disk.
         names: the source's name of each column -> its name on disk.
-        before: the checker of an earlier query of the same run, so that a value that came then comes twice now.
+        before: the checker of an earlier query of the same run, so that a value seen there counts as a duplicate here.
         seed: the same for checkers that look at parts of one run, for the same reason.
 
     Raises:
@@ -106,7 +107,7 @@ class Checker:
         """What it found, which is all that a verdict needs; the rules themselves do not travel."""
         return {**vars(self), "rules": [], "_keys": []}
 
-    def look(self, batch: pa.RecordBatch) -> BadRows | None:
+    def inspect(self, batch: pa.RecordBatch) -> BadRows | None:
         """Count what fails in rows that would be published, and return those that go into quarantine instead."""
         if not self.rules:
             return None
@@ -153,7 +154,7 @@ def reason_head(label: str) -> str:
 
 
 def count_reasons(reasons: pa.Array | pa.ChunkedArray, labels: Sequence[str]) -> dict[str, int]:
-    """How many of these reasons are of which check, those of none left out."""
+    """How many of these reasons belong to each check; others are left out."""
     found = {label: pc.sum(pc.match_substring(reasons, reason_head(label))).as_py() or 0 for label in labels}
     return {label: count for label, count in found.items() if count}
 
@@ -169,7 +170,7 @@ def _without_nulls(columns: Sequence[pa.Array]) -> list[pa.Array]:
 
 
 def _note_newest(newest: dict[int, int], column: pa.Array) -> None:
-    """The newest time of each day: which of them lie in the future is known at the end only."""
+    """The newest time of each day: only at the end is it known which ones are in the future."""
     times = numbers(milliseconds(column.drop_null()))
     days, first = np.unique(times // DAY_MS, return_inverse=True)
     latest = np.full(len(days), np.iinfo(np.int64).min)
@@ -183,7 +184,7 @@ def _note_newest(newest: dict[int, int], column: pa.Array) -> None:
 def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occasion) -> list[Result]:
     """The verdict of one run over the queries of it that count, in the order of the feed file.
 
-    Ask once, at the end: the checkers let go of what `unique` has collected.
+    Call once, at the end: the checkers release what `unique` has collected.
     """
     found = []
     rows = sum(checker.rows for checker in checkers)
@@ -204,7 +205,7 @@ def results(checks: Sequence[Check], checkers: Sequence[Checker], context: Occas
 
 
 def _collected(checkers: Sequence[Checker], i: int) -> list[Hashes]:
-    """The hashes of one check, which the checkers do not hold any more."""
+    """The hashes of one check; the checkers no longer hold them."""
     parts = []
     for checker in checkers:
         parts += checker.hashes[i]
@@ -224,14 +225,14 @@ def judge(feed: str, found: Sequence[Result]) -> list[Finding]:
         lines = [f"{feed}: {result}; {after[result.level]}" for result in bad]
         raise QualityError("\n".join(lines), found)
     look = f"see: python manage_feeds.py quarantine {feed}"
-    after = {"warn": "published all the same", "quarantine": f"quarantined; {look}"}
+    after = {"warn": "published nevertheless", "quarantine": f"quarantined; {look}"}
     return [Finding("quality", f"{result}; {after[result.level]}", "warning", feed) for result in bad]
 
 
 def _complaint(check: Check) -> str:
     if check.check == "accepted_values":
         shown = ", ".join(str(value) for value in check.values[:5])
-        return f"hold something else than {shown}{' ...' if len(check.values) > 5 else ''}"
+        return f"hold something other than {shown}{' ...' if len(check.values) > 5 else ''}"
     if check.check == "range":
         low = "" if check.min is None else f"below {check.min}"
         return "are " + " or ".join(filter(None, [low, "" if check.max is None else f"above {check.max}"]))
@@ -245,11 +246,14 @@ def _row_count(check: Check, rows: int, context: Occasion) -> tuple[int, str]:
     if context.part:
         return 0, f"not judged: {context.part}"
     if len(context.usual) < ENOUGH:
-        return 0, f"not enough history: {len(context.usual)} runs on a {day}, {ENOUGH} are needed"
+        return 0, f"not enough history: {counted(len(context.usual), 'run')} on a {day}, {ENOUGH} are needed"
     median = statistics.median(context.usual)
     low, high = median * check.min_share, median * check.max_share
     wanted = f"{low:,.0f} or more" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
-    text = f"{rows:,} rows; the median of {len(context.usual)} runs on a {day} is {median:,.0f}, expected {wanted}"
+    text = (
+        f"{counted(rows, 'row')}; the median of {len(context.usual)} runs on a {day} is {median:,.0f}, expected "
+        f"{wanted}"
+    )
     return int(not low <= rows <= high), text
 
 
@@ -260,12 +264,12 @@ def _freshness(check: Check, times: Sequence[int], context: Occasion) -> tuple[i
     latest = (context.now.timestamp() + AHEAD) * 1000  # what is later is wrong, and hides how old the others are
     newest = max((time for time in known if time <= latest), default=None)
     if newest is None and known:
-        wanted = f"expected one of the last {check.hours:g} hours"
-        return 1, f"the newest row is of {_at(max(known))}, in the future; {wanted}"
+        wanted = f"expected one from the last {check.hours:g} hours"
+        return 1, f"the newest row is dated {_at(max(known))}, in the future; {wanted}"
     if newest is None:
-        return 1, f"no row with a time; expected one of the last {check.hours:g} hours"
+        return 1, f"no row with a time; expected one from the last {check.hours:g} hours"
     hours = (context.now.timestamp() - newest / 1000) / 3600
-    text = f"the newest row is of {_at(newest)}, {hours:,.1f} hours ago; expected {check.hours:g} at most"
+    text = f"the newest row is dated {_at(newest)}, {hours:,.1f} hours ago; expected at most {check.hours:g}"
     return int(hours > check.hours), text
 
 

@@ -1,4 +1,4 @@
-"""Did a key come twice? 64-bit hashes of the keys of a whole table: 8 bytes a row, 16 while they are compared."""
+"""Finds keys that came twice, by 64-bit hashes of a whole table's keys: 8 bytes a row, 16 while they are compared."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 
 
 class KeyHashes:
-    """Collects the keys of one answer. Equal keys are found with certainty, different ones all but never confused.
+    """Collects the keys of one answer. Equal keys are always found; different keys are almost never confused.
 
-    Eight bytes of a key's text at a time are mixed with a random number that belongs to their place, and summed: whole
-    columns at once, and with other numbers for each answer, so that bad luck does not repeat.
+    Each eight bytes of a key's text are mixed with a random number that belongs to their position, and summed: whole
+    columns at once, and with new numbers for each answer, so that a collision does not repeat.
 
     Args:
         positions: of the key columns in the batches.
@@ -50,7 +50,7 @@ class KeyHashes:
         return hashes
 
     def twice(self) -> bool:
-        """Whether any key came more than once. Ask once, at the end: the keys are let go."""
+        """Whether any key came more than once. Call once, at the end: the keys are released."""
         return repeats(self._hashes) > 0
 
     def _of(self, column: pa.Array) -> Hashes:
@@ -82,7 +82,7 @@ class KeyHashes:
         return hashes
 
     def _number(self, place: int) -> np.uint64:
-        """A random number that belongs to a place."""
+        """The random number of a position."""
         while place >= len(self._factors):  # in steps that do not depend on who asks for what
             self._factors = np.concatenate([self._factors, self._more(len(self._factors))])
         number: np.uint64 = self._factors[place]
@@ -90,7 +90,7 @@ class KeyHashes:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Each bit of a value in each bit of the result, one to one; in place."""
+    """Mix the bits of each value, one to one, in place."""
     values ^= values >> np.uint64(33)
     values *= np.uint64(0xFF51AFD7ED558CCD)
     values ^= values >> np.uint64(29)
@@ -105,7 +105,7 @@ def _wide(column: pa.Array) -> pa.Array:
 
 
 def repeats(parts: list[Hashes]) -> int:
-    """How many rows have a key that another row before them has. `parts` is empty afterwards: no hash stands twice."""
+    """How many rows have the key of an earlier row. `parts` is emptied, so that no hash is in memory twice."""
     every = np.empty(sum(len(part) for part in parts), np.uint64)
     end = len(every)
     while parts:
@@ -118,7 +118,7 @@ def repeats(parts: list[Hashes]) -> int:
 
 
 def _text(column: pa.Array) -> pa.Array:
-    """The keys as text; null is one more text, that no key has."""
+    """The keys as text; null becomes a text that no key has."""
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
         return pa.array([repr(value) for value in pylist(column)], pa.large_string())
     text = column.cast(pa.large_string())

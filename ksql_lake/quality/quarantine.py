@@ -1,9 +1,9 @@
-"""Quarantine: rows that failed a check, out of readers' sight, with the reason; they can be counted and imported.
+"""Quarantine: rows that failed a check, hidden from readers, with the reason; they can be counted and imported.
 
     <lake>/quarantine/<feed>/<run>_<day or version>_0001.parquet      the feed's columns, then `_reason`
 
 Such a file belongs to one partition, which its name repeats, and appears by the commit of its run. Coverage includes
-its rows: they do not come again by themselves.
+its rows: later exports do not read them again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ LABELS = "ksql_lake.checks"
 
 
 class Aside:
-    """Stages the bad rows of one query of a run; makes nothing when there are none.
+    """Stages the bad rows of one query of a run; writes nothing when there are none.
 
     Args:
         directory: in staging; created with the first row.
         unique: what makes the names of its files unique.
-        footer: key-value metadata of each file, as of the files the rows would have been in.
+        footer: key-value metadata of each file, the same as in the files where the rows would have gone.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Aside:
         self.rows = 0
 
     def write(self, bad: BadRows, partition: str, day: str, chosen: np.ndarray | None = None) -> None:
-        """Take the bad rows of one partition, all or those chosen."""
+        """Add the bad rows of one partition, all or those chosen."""
         if self._writer is None:
             self._writer = PartitionWriter(
                 self._directory, self._schema, self._unique, "data", self._options, self._footer
@@ -75,7 +75,7 @@ class Aside:
             self._writer = None
 
     def abort(self) -> None:
-        """Let go of everything; what lies in staging is the caller's to remove."""
+        """Discard everything; the caller removes what is in staging."""
         if self._writer is not None:
             self._writer.abort()
 
@@ -109,7 +109,7 @@ def partition_of(name: str) -> str:
 
 
 def directory(dataset: Dataset) -> Path:
-    """Where the rows of a feed that are in quarantine lie."""
+    """The files of a feed's rows in quarantine."""
     return dataset.quarantine
 
 
@@ -123,7 +123,7 @@ def reasons(path: Path, labels: Sequence[str] | set[str]) -> dict[str, int]:
 def entry_of(
     dataset: Dataset, file: StagedFile, target: Path, options: WriterOptions, reasons: Mapping[str, int]
 ) -> FileEntry:
-    """What the metadata say of one file in quarantine; its path is relative to the lake."""
+    """The metadata's entry for one file in quarantine; its path is relative to the lake."""
     return file.entry(
         run="", origin="", schema_version="", exported_at="", generation=0 if dataset.kind == "stream" else None,
         compression=options.compression, compression_level=options.compression_level,
@@ -135,7 +135,7 @@ def held(state: FeedState | None, run: str | None = None) -> list[FileEntry]:
     """The entries of a feed, or of one run of it.
 
     Raises:
-        StateError: that run set nothing aside, or all of it is back.
+        StateError: that run quarantined nothing, or all of it was imported.
     """
     entries = [] if state is None else list(state.quarantined)
     if run is None:
@@ -143,7 +143,7 @@ def held(state: FeedState | None, run: str | None = None) -> list[FileEntry]:
     chosen = [entry for entry in entries if entry.run == run]
     if not chosen:
         runs = ", ".join(dict.fromkeys(entry.run for entry in entries)) or "none"
-        raise StateError(f"no rows of run {run} are in quarantine; there are {runs}")
+        raise StateError(f"no rows of run {run} are in quarantine; runs with quarantined rows: {runs}")
     return chosen
 
 
@@ -160,7 +160,7 @@ class Import:
 
     Args:
         checks: the present ones of the feed; rows that still fail one of `fail` or `quarantine` stay.
-        force: import them all the same.
+        force: import those as well.
         run: a name that no run had.
     """
 
@@ -223,7 +223,7 @@ class Import:
         self, batch: pa.RecordBatch, checker: Checker, writer: PartitionWriter, aside: Aside, partition: str
     ) -> None:
         day = f"{parse_day(partition):%Y%m%d}"
-        bad = checker.look(batch)
+        bad = checker.inspect(batch)
         if bad is not None:
             aside.write(bad, partition, day)
             batch = batch.filter(pa.array(~bad.mask))

@@ -1,4 +1,4 @@
-"""A check bound to the columns of a schema: where it looks, and which values fail, exactly by their type."""
+"""A check bound to the columns of a schema: which columns it checks, and which values fail, exactly for their type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Test = Callable[[pa.Array], pa.BooleanArray]
 
 @dataclass(frozen=True)
 class Rule:
-    """A check bound to the columns of a schema; `test` marks the rows that fail, where it judges by row."""
+    """A check bound to the columns of a schema; `test` marks the rows that fail, if the check works row by row."""
 
     check: Check
     paths: tuple[tuple[int, ...], ...]
@@ -127,7 +127,7 @@ def _range(check: Check, kind: pa.DataType) -> tuple[Test, str]:
 
 
 def _outside(column: pa.Array, low: pa.Scalar | None, high: pa.Scalar | None) -> pa.BooleanArray:
-    """What does not lie between; NaN lies nowhere."""
+    """Whether a value is out of range; NaN always is."""
     inside = None if low is None else pc.greater_equal(column, low)
     if high is not None:
         below = pc.less_equal(column, high)
@@ -169,13 +169,13 @@ def _resolve(
     if matches:
         several = ", ".join(name for name, _, _ in matches.values())
         raise SchemaError(
-            f"{feed}: checks: {check.check}: column {wanted} may be one of {several}; "
+            f"{feed}: checks: {check.check}: column {wanted} could be any of {several}; "
             "write it exactly as the source has it"
         )
     every = list(dict.fromkeys(name for name, _, _ in there))
     close = difflib.get_close_matches(wanted.upper(), [name.upper() for name in every], 3)
     near = [name for upper in close for name in every if name.upper() == upper]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(every)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"its columns: {', '.join(every)}"
     raise SchemaError(f"{feed}: checks: {check.check}: the source has no column {wanted}; {hint}")
 
 

@@ -1,4 +1,4 @@
-"""Where two Arrow arrays of one type differ, row by row, also nested ones and values that Python cannot hold."""
+"""Finds where two Arrow arrays of one type differ, row by row, including nested types and values beyond Python's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ksql_lake.model.canonical import canonical
 def differ(before: pa.Array, after: pa.Array) -> Array:
     """A NumPy mask of the rows that are not the same. Two nulls are the same, and so are two NaN.
 
-    The order of a MAP's entries is no difference.
+    The order of a MAP's entries does not matter.
     """
     found = _differ(before, after)
     if _holds_map(before.type):

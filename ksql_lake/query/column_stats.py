@@ -1,4 +1,4 @@
-"""What the columns of a feed hold: nulls, least and greatest value, and about how many different ones.
+"""Statistics of a feed's columns: nulls, least and greatest value, and about how many different values.
 
 Nulls, least and greatest come from the statistics in the Parquet footers where every row group has them, else from
 reading. The distinct values are estimated by reading each column once, a batch at a time, into a sketch that keeps the
@@ -45,7 +45,7 @@ class ColumnStats:
 
 @dataclass
 class _Sketch:
-    """The KEPT smallest hashes seen; the greatest of them tells how dense all of them lie."""
+    """The KEPT smallest hashes seen; the greatest of them shows how dense they are."""
 
     hashes: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
@@ -73,7 +73,8 @@ class _Column:
     sketch: _Sketch = field(default_factory=_Sketch)
 
     def span(self, least: Any, greatest: Any) -> None:
-        """Count in two values; of dates and times their numbers, which know no first and last year."""
+        """Take a least and a greatest value into account; dates and times as numbers, which have no first or last year.
+        """
         if least is not None:
             self.least = least if self.least is None else min(self.least, least)
             self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
@@ -95,10 +96,10 @@ def column_stats(
     """Statistics of each column over some partitions of a feed, in the order of the files' columns.
 
     Args:
-        places: where files of a lake with a remote lie; None: all in `directory`.
+        places: where the files of a lake with a remote are; None: all in `directory`.
 
     Raises:
-        OSError, ArrowInvalid: a file is missing or no Parquet.
+        OSError, ArrowInvalid: a file is missing or not Parquet.
     """
     columns: dict[str, _Column] = {}
     rows = 0
@@ -118,9 +119,9 @@ def _add(columns: dict[str, _Column], parquet: pq.ParquetFile) -> None:
     for schema_field in parquet.schema_arrow:
         column = columns.setdefault(schema_field.name, _Column(schema_field.name, schema_field.type))
         column.rows += parquet.metadata.num_rows
-        told = _from_footer(column, parquet.metadata, leaves.get(schema_field.name))
+        from_footer = _from_footer(column, parquet.metadata, leaves.get(schema_field.name))
         for batch in parquet.iter_batches(BATCH, columns=[schema_field.name]):
-            _read(column, batch.column(0), told)
+            _read(column, batch.column(0), from_footer)
 
 
 def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> bool:
@@ -139,8 +140,8 @@ def _from_footer(column: _Column, footer: pq.FileMetaData, leaf: int | None) -> 
     return True
 
 
-def _read(column: _Column, values: pa.Array, told: bool) -> None:
-    if not told:
+def _read(column: _Column, values: pa.Array, from_footer: bool) -> None:
+    if not from_footer:
         column.nulls += values.null_count
     if pa.types.is_nested(column.type):
         return
@@ -149,7 +150,7 @@ def _read(column: _Column, values: pa.Array, told: bool) -> None:
         return
     different = present.unique()
     column.sketch.add(different)
-    if not told:
+    if not from_footer:
         extremes = pc.min_max(different)
         raw = pa.types.is_temporal(column.type)
         column.span(*(extremes[end].value if raw else extremes[end].as_py() for end in ("min", "max")))

@@ -1,7 +1,7 @@
-"""Two versions of a table, by key: rows added, removed and changed, with the columns that changed.
+"""Compares two versions of a table by key: rows added, removed and changed, with the columns that changed.
 
 Rows are matched and compared in Arrow, column by column. Memory is bounded: of a large table only the keys of one
-slice and one column at a time are held, and differences are handed out slice by slice.
+slice and one column at a time are in memory, and differences are returned slice by slice.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Difference:
 def compare(
     dataset: Dataset, state: FeedState, before: str, after: str, slice_rows: int = SLICE
 ) -> Iterator[Difference]:
-    """What is different in version `after` from version `before`, in the order of the keys' text, slice by slice.
+    """The differences from version `before` to version `after`, in the order of the keys' text, slice by slice.
 
     Args:
         before, after: such as v3 or 3.
@@ -56,7 +56,7 @@ def compare(
     names = [f"v{name}" if name.isdecimal() else name for name in (before, after)]
     for name in names:
         if name not in there:
-            raise SourceError(f"{dataset.feed}: has no version {name}; there are {', '.join(there) or 'none'}")
+            raise SourceError(f"{dataset.feed}: has no version {name}; its versions: {', '.join(there) or 'none'}")
     keys = [column.disk_name for column in state.columns if column.key]
     if not keys:
         raise SourceError(f"{dataset.feed}: the source has no key column, so rows cannot be matched")

@@ -1,4 +1,4 @@
-"""What a feed held at a time: the state log has a line for each of its changes."""
+"""What a feed held at a given time: the state log has a line for each of its changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ksql_lake.store.metadata import Dataset
 
 
 def moment(as_of: str | dt.date) -> dt.datetime:
-    """The instant meant: a time (UTC when it names no zone), or the end of a day (UTC).
+    """The instant: a time (UTC unless it names a zone), or the end of a day (UTC).
 
     Args:
         as_of: a datetime, a date, or either as ISO 8601 text.
@@ -38,7 +38,7 @@ def moment(as_of: str | dt.date) -> dt.datetime:
 
 
 def state_at(dataset: Dataset, state: FeedState, when: dt.datetime) -> FeedState:
-    """The state as the last change up to a time left it (without files), from the state log.
+    """The state after the last change up to a time (without files), from the state log.
 
     Args:
         state: the present one.
@@ -63,7 +63,7 @@ def state_at(dataset: Dataset, state: FeedState, when: dt.datetime) -> FeedState
             f"{dataset.log}: begins at {_text(utc(first[1]))}; what {dataset.feed} held at {_text(when)} is not known"
         )
     raise ConfigError(
-        f"{dataset.feed}: held nothing at {_text(when)}; its first export was at {_text(utc(first[1]))}"
+        f"{dataset.feed}: had no data at {_text(when)}; its first export was at {_text(utc(first[1]))}"
     )
 
 
@@ -80,7 +80,7 @@ class Spans:
 
     @classmethod
     def of(cls, covered: Mapping[int, Covered], partition: int, day: str = "") -> Spans:
-        """What a state's coverage of one generation holds of a partition, of the rows of a day where one is given."""
+        """The offsets of a partition that one generation's coverage includes, of one day's rows if one is given."""
         one = covered.get(partition, Covered())
         upto = max(one.upto, dict(one.days).get(day, -1))
         whole = [(0, upto)] if upto >= 0 else []

@@ -1,4 +1,4 @@
-"""A feed as one table: exactly the files its metadata own, under the full schema, now or as they were."""
+"""Reads a feed as one table: exactly the files in its metadata, in the full schema, now or as they were."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0)  # seconds, while a change o
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a feed."""
+    """What to read of a feed."""
 
     filters: Filters | None = None
     columns: Sequence[str] | None = None
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass
 class _Part:
-    """Files that one scan reads; `covered` keeps the rows that the lake held at the time asked for."""
+    """Files that one scan reads; `covered` selects the rows that the lake held at the requested time."""
 
     files: list[FileEntry] = field(default_factory=list)
     covered: dict[int, Spans] | None = None
@@ -67,7 +67,7 @@ def find(lake: Path, name: str) -> Dataset:
     """The feed of that name; `streams/x` or `tables/x` where a stream and a table have the same.
 
     Raises:
-        ConfigError: no such lake or feed, or two of them.
+        ConfigError: there is no such lake or feed, or there are two.
     """
     if not lake.is_dir():
         raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
@@ -77,18 +77,18 @@ def find(lake: Path, name: str) -> Dataset:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigError(f"{name}: a stream and a table have this name; write streams/{name} or tables/{name}")
+        raise ConfigError(f"{name}: there is a stream and a table of this name; write streams/{name} or tables/{name}")
     names = sorted({one.feed for one in there})
     near = difflib.get_close_matches(plain, names, 3)
-    hint = f"did you mean {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
+    hint = f"did you mean {', '.join(near)}" if near else f"exported feeds: {', '.join(names) or 'none'}"
     raise ConfigError(f"{name}: no feed of this name was exported into {lake}; {hint}")
 
 
 def read(dataset: Dataset, request: Request) -> pa.Table:
     """The rows asked for; see `ksql_lake.read`.
 
-    Metadata are read once, and name every file. A file that is gone when it is opened (names are never used
-    again) means that they changed meanwhile: they are read again, and everything from the start.
+    Metadata is read once and lists every file. If a file is gone when it is opened (names are never reused), the
+    metadata changed meanwhile: it is read again, and everything starts over.
     """
     for pause in (*PAUSES, None):
         state = metadata.load(dataset)
@@ -110,7 +110,7 @@ def read(dataset: Dataset, request: Request) -> pa.Table:
 
 
 def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
-    """A frame in which no value is rounded and no type depends on whether there are nulls.
+    """A data frame in which no value is rounded and no type depends on whether there are nulls.
 
     INTEGER, BIGINT and BOOLEAN become pandas' nullable Int32, Int64 and boolean; what is never null (partition
     keys, a stream's ROWPARTITION and ROWOFFSET) plain int32 and int64. DECIMAL are Decimal objects, TIMESTAMP
@@ -133,7 +133,7 @@ def to_pandas(dataset: Dataset, table: pa.Table) -> pd.DataFrame:
 
 
 def feeds(lake: Path) -> list[Dataset]:
-    """Every feed that was exported into a lake, whatever became of its feed file."""
+    """Every feed that was exported into a lake, whether or not it still has a feed file."""
     return [
         Dataset(lake, path.parent.name, kind)
         for kind in ("stream", "table")
@@ -188,7 +188,7 @@ def _read_part(
 
 
 def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
-    """The rows that one generation's coverage holds, as a mask: an Arrow expression of 20,000 ranges crashes."""
+    """A mask of the rows that one generation's coverage includes: an Arrow expression of 20,000 ranges crashes."""
     partitions, offsets = (numbers(table[name].combine_chunks()) for name in PLACE)
     held = np.zeros(len(table), bool)
     for partition, spans in covered.items():
@@ -198,7 +198,7 @@ def _held_then(table: pa.Table, covered: Mapping[int, Spans]) -> pa.Array:
 
 
 def _known(entry: FileEntry, schema: pa.Schema) -> pc.Expression:
-    """What the metadata know of every row of a file: Arrow opens none that cannot match."""
+    """What the metadata says about all rows of a file, so that Arrow opens no file that cannot match."""
     number, day = parse_version(entry.partition), parse_day(entry.partition)
     if number is not None:
         return pc.field("version") == pa.scalar(number, pa.int32())
@@ -212,10 +212,10 @@ def _known(entry: FileEntry, schema: pa.Schema) -> pc.Expression:
 def _parts(dataset: Dataset, state: FeedState, request: Request) -> list[_Part]:
     """The files to read: those of one version, or those with rows that were held at the time asked for.
 
-    Coverage includes quarantined rows: they are held since their import, whose files say when it was.
+    Coverage includes quarantined rows: the lake has held them since their import, which their files record.
     """
     if request.version is not None and request.as_of is not None:
-        raise ConfigError(f"{dataset.feed}: version and as_of both name a state; give one of them")
+        raise ConfigError(f"{dataset.feed}: version and as_of both choose a state; give only one of them")
     then, files = state, list(state.files)
     if request.as_of is not None:
         when = moments.moment(request.as_of)
@@ -224,7 +224,7 @@ def _parts(dataset: Dataset, state: FeedState, request: Request) -> list[_Part]:
     if dataset.kind == "table":
         return [_version(dataset, state, then, request)]
     if request.version is not None:
-        raise ConfigError(f"{dataset.feed}: is a stream and has no versions; as_of names a time")
+        raise ConfigError(f"{dataset.feed}: is a stream and has no versions; use as_of with a time")
     return [_Part(files)] if then is state else _held(files, then.coverage)
 
 
@@ -240,7 +240,7 @@ def _version(dataset: Dataset, state: FeedState, then: FeedState, request: Reque
     if number not in there:
         asked = request.version if request.as_of is None else f"v{number}, which was current at {request.as_of}"
         names = ", ".join(f"v{one}" for one in there)
-        raise ConfigError(f"{dataset.feed}: has no version {asked}; there are {names or 'none'}")
+        raise ConfigError(f"{dataset.feed}: has no version {asked}; its versions: {names or 'none'}")
     return _Part([entry for entry in state.files if entry.partition == version_path(number)])
 
 

@@ -1,4 +1,4 @@
-"""The remote against the metadata: what is missing, altered or unknown there, and whether the store can be used."""
+"""Compares the remote with the metadata: what is missing, altered or unknown, and whether the store can be used."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def verify(turn: Turn, *, deep: bool = False) -> Iterator[str]:
     if prefix + METADATA not in there:
         yield f"{turn.store.url}/{prefix}{METADATA}: missing; write it again with: python manage_feeds.py remote push"
     for key in unknown(turn, there):
-        yield (f"{turn.store.url}/{key}: unknown, no metadata have it; delete it with: python manage_feeds.py remote "
+        yield (f"{turn.store.url}/{key}: unknown, it is in no feed's metadata; delete it with: python "
+               "manage_feeds.py remote "
                f"purge {turn.dataset.feed} --unknown")
 
 
@@ -51,15 +52,15 @@ def _look(turn: Turn, file: FileEntry, listed: Stat | None) -> str | None:
     if listed is None:
         return f"missing, {_what_now(file)}"
     if listed.size != file.bytes:
-        return f"altered, {listed.size:,} bytes, recorded {file.bytes:,}; {_what_now(file)}"
+        return f"altered, it has {listed.size:,} bytes, the metadata says {file.bytes:,}; {_what_now(file)}"
     try:
         found = turn.store.stat(turn.key(file))
     except Gone:
         return f"missing, {_what_now(file)}"
     if found.crc32 is None:
-        return f"altered, or uploaded by somebody else: the store keeps no checksum of it; {_what_now(file)}"
+        return f"altered, or uploaded by another tool: the store has no checksum of it; {_what_now(file)}"
     if found.crc32 != file.crc32:
-        return f"altered, its checksum is not the recorded one; {_what_now(file)}"
+        return f"altered, its checksum differs from the one in the metadata; {_what_now(file)}"
     return None
 
 
@@ -77,12 +78,12 @@ def _read(turn: Turn, file: FileEntry) -> str | None:
             return f"is archived in {file.remote.tier if file.remote else '?'}, so it was not read"
         found = checksum(content)
     if found != (file.bytes, file.crc32):
-        return f"altered, its content has another checksum than the recorded one; {_what_now(file)}"
+        return f"altered, the checksum of its content differs from the one in the metadata; {_what_now(file)}"
     return None
 
 
 def unknown(turn: Turn, listed: dict[str, Stat] | None = None) -> list[str]:
-    """Keys below the feed that neither its files nor what is to be deleted explain."""
+    """The feed's keys that belong neither to its files nor to what is waiting to be deleted."""
     prefix = mirror.key_of(turn.dataset, "")
     there = listed if listed is not None else _listed(turn)
     known = {turn.key(file) for file in (*turn.state.files, *turn.state.quarantined)} | {prefix + METADATA}
@@ -91,14 +92,14 @@ def unknown(turn: Turn, listed: dict[str, Stat] | None = None) -> list[str]:
 
 
 def _listed(turn: Turn) -> dict[str, Stat]:
-    """What is in the remote of the feed; its quarantine is looked at only where it ever had one."""
+    """What the remote has of the feed; its quarantine is listed only if it ever had one."""
     aside = f"{QUARANTINE}/{turn.dataset.feed}/"
     places = [mirror.key_of(turn.dataset, ""), *([aside] if turn.state.quarantine is not None else [])]
     return {found.key: found for place in places for found in turn.store.list(place)}
 
 
 def check(store: ObjectStore, address: Address) -> Iterator[str]:
-    """Try every right with one small object of its own; a line for each thing that was seen.
+    """Try every permission with one small test object; a line for each result.
 
     Raises:
         RemoteError: what does not work.
@@ -119,7 +120,7 @@ def check(store: ObjectStore, address: Address) -> Iterator[str]:
         store.get(key, content)
         store.stat(key)
         assert key in [found.key for found in store.list(key)]
-        yield "reading, looking and listing: work"
+        yield "reading and listing: work"
     finally:
         kept = store.purge(key, versions=True)
     yield from kept

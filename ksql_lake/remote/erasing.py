@@ -1,5 +1,5 @@
-"""An erasure and the remote: files that lie only there and hold a person's rows come here, are rewritten as any other
-file, go back under their new names, and the old objects are deleted with every version."""
+"""The part of an erasure in the remote: files that are only there and hold a person's rows are downloaded, rewritten
+like any other file and uploaded under new names, and the old objects are deleted with every version."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.places import Places
 from ksql_lake.store.trash import Bundle
 
-Columns = Callable[[pa.Schema], list[str]]  # those that may hold what is looked for
+Columns = Callable[[pa.Schema], list[str]]  # those that may hold the value
 Rows = Callable[[pa.RecordBatch], int]  # how many rows of a batch hold it
 
 
 class Search:
-    """Looks into files that lie only in the remote; `unseen` says which could not be read, and why.
+    """Searches files that are only in the remote; `unseen` says which ones could not be read, and why.
 
     Args:
         wake: ask for archived files.
@@ -45,7 +45,7 @@ class Search:
                 yield file, rows
 
     def bundles(self) -> Iterator[tuple[Bundle, FileEntry, int]]:
-        """The same of files in the trash, whose objects stay in the remote until the trash lets go of them."""
+        """The same for files in the trash, whose objects stay in the remote until the trash is emptied."""
         for bundle in trash.bundles(self.turn.dataset.lake, self.turn.dataset.feed):
             for file in bundle.files:
                 if not file.local and (rows := self._count(file)):
@@ -57,7 +57,7 @@ class Search:
             with self.places.open(replace(file, remote=None)) as parquet:
                 return self._rows(parquet)
         except (RemoteError, OSError) as error:
-            self.unseen.append(f"{self.places.url(file)}: not looked at: {error}")
+            self.unseen.append(f"{self.places.url(file)}: not searched: {error}")
             return 0
 
     def _wake(self, file: FileEntry) -> None:
@@ -79,7 +79,7 @@ class Search:
 
 
 def bring_here(search: Search) -> set[str]:
-    """Bring files that hold such rows to this disk, so that an erasure finds them; the partitions they are of.
+    """Bring files that hold such rows to this disk, so that an erasure finds them; returns their partitions.
 
     Raises:
         RemoteError: a file could not be brought; those before it are here.
@@ -115,7 +115,7 @@ def is_needed(state: FeedState, before: int) -> bool:
 
 
 def settle(one: Turn, away: set[str]) -> list[str]:
-    """Push what an erasure wrote, delete what it replaced, and let days that were away leave this disk again.
+    """Push what an erasure wrote, delete what it replaced, and remove days from this disk that were not here before.
 
     Args:
         away: partitions that were only in the remote before.
@@ -139,7 +139,7 @@ def settle(one: Turn, away: set[str]) -> list[str]:
 
 
 def _hurry(one: Turn) -> None:
-    """What left the lake before and is not in the trash any more was not looked at: it is deleted now."""
+    """Files that were removed earlier and are no longer in the trash were not searched: delete them now."""
     held = {file.path for bundle in trash.bundles(one.dataset.lake, one.dataset.feed) for file in bundle.every}
     hurried = tuple(gone if gone.path in held else replace(gone, purge=True) for gone in one.state.remote_gone)
     one.state.remote_gone = hurried  # in memory: `finish` deletes by it and commits what is left

@@ -1,4 +1,4 @@
-"""A lake that goes on without its remote: one that is lost for good, or that is given up for another one.
+"""Lets a lake continue without its remote, because that is lost for good or replaced by another one.
 
 Nothing is asked of the store and nothing is deleted there. Can be repeated after an interruption: the binding goes
 first, so that what is removed here is not remembered as something to delete there.

@@ -11,7 +11,7 @@ from ksql_lake.store.remote.address import LEAST_BYTES, Address
 
 
 def rules(address: Address, feeds: Sequence[Feed]) -> str:
-    """The rule as JSON in the cloud's own form. It names data files only: metadata must stay readable at once.
+    """The rule as JSON in the cloud's own form. It covers only data files: metadata must stay readable at once.
 
     The bucket counts days from the upload, not from the day of the events.
     """
@@ -56,11 +56,11 @@ def how_to_apply(address: Address) -> str:
     """The command of the cloud that applies the rule."""
     if address.scheme == "s3":
         return (
-            "this rule replaces the bucket's own: add the rules it has already, then apply it with: "
+            "this rule replaces the bucket's own: add the existing rules to it, then apply it with: "
             f"aws s3api put-bucket-lifecycle-configuration --bucket {address.bucket} --lifecycle-configuration "
             "file://rules.json"
         )
     return (
-        "this policy replaces the account's own: add the rules it has already, then apply it with: "
+        "this policy replaces the account's own: add the existing rules to it, then apply it with: "
         "az storage account management-policy create --policy @rules.json --account-name ACCOUNT --resource-group GROUP"
     )

@@ -1,4 +1,4 @@
-"""The remote's own copy of a feed's metadata, and of what else makes a lake: swapped after every change here."""
+"""The remote's copy of a feed's metadata and of the lake's other small files, replaced after every change here."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def read(store: ObjectStore, key: str) -> tuple[dict[str, Any] | None, str | Non
 
 
 def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Binding) -> bool:
-    """Let the remote's metadata say what the local ones say; False when they do already.
+    """Make the remote's metadata equal to the local one; False when it already is.
 
     Raises:
-        StateError: the remote knows more changes than this disk: an old copy of the lake is at work here.
-        Taken: somebody else writes there at the same time.
+        StateError: the remote has more changes than this disk, so this is an old copy of the lake.
+        Taken: something else writes there at the same time.
     """
     key = key_of(dataset)
     there, etag = read(store, key)
@@ -68,7 +68,7 @@ def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Bi
         raise StateError(f"{store.url}/{key}: belongs to another lake ({there.get(LAKE)})")
     if there is not None and there["sequence"] > state.sequence:
         raise StateError(
-            f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the remote knows "
+            f"{dataset.metadata}: is an old copy: it is at change {state.sequence}, but the remote at "
             f"{there['sequence']}; bring the newer one back into an empty directory with the command `remote restore`"
         )
     if there is not None and there["sequence"] == state.sequence and there.get("run") == state.run:
@@ -81,10 +81,10 @@ def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Bi
 
 
 def _refuse_another_copy(dataset: Dataset, state: FeedState, there: Mapping[str, Any], url: str) -> None:
-    """Two copies of one lake may be at work, such as one that was restored and the one it was restored from.
+    """Refuse to go on when two copies of one lake are in use, such as a restored one and its original.
 
     Raises:
-        StateError: the change that the remote knows last is none of this copy's.
+        StateError: the remote's last change was not made by this copy.
     """
     mine: str | None = state.run if there["sequence"] == state.sequence else None
     for logged in state_log.states(dataset.log) if mine is None else ():
@@ -92,14 +92,14 @@ def _refuse_another_copy(dataset: Dataset, state: FeedState, there: Mapping[str,
             mine = logged.state.get("run")
     if mine is not None and mine != there.get("run"):
         raise StateError(
-            f"{dataset.feed}: change {there['sequence']} in {url} was not made by this copy of the lake, so another "
-            "copy is at work. Stop one of the two; the other goes on in an empty directory, after the command "
+            f"{dataset.feed}: change {there['sequence']} in {url} was not made by this copy of the lake, so a second "
+            "copy is in use. Stop one of the two, and restore the other into an empty directory with the command "
             "`remote restore`"
         )
 
 
 def _for_remote(state: FeedState, binding: Binding) -> FeedState:
-    """All file entries in one object, so that a reader of the remote needs no other one to find them."""
+    """All file entries in one object, so that a reader of the remote needs only this one to find them."""
     files = FileSet(replace(file, local=True) for file in state.files if file.remote is not None)
     aside = None if state.quarantine is None else tuple(file for file in state.quarantined if file.remote is not None)
     return replace(state, files=files, quarantine=aside, remote_gone=(), extra={**state.extra, LAKE: binding.lake})
@@ -123,7 +123,7 @@ def keep_lake(lake: Path, store: ObjectStore) -> None:
 
 
 def keep(store: ObjectStore, lake: Path, path: Path) -> None:
-    """Let the remote have this small file as it is now; a file that is not there is skipped."""
+    """Copy a small file to the remote as it is now; a missing file is skipped."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -141,4 +141,4 @@ def keep(store: ObjectStore, lake: Path, path: Path) -> None:
             store.swap(key, data, etag)
             return
         except Taken:
-            continue  # another feed's turn wrote the same file of the lake
+            continue  # the push of another feed wrote the same file of the lake

@@ -1,4 +1,4 @@
-"""`_REMOTE.txt` in a feed's directory: what somebody who looks there does not see, and how to read it."""
+"""`_REMOTE.txt` in a feed's directory: which data is not in the directory, and how to read it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.remote.binding import Binding
 
-NAME = "_REMOTE.txt"  # readers of a directory pass over what begins with an underscore
+NAME = "_REMOTE.txt"  # readers of a directory skip what begins with an underscore
 NAMED = 20  # partitions
 
 
@@ -28,8 +28,8 @@ def _text(feed: str, url: str, away: list[str]) -> str:
     shown = [str(parse_day(partition) or partition.removeprefix("version=")) for partition in away[:NAMED]]
     more = f" and {len(away) - NAMED:,} more" if len(away) > NAMED else ""
     return (
-        f"Some of {feed} is not in this directory, and whoever reads the directory does not see it:\n"
-        f"{', '.join(shown)}{more}\n\nIt lies in {url}\n\n"
+        f"Some data of {feed} is not in this directory, so programs that read the directory miss it:\n"
+        f"{', '.join(shown)}{more}\n\nIt is in {url}\n\n"
         f'Read all of it with:         ksql_lake.read("{feed}")\n'
         "or with SQL made by:         python metadata_utils.py --sql duckdb\n"
         f"Bring it back here with:     python manage_feeds.py remote pull {feed}\n"

@@ -1,6 +1,6 @@
-"""Which files go up, which days leave this disk, come back, change their tier or are deleted; pure, with reasons.
+"""Decides which files to upload, drop from this disk, pull, move to another tier or delete, and why; pure functions.
 
-Whole days of a stream and whole versions of a table move, never single files: to SQL engines a partition is one place.
+Only whole days of a stream and whole versions of a table move: for SQL engines a partition is in one place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PART = 64 << 20  # bytes of one request of an upload
 
 @dataclass(frozen=True)
 class Policy:
-    """What a feed's file says of its remote; None: never."""
+    """The remote settings of a feed's file; None: never."""
 
     local_days: int | None = None
     tier: str | None = None
@@ -54,7 +54,7 @@ ALL = Selection()
 
 @dataclass(frozen=True)
 class Part:
-    """One partition of a plan: the files that are dealt with, and why, or why not."""
+    """One partition of a plan: its files, and why they are moved, or why not."""
 
     partition: str
     files: tuple[FileEntry, ...]
@@ -68,7 +68,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one verb would do with one feed, oldest partition first, and the requests that it would take."""
+    """What one command would do with one feed, oldest partition first, and the number of requests."""
 
     feed: str
     verb: str
@@ -149,7 +149,7 @@ def pull(feed: str, state: FeedState, selection: Selection = ALL) -> Plan:
 
 
 def retier(feed: str, state: FeedState, policy: Policy, today: dt.date, usual: str) -> Plan:
-    """Days that have been over for longer than `tier_after_days`, into the tier of the feed, where that pays.
+    """Move days that have been over for longer than `tier_after_days` to the feed's tier, where that saves money.
 
     Args:
         usual: the store's tier of files that were uploaded without one.
@@ -165,9 +165,11 @@ def retier(feed: str, state: FeedState, policy: Policy, today: dt.date, usual: s
         large = tuple(file for file in old if file.bytes >= LEAST_BYTES)
         left = None if policy.retention_days is None else policy.retention_days - age
         if left is not None and left < least:
-            parts.append(Part(partition, old, f"goes in {left} days, and {policy.tier} bills {least} at least", False))
+            parts.append(
+                Part(partition, old, f"will be removed in {left} days, but {policy.tier} bills at least {least}", False)
+            )
         elif not large:
-            why = f"its files are small: {policy.tier} bills {LEAST_BYTES >> 10} kB at least for each"
+            why = f"its files are small: {policy.tier} bills at least {LEAST_BYTES >> 10} kB for each"
             parts.append(Part(partition, old, why, False))
         else:
             parts.append(Part(partition, large, f"{age} days old, {policy.tier} after {policy.tier_after_days}"))
@@ -176,7 +178,7 @@ def retier(feed: str, state: FeedState, policy: Policy, today: dt.date, usual: s
 
 
 def due(state: FeedState, trash_days: int, today: dt.date, in_trash: Collection[str] = ()) -> list[Leaving]:
-    """What is to be deleted from the remote now: a person's rows at once, the rest when the trash lets go of it.
+    """What to delete from the remote now: a person's rows at once, the rest once it is no longer in the trash.
 
     Args:
         in_trash: paths that can still be brought back.

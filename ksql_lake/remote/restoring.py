@@ -1,4 +1,4 @@
-"""A whole lake on a new machine, from its remote alone: first what is small, so that the lake can be read at once."""
+"""Restores a whole lake on a new machine from its remote: small files first, so that the lake can be read at once."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SMALL = ("feeds/", ".state/", "logs/")  # what is copied as it is
 def begin(lake: Path, store: ObjectStore) -> Iterator[str]:
     """Write feeds, receipts, logs and metadata; every file of data is then "only in the remote", to be pulled.
 
-    What an interrupted restore wrote already stays as it is.
+    What an interrupted restore has already written stays as it is.
 
     Raises:
-        ConfigError: the directory holds another lake.
+        ConfigError: the directory holds a different lake.
         RemoteError: there is no lake in the remote.
     """
     found = marker.read(store)
@@ -38,9 +38,9 @@ def begin(lake: Path, store: ObjectStore) -> Iterator[str]:
         raise RemoteError(f"{store.url}: no lake was ever pushed there")
     known = binding.load(lake)
     if known is not None and known != Binding(found.lake, store.url):
-        raise ConfigError(f"{lake}: holds a lake with another remote, {known.url}; restore into an empty directory")
+        raise ConfigError(f"{lake}: holds a lake with a different remote, {known.url}; restore into an empty directory")
     if known is None and any(lake.glob("*s/*/" + METADATA)):
-        raise ConfigError(f"{lake}: holds a lake already; restore into an empty directory")
+        raise ConfigError(f"{lake}: already holds a lake; restore into an empty directory")
     binding.save(lake, Binding(found.lake, store.url))
     keys = [there.key for there in store.list()]
     for key in keys:
@@ -84,7 +84,7 @@ def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Ite
 
 
 def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:
-    """Files in quarantine are always on this disk: here before the metadata name them, fetched anew after a crash."""
+    """Files in quarantine are always on this disk: fetch them before the metadata lists them, again after a crash."""
     for file in state.quarantined:
         path = dataset.in_lake(file.path)
         make_dirs(path.parent.parent)
@@ -94,7 +94,7 @@ def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:
 
 
 def _shorten_log(dataset: Dataset, state: FeedState) -> None:
-    """Leave out what the state log says of changes that the remote's metadata do not know."""
+    """Drop lines of the state log about changes that are not in the remote's metadata."""
     if not dataset.log.exists():
         return
     lines = dataset.log.read_bytes().splitlines(keepends=True)

@@ -1,16 +1,17 @@
-"""Where a feed's bytes lie, and what its remote still waits for; from the metadata alone."""
+"""Where a feed's bytes are, and what is still to be uploaded or deleted; from the metadata alone."""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
 
+from ksql_lake.base.figures import counted
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import plans
 from ksql_lake.remote.plans import Policy
 
-LATE = dt.timedelta(hours=26)  # a nightly push has had its turn by then
+LATE = dt.timedelta(hours=26)  # a nightly push should have run by then
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class Standing:
 
     Attributes:
         oldest_unpushed: when the oldest file that is not in the remote was exported, ISO 8601.
-        due_bytes: what is to leave this disk by `local_days`.
-        late_files: not in the remote yet, though their day lies only there: SQL engines miss their rows.
-        to_delete: files that left the lake and whose objects wait to be deleted.
+        due_bytes: what should leave this disk according to `local_days`.
+        late_files: not in the remote yet, though their day is only there: SQL engines miss their rows.
+        to_delete: removed files whose objects are waiting to be deleted.
     """
 
     local_bytes: int
@@ -34,7 +35,7 @@ class Standing:
 
 
 def standing(feed: str, state: FeedState, policy: Policy, now: dt.datetime) -> Standing:
-    """How a feed stands; reads every file's entry.
+    """The present figures of a feed; reads every file's entry.
 
     Args:
         now: the present time, with a time zone.
@@ -55,9 +56,10 @@ def findings(feed: str, stands: Standing, now: dt.datetime) -> list[Finding]:
     found = []
     push = f"python manage_feeds.py remote push {feed}"
     if stands.late_files:
+        late = counted(stands.late_files, "late file")
         found.append(Finding(
-            "remote", f"{stands.late_files:,} late files of days that lie only in the remote are not there yet: Spark, "
-            f"Hive, Athena and BigQuery miss their rows; {push}", feed=feed,
+            "remote", f"{late} of days that are only in the remote not pushed yet: Spark, Hive, Athena and BigQuery "
+                      f"miss their rows; {push}", feed=feed,
         ))
     oldest = stands.oldest_unpushed
     if oldest and now - dt.datetime.fromisoformat(oldest) > LATE:
@@ -69,7 +71,7 @@ def findings(feed: str, stands: Standing, now: dt.datetime) -> list[Finding]:
 
 
 def places_of(state: FeedState) -> dict[str, str]:
-    """Partition -> remote where a file of it lies only there, both where every file lies in both places, else here."""
+    """Partition -> "remote" if one of its files is only there, "both" if every file is in both places, else "here"."""
     found: dict[str, str] = {}
     for file in state.files:
         place = "remote" if not file.local else "here" if file.remote is None else "both"

@@ -1,4 +1,4 @@
-"""One feed's turn at its remote, under the feed's lock: push, drop, pull, tiers, deletions. Each can be repeated."""
+"""The work of one feed with its remote, under the feed's lock: push, drop, pull, tiers, deletions. Can be repeated."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass
 class Turn:
-    """What every step needs. `run` is the name of this command's commits; `progress` is told of bytes that moved."""
+    """What every step needs. `run` names this command's commits; `progress` is called with bytes that moved."""
 
     dataset: Dataset
     state: FeedState
@@ -57,7 +57,7 @@ class Turn:
         return self.dataset.in_lake(file.path) if aside else self.dataset.file(file.path)
 
     def mark(self, entries: Sequence[FileEntry]) -> None:
-        """Let the state have these entries instead of those with the same paths."""
+        """Replace the state's entries with the same paths by these."""
         self.state.files.mark([file for file in entries if not mirror.is_quarantine(file.path)])
         new = {file.path: file for file in entries}
         if any(file.path in new for file in self.state.quarantined):
@@ -74,7 +74,7 @@ class Turn:
 
 
 def push(turn: Turn, plan: Plan) -> int:
-    """Upload what the plan names; the number of files. What went up before a failure is recorded.
+    """Upload the files of the plan; returns their number. What was uploaded before a failure is recorded.
 
     Raises:
         RemoteError: of the first file that failed.
@@ -110,7 +110,7 @@ def _upload(turn: Turn, file: FileEntry, tier: str | None) -> None:
 
 
 def drop(turn: Turn, plan: Plan) -> list[str]:
-    """Take from this disk what the remote proves to have, by a look at each object now; a line for each day that stays.
+    """Remove from this disk what the remote verifiably has, after checking each object; a line for each day that stays.
 
     Raises:
         RemoteError: the store did not answer.
@@ -130,7 +130,7 @@ def drop(turn: Turn, plan: Plan) -> list[str]:
 
 
 def _proof(turn: Turn, file: FileEntry) -> str | None:
-    """What speaks against the object being the file; None when it is."""
+    """Why the object is not the file; None when it is."""
     key = turn.key(file)
     try:
         there = turn.store.stat(key)
@@ -144,7 +144,8 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
 
 
 def forget_wrong(turn: Turn) -> list[str]:
-    """Delete objects that are not what this disk has, and let the next push send them again; a line for each."""
+    """Delete objects that differ from the files on this disk, so that the next push sends them again; a line for each.
+    """
     known = (*turn.state.files, *turn.state.quarantined)
     both = [file for file in known if file.remote is not None and file.local]
     looked, failed = _each(both, lambda file: _proof(turn, file))
@@ -232,7 +233,7 @@ def _download(turn: Turn, file: FileEntry, there: Path) -> None:
 
 
 def fetch(store: ObjectStore, key: str, file: FileEntry, path: Path) -> None:
-    """Download one file of the lake and see that it is the one that was uploaded.
+    """Download one file of the lake and check that it is the one that was uploaded.
 
     Raises:
         RemoteError: it is gone, archived or altered.
@@ -242,7 +243,7 @@ def fetch(store: ObjectStore, key: str, file: FileEntry, path: Path) -> None:
         try:
             store.get(key, sink)
         except Gone:
-            raise Gone(f"{store.url}/{key}: missing, though the metadata have it; see: remote verify") from None
+            raise Gone(f"{store.url}/{key}: missing, though the metadata lists it; see: remote verify") from None
         size, found = checksum(sink)
     if (size, found) != (file.bytes, file.crc32):
         raise RemoteError(f"{store.url}/{key}: is not what was uploaded (its checksum differs); see: remote verify")
@@ -276,13 +277,13 @@ def retier(turn: Turn, plan: Plan) -> int:
 
 
 def finish(turn: Turn) -> list[str]:
-    """Bring the remote's metadata up to date, then delete what they no longer name.
+    """Bring the remote's metadata up to date, then delete what it no longer lists.
 
     Returns:
-        A line for each object of which something stays in spite of the deletion.
+        A line for each object of which something remains after the deletion.
 
     Raises:
-        RemoteError, StateError: the next command goes on from there.
+        RemoteError, StateError: the next command continues from there.
     """
     mirror.bring_up(turn.dataset, turn.state, turn.store, turn.binding)
     in_trash = {file.path for bundle in trash.bundles(turn.dataset.lake, turn.dataset.feed) for file in bundle.every}
@@ -307,7 +308,7 @@ def _purge(turn: Turn, gone: Leaving) -> tuple[str, ...]:
 
 
 def _each(items: Sequence[T], work: Callable[[T], Any]) -> tuple[list[tuple[T, Any]], RemoteError | OSError | None]:
-    """Several at a time: (item, result) of those that worked, and the first failure, after which no other begins."""
+    """Run several at a time: (item, result) of those that worked, and the first failure, which stops the rest."""
     done: list[tuple[T, Any]] = []
     failed: RemoteError | OSError | None = None
     if len(items) == 1:

@@ -1,4 +1,4 @@
-"""What people and monitors are told: a summary of each feed, findings, terminal, page, metrics, alerts.
+"""Reports for people and monitors: a summary of each feed, findings, terminal, page, metrics, alerts.
 
 May import every room but cli.
 """

@@ -1,6 +1,6 @@
-"""Telling somebody how a run went: a ping when it starts and ends, and a command when it failed.
+"""Notifications of how a run went: a ping when it starts and ends, and a command when it failed.
 
-Nothing here changes a run: what goes wrong comes back as one line, a warning. A ping URL holds a secret
+Nothing here changes a run: a failure is returned as one line, a warning. A ping URL holds a secret
 (its path), so of a URL only scheme and host are ever shown.
 """
 
@@ -34,7 +34,7 @@ class Ending:
 
     Args:
         failed: feeds that failed, were busy or left a finding; empty when the run failed before any.
-        messages: what was said of them, one line each.
+        messages: the messages about them, one line each.
     """
 
     exit_code: int
@@ -43,7 +43,7 @@ class Ending:
 
 
 def event_url(url: str, event: str) -> str:
-    """The URL of an event ("start", "fail"); the event goes behind the path, before a query."""
+    """The URL of an event ("start", "fail"); the event is added to the path, before a query."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{event}"))
 
@@ -69,11 +69,11 @@ class Ping:
     pauses: tuple[float, ...] = field(default_factory=lambda: PAUSES)
 
     def start(self) -> str | None:
-        """Say that a run has begun; a warning when that was not heard."""
+        """Report that a run has begun; returns a warning when that failed."""
         return self._post(event_url(self.url, "start"), b"")
 
     def end(self, ending: Ending) -> str | None:
-        """Say that the run is over; when its exit code is not 0, with the last lines."""
+        """Report that the run is over; when its exit code is not 0, with the last lines."""
         if ending.exit_code == 0:
             return self._post(self.url, b"")
         last = (*ending.messages, f"exit code {ending.exit_code}")
@@ -92,8 +92,8 @@ class Ping:
 
 
 def _within(seconds: float, url: str, body: bytes) -> tuple[str, bool]:
-    """Why a POST failed ("" when it did not) and whether another may succeed. A thread bounds what no time-out of a
-    socket does: a name server that is silent, an answer that drips."""
+    """Why a POST failed ("" when it did not) and whether another may succeed. A thread limits what a socket's
+    time-out does not: a silent name server, an answer that arrives byte by byte."""
     answers: list[tuple[str, bool]] = []
     thread = threading.Thread(target=lambda: answers.append(_try(seconds, url, body)), daemon=True)
     thread.start()
@@ -118,7 +118,7 @@ def _try(seconds: float, url: str, body: bytes) -> tuple[str, bool]:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would follow a POST as a GET without its body, and carry the secret to another host."""
+    """Refuses redirects: urllib would repeat a POST as a GET without its body, and send the secret to another host."""
 
     def redirect_request(self, *args: Any) -> None:
         return None
@@ -127,11 +127,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def on_failure(
     command: str, ending: Ending, lake: Path, environment: Mapping[str, str], seconds: float | None = None
 ) -> str | None:
-    """Run a command after a failure, the messages on its stdin; a warning when it fails in its turn.
+    """Run a command after a failure, with the messages on its stdin; returns a warning when the command fails too.
 
     Args:
         command: for the shell. What it prints goes to stderr.
-        environment: what the command inherits; secrets are taken out of it.
+        environment: what the command inherits, without secrets.
         seconds: after which the command and its children are stopped (60).
     """
     seconds = seconds or COMMAND_SECONDS

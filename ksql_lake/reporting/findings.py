@@ -1,4 +1,4 @@
-"""What is wrong with a feed: reported by its last run, or seen in its metadata."""
+"""What is wrong with a feed: reported by its last run, or visible in its metadata."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from ksql_lake.store import history
 from ksql_lake.store.history import Run
 
 LATELY = dt.timedelta(days=7)
-MANY = 20  # files that a compaction would save; fewer are what every night leaves
-RECENT = 9  # runs that tell how often one is to be expected
-SHORTEST = 300.0  # seconds between runs that somebody still expects
+MANY = 20  # files that a compaction would save; every night leaves fewer
+RECENT = 9  # runs that show how often one should come
+SHORTEST = 300.0  # seconds between runs; a shorter rhythm is not watched
 CLOSED = 2  # days ago that a day must have ended to count its small files
-NEAR = dt.timedelta(days=31)  # a day further ahead is a time that cannot be
+NEAR = dt.timedelta(days=31)  # a day further ahead is an impossible time
 
 
 def findings_of_runs(feed: str, runs: Sequence[Run], state: FeedState | None) -> list[Finding]:
-    """What the last run said; without a run in the history, what the metadata kept of it."""
+    """What the last run reported; without a run in the history, what the metadata kept of it."""
     run = runs[-1] if runs else None
     checks = (run.checks if run else ()) or tuple(history.read_checks(state.checks if state else None))
     kept = [one.to_json() for one in state.findings] if state else []
     said = run.findings if run else read_findings(feed, kept)
-    found = [finding for finding in said if not _told_elsewhere(finding, checks)]
+    found = [finding for finding in said if not _reported_elsewhere(finding, checks)]
     if run and run.result == "failed" and not any(finding.kind != "quality" for finding in found):
         found.append(Finding("failed", "the last run failed", feed=feed))
     return [*_quality(feed, checks), *found]
 
 
-def _told_elsewhere(finding: Finding, checks: Sequence[Result]) -> bool:
-    """Whether the state as it is now or the results of the checks tell it, with figures of their own."""
+def _reported_elsewhere(finding: Finding, checks: Sequence[Result]) -> bool:
+    """Whether the present state or the results of the checks already report it, with their own figures."""
     if finding.kind in ("retention", "quality"):
         return finding.kind == "retention" or bool(checks)
-    told = any(check.message in finding.message for check in checks)  # by versions that wrote plain text
-    return told or finding.message.startswith("retention: ")
+    reported = any(check.message in finding.message for check in checks)  # by versions that wrote plain text
+    return reported or finding.message.startswith("retention: ")
 
 
 def _quality(feed: str, checks: Sequence[Result]) -> Iterator[Finding]:
@@ -55,11 +55,11 @@ def _quality(feed: str, checks: Sequence[Result]) -> Iterator[Finding]:
 def findings_of_state(
     name: str, state: FeedState, feed: Feed | None, now: dt.datetime, max_share: float
 ) -> list[Finding]:
-    """What the metadata show: days without rows, what retention would take, small files, new columns.
+    """What the metadata shows: days without rows, what retention would remove, small files, new columns.
 
     Args:
         feed: the rules in force; None for a feed that has none.
-        max_share: of the feed's bytes that retention may take at a time.
+        max_share: of the feed's bytes that retention may remove at a time.
     """
     seen = Seen(name, state, feed, now, max_share)
     return [finding for look_for in OF_STATE for finding in look_for(seen)]
@@ -77,12 +77,12 @@ class Seen:
 
 
 def _missing_days(seen: Seen) -> Iterator[Finding]:
-    """Days between the first one and the last that have no row, unless rows were taken out here."""
+    """Days between the first one and the last that have no rows, unless rows were removed from the lake."""
     state = seen.state
     taken = [path for path, whys in state.rows_removed.items() if whys.keys() - {QUARANTINE}]
     removed = {day for path in taken if (day := parse_day(path))}
     days = sorted({day for partition in state.partitions if (day := parse_day(partition.path))} | removed)
-    days = [day for day in days if day <= seen.now.date() + NEAR]  # until a time that cannot be there is no gap
+    days = [day for day in days if day <= seen.now.date() + NEAR]  # days up to an impossible time are not a gap
     gaps = [(a, b) for a, b in zip(days, days[1:], strict=False) if (b - a).days > 1]
     if gaps:
         count = sum((b - a).days - 1 for a, b in gaps)
@@ -96,8 +96,8 @@ def _span(first: dt.date, last: dt.date) -> str:
 
 
 def missed(feed: str, runs: Sequence[Run], now: dt.datetime) -> Iterator[Finding]:
-    """Whether a run that could be expected did not come: at least three of the last gaps between runs, and three
-    quarters of them, were about as long as usual, and the present one is longer by more than a tenth and an hour."""
+    """Whether an expected run did not come: at least three of the last gaps between runs, and three quarters of them,
+    were about as long as usual, and the present gap is longer by more than a tenth and an hour."""
     moments = sorted({dt.datetime.fromisoformat(run.started or run.ended) for run in runs if not run.days})[-RECENT:]
     gaps = [(later - earlier).total_seconds() for earlier, later in zip(moments, moments[1:], strict=False)]
     usual = statistics.median(gaps) if len(gaps) >= 3 else 0.0
@@ -146,12 +146,12 @@ def _retention(seen: Seen) -> Iterator[Finding]:
         word = "version" if seen.state.is_table else "day"
         yield Finding(
             "retention",
-            f"{counted(len(decided.going), word)}, {decided.rows:,} rows, due to go; "
+            f"{counted(len(decided.going), word)}, {decided.rows:,} rows, due to be removed: "
             f"python manage_feeds.py retention {seen.name}", feed=seen.name,
         )
 
 
-# What is looked for in the state of every feed. A new one is a function and its name here.
+# What is looked for in the state of every feed. To add one, write a function and add its name here.
 OF_STATE: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
     _missing_days, _small_files, _schema_changes, _quarantined, _retention,
 )

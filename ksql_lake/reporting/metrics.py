@@ -1,4 +1,4 @@
-"""What is known of the feeds as Prometheus text, for node_exporter's textfile collector.
+"""The state of the feeds as Prometheus text, for node_exporter's textfile collector.
 
 Base units throughout: seconds, bytes, rows. Times are seconds since 1970, UTC.
 """
@@ -96,7 +96,7 @@ def _oldest_unpushed(summary: FeedSummary) -> float | None:
 
 
 def _last_success(summary: FeedSummary) -> float | None:
-    """0 where there was none, so that an alert on its age fires."""
+    """When the last good export ended; 0 where there was none, so that an alert on its age fires."""
     if not _expected(summary):
         return None
     return _seconds(summary.last_success) if summary.last_success else 0.0
@@ -107,7 +107,7 @@ def _last_run(summary: FeedSummary) -> float | None:
 
 
 def _expected(summary: FeedSummary) -> bool:
-    """Whether the feed should be exported: the age of one that should not is nothing to be alarmed by."""
+    """Whether the feed should be exported; if not, its age must not raise an alarm."""
     return summary.state in ("active", "broken")
 
 

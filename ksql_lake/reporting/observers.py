@@ -42,7 +42,7 @@ class ChangeLog:
 
     def _write(self, dataset: Dataset, change: Amendment) -> None:
         if change in _tail(dataset.lake, dataset.feed):
-            return  # told again, after a crash
+            return  # passed on again, after a crash
         path = dataset.lake / CHANGES
         make_dirs(path.parent)
         line = {"at": change.at, "feed": dataset.feed, "by": change.by, "what": change.what}
@@ -67,10 +67,10 @@ def _tail(lake: Path, feed: str) -> Iterator[Amendment]:
 
 
 class MetricsFile:
-    """Brings the metrics file up to date after a change by hand; what it says of the last export stays.
+    """Brings the metrics file up to date after a manual change; what it says about the last export stays.
 
     Args:
-        file: METRICS_FILE; nothing is written before an export has made it.
+        file: METRICS_FILE; nothing is written before an export has created it.
         max_share: of a feed's bytes that retention may remove at a time.
         off: feeds that CONFIG_FEEDS leaves out.
     """
@@ -91,7 +91,7 @@ class MetricsFile:
 
 
 def _last_export(file: Path) -> metrics.ExportRun | None:
-    """What the file says of the last export."""
+    """What the file says about the last export."""
     try:
         content = file.read_text(encoding="utf-8")
     except (OSError, ValueError):

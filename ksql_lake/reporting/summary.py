@@ -1,4 +1,4 @@
-"""What a person should know of each feed, from metadata, feed files and the run history; no Parquet file is opened.
+"""What a person should know about each feed, from metadata, feed files and the run history; opens no Parquet file.
 
 `read` gathers what is known of the feeds, `summary_of` is a pure function of that and the time: state, size, freshness
 and findings, the worst first.
@@ -86,10 +86,10 @@ def summarise(
 def read(
     lake: Path, feed: str | None = None, now: dt.datetime | None = None, off: Collection[str] = ()
 ) -> list[FeedRecord]:
-    """What the lake knows of each feed, by name; files that cannot be used are told as problems.
+    """What the lake knows about each feed, by name; files that cannot be used are reported as problems.
 
     Args:
-        now: where given, runs that were killed and that no later run has noticed yet are told as of this time.
+        now: where given, runs that were killed and that no later run has noticed yet are reported as of this time.
         off: feeds that are switched off by CONFIG_FEEDS; without data they are left out.
     """
     runs: dict[str, list[Run]] = {}
@@ -108,8 +108,8 @@ def read(
 
 
 def _is_known(record: FeedRecord) -> bool:
-    """Whether there is a reason to show it: an empty directory and runs of a feed that was removed are none, nor is the
-    file of a feed that is switched off."""
+    """Whether there is a reason to show it: not just an empty directory, runs of a removed feed, or the file of a feed
+    that is switched off."""
     has_data = record.state is not None or record.metadata_problem is not None
     return has_data or record.status not in ("no feed", "off")
 
@@ -176,8 +176,8 @@ def summary_of(record: FeedRecord, now: dt.datetime, max_share: float = 0.3) -> 
 
 
 def _freshness_limit(feed: Feed | None, newest_event: dt.datetime | None) -> float | None:
-    """How old the newest data may be, in seconds. The default is for feeds that have data: of one that never came, its
-    failed runs tell."""
+    """How old the newest data may be, in seconds. The default applies to feeds that have data: for others, failed runs
+    are reported."""
     if feed is None or feed.freshness_hours is None:
         return None
     if newest_event is None and "freshness_hours" not in feed.raw:
@@ -242,7 +242,7 @@ def _findings(
 
 
 def _without_echoes(found: Sequence[Finding]) -> Iterator[Finding]:
-    """Each finding once: that the last run failed because of something that is still so need not be said again."""
+    """Each finding once: a problem that still exists need not be reported again as the reason of the last run."""
     seen = {finding.said for finding in found if finding.kind in ("metadata", "feed file")}
     for finding in dict.fromkeys(found):
         if not (finding.kind == "failed" and finding.said in seen):
@@ -305,7 +305,7 @@ def partitions_of(record: FeedRecord, first: dt.date | None = None) -> list[Part
 
 
 def result_of(summary: FeedSummary) -> str:
-    """In one word how the last run went, or why there is none to expect."""
+    """In one word how the last run went, or why none is expected."""
     if summary.state != "active":
         return summary.state
     return summary.last_run.result if summary.last_run else "ok" if summary.last_export else "never run"
@@ -350,7 +350,7 @@ def as_json(summary: FeedSummary) -> dict[str, Any]:
     stands = shown.pop("remote")
     if stands is not None:
         shown["remote"] = dict(vars(stands))
-    shown["last_run"] = None if summary.last_run is None else summary.last_run.told()
+    shown["last_run"] = None if summary.last_run is None else summary.last_run.as_json()
     shown["findings"] = [
         {
             "kind": finding.kind, "level": finding.level, "message": finding.line, "feed": finding.feed or summary.feed,

@@ -1,4 +1,4 @@
-"""Where rows come from: one directory for each kind of source, and the clock that decides when one is read to its end.
+"""Where rows come from: one directory for each kind of source, and the clock that decides when one was read to its end.
 
 May import base and model.
 """

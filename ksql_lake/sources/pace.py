@@ -1,4 +1,4 @@
-"""When a query that never ends has been read to its present end: how fast rows came, and how long none."""
+"""Decides when a query that never ends has been read to its present end, by how fast rows come."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-POLL = 0.05  # seconds between looks at the end rule while the server is silent
+POLL = 0.05  # seconds between checks of the end rule while the server is silent
 TRICKLE = 100  # rows a second; less than that over three idle periods does not count as catching up
 
 
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass
 class Pace:
-    """When rows came, and so whether the query has reached the present end of the topic."""
+    """Records when rows came, and so knows whether the query has reached the present end of the topic."""
 
     limits: Limits
     partitions: int
@@ -69,7 +69,7 @@ class Pace:
         return [p for p in known if p not in self.recent and now - self.seen.get(p, first) < idle]
 
     def ended(self, now: float) -> str | None:
-        """Why the topic counts as read to its end, or None to go on."""
+        """Why the topic counts as read to its end, or None to continue."""
         if self.first_row is None:
             return "no rows" if now - self.started >= self.limits.first_row else None
         if not self.waiting(now):

@@ -1,7 +1,7 @@
-"""The seam between a stream's rows and where they come from.
+"""The interface between a stream's rows and where they come from.
 
-A `RowSource` names one stream; `open` starts one reading of it. A `Reading` hands out record batches and knows when
-every partition has been read to its present end, by whatever means its protocol has. Anchors, coverage, days, checks
+A `RowSource` is one stream; `open` starts one reading of it. A `Reading` returns record batches and knows when every
+partition has been read to its present end, by whatever means its protocol has. Anchors, coverage, days, checks
 and writing (`ingest.streams`) do not know which source they read.
 
 The first source is the REST push query (`sources.ksqldb.push_rows`), which never ends, cannot seek and proves nothing
@@ -31,7 +31,7 @@ class Flaw:
     Attributes:
         row: in its batch.
         column: its name at the source.
-        reason: what is wrong with it, without the value: messages go where an erasure does not look.
+        reason: what is wrong with it, without the value: messages go where erasures do not search.
         partition, offset: where the row is, None for a table.
     """
 
@@ -48,7 +48,7 @@ class Flaw:
 
 @dataclass(frozen=True)
 class Flawed:
-    """Rows of which some have a value that its type cannot hold; null stands in its place."""
+    """Rows of which some have a value that its type cannot hold; those values are null."""
 
     batch: pa.RecordBatch
     flaws: tuple[Flaw, ...]
@@ -59,7 +59,7 @@ Rows: TypeAlias = pa.RecordBatch | Flawed
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which rows a reading has to bring.
+    """Which rows a reading has to return.
 
     Attributes:
         after: partition -> offset of the last row known there. That row comes again, to be compared, and then all
@@ -67,8 +67,8 @@ class Wanted:
             is read from its start.
         next: partition -> the offset that comes next, where a source of known ends has left it: beyond records that
             are no rows. Only right for the topic that it was left at.
-        whole: partitions of `after` of which every row is wanted: whether there are rows before the known one tells
-            what became of it. A source that is `proven` need not send them.
+        whole: partitions of `after` of which every row is wanted: whether there are rows before the known one shows
+            what happened to it. A source that is `proven` need not send them.
         without: partition -> offsets of rows that the source cannot send, to be left out.
         window: only rows with ROWTIME in [start, end), epoch ms, are needed; a source may bring others too.
     """
@@ -82,7 +82,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class PassedOver:
-    """Records of a partition that ksqlDB passes over: how many, the first one's offset, and why."""
+    """Records of a partition that ksqlDB skips: how many, the offset of the first, and why."""
 
     records: int
     first: int
@@ -98,7 +98,7 @@ class Replaced(Exception):
 
 
 class Reading(Protocol):
-    """One pass over a stream, from `Wanted` to the present end. A context manager; leaving it lets go of the source.
+    """One pass over a stream, from `Wanted` to the present end. A context manager; leaving it closes the source.
 
     A class that derives from this one inherits the answers of a source that knows nothing of its topic.
     """
@@ -120,17 +120,17 @@ class Reading(Protocol):
         partition unless the source repeats itself. Empty when nothing came for a moment (about POLL seconds).
 
         Raises:
-            KsqlUnavailable, BrokerUnavailable: the source broke off and may be read again; what came before is whole.
-            Replaced: the topic was made anew while it was read; nothing of this reading counts.
-            SchemaError: a value that its type cannot hold, from a source that does not hand out `Flawed`.
+            KsqlUnavailable, BrokerUnavailable: the source broke off and may be read again; what came before counts.
+            Replaced: the topic was recreated while it was read; nothing of this reading counts.
+            SchemaError: a value that its type cannot hold, from a source that does not return `Flawed`.
             LakeError: it cannot be read.
         """
 
     def worked(self, seconds: float) -> None:
-        """Time that the caller spent on the rows of the last `read`: no silence of the source."""
+        """Report the time that the caller spent on the rows of the last `read`, which is not silence of the source."""
 
     def ended(self, now: float) -> str | None:
-        """Why every partition counts as read to its present end, in a few words; None to go on.
+        """Why every partition counts as read to its present end, in a few words; None to continue.
 
         Args:
             now: `time.monotonic()`.
@@ -147,7 +147,7 @@ class Reading(Protocol):
         return {}
 
     def positions(self) -> Mapping[int, int]:
-        """Partition -> the offset that comes next after all that was handed out, where the source knows; else {}."""
+        """Partition -> the next offset after everything that was returned, where the source knows it; else {}."""
         return {}
 
     def goals(self) -> Mapping[int, int]:
@@ -155,11 +155,11 @@ class Reading(Protocol):
         return {}
 
     def remarks(self) -> Sequence[Finding]:
-        """What a person should know of this reading besides its rows: a partition that nobody serves, ..."""
+        """What a person should know about this reading besides its rows, such as a partition without a leader."""
         return ()
 
     def passed_over(self) -> Mapping[int, PassedOver]:
-        """Partition -> records of the topic that are no rows, where the source sees them."""
+        """Partition -> records of the topic that are not rows, where the source sees them."""
         return {}
 
     def __enter__(self) -> Reading: ...

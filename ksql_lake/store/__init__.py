@@ -1,4 +1,4 @@
-"""Where files lie and how a change is made: metadata, the commit journal, the state log, Parquet files, trash, history.
+"""Where files are kept and how changes are made: metadata, commit journal, state log, Parquet files, trash, history.
 
 May import base and model. Nothing outside this room decides how a commit is made.
 """

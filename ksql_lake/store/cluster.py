@@ -1,4 +1,4 @@
-"""Which Kafka cluster a lake is filled from: noted at the first export, against a wrong KSQLDB_URL."""
+"""Which Kafka cluster a lake is filled from: recorded at the first export, as protection from a wrong KSQLDB_URL."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ksql_lake.base.errors import ConfigError, StateError
 from ksql_lake.base.files import atomic_write, make_closed
 
 RECORD = ".state/kafka_cluster.json"
-WAY_OUT = "remove it, and the next export notes the cluster"
+WAY_OUT = "remove it, and the next export records the cluster again"
 
 
 def known(lake: Path) -> dict[str, Any] | None:
-    """What the lake notes: `kafka_cluster_id`, `since`, `url`; None for a lake that notes nothing yet.
+    """What the lake has recorded: `kafka_cluster_id`, `since`, `url`; None for a lake without a record.
 
     Raises:
-        StateError: the note cannot be read.
+        StateError: the record cannot be read.
     """
     path = lake / RECORD
     try:
@@ -32,16 +32,16 @@ def known(lake: Path) -> dict[str, Any] | None:
 
 
 def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: bool = False) -> str | None:
-    """Let a cluster fill the lake: the one it knows, or the first one, or with `accept` another one.
+    """Allow a cluster to fill the lake: the recorded one, the first one, or with `accept` a different one.
 
     Args:
-        cluster_id: as /info names it; None, as of servers that do not tell, is let in without a note.
+        cluster_id: from /info; None, from servers that do not send one, is allowed without a record.
 
     Returns:
         A line when the lake now belongs to another cluster.
 
     Raises:
-        ConfigError: it is another cluster than the one that filled the lake.
+        ConfigError: it is not the cluster that filled the lake.
     """
     if cluster_id is None:
         return None
@@ -53,7 +53,7 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
             f"{lake}: was filled from Kafka cluster {noted['kafka_cluster_id']} ({noted.get('url')}, since "
             f"{noted.get('since')}), but {url} leads to cluster {cluster_id}. Nothing was exported. Set KSQLDB_URL "
             "back; or, if the cluster was replaced, run once with --accept-cluster: each stream then counts as "
-            "recreated, and rows that were copied to the new cluster come into the lake a second time, as a new "
+            "recreated, and rows that were copied to the new cluster are exported a second time, as a new "
             "generation"
         )
     record: dict[str, Any] = {"kafka_cluster_id": cluster_id, "since": now, "url": url}
@@ -66,7 +66,7 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
 
 
 def _forget_halves(path: Path) -> None:
-    """Remove what runs left here that were killed while they wrote the note; their names end with their process."""
+    """Remove temporary files of runs that were killed while writing the record; their names end with the process id."""
     for half in path.parent.glob(f".{path.name}.*.inprogress"):
         number = half.name.split(".")[-2]
         if number.isdecimal() and not Path("/proc", number).exists():

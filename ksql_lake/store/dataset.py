@@ -1,4 +1,4 @@
-"""Where one feed lives in a lake, and who is told of its changes."""
+"""Where one feed is in a lake, and the observers of its changes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ TRASH = ".trash"
 
 
 class Observer(Protocol):
-    """Somebody who is told of a feed's changes after their commit: a catalog, metrics, a remote home of the lake."""
+    """Something that follows a feed's changes after their commit: a catalog, metrics, the log of changes."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
 
     def committed(self, dataset: Dataset, state: FeedState, change: Change) -> None:
         """A change was committed. Called with the feed's lock held; may be called again for the same change."""
 
     def catch_up(self, dataset: Dataset, state: FeedState) -> None:
-        """Bring up to date what changes were missed, as after a crash; called as a feed's turn begins."""
+        """Catch up on changes that were missed, as after a crash; called when an export of the feed begins."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where one feed lives in the lake, and the modes of what is made there."""
+    """Where one feed is in the lake, and the file modes there."""
 
     lake: Path
     feed: str
@@ -43,11 +43,11 @@ class Dataset:
         return self.lake / f"{self.kind}s" / self.feed
 
     def file(self, path: str) -> Path:
-        """Where a file or a partition of the feed lies on this disk, by its path in the metadata."""
+        """The place of a file or a partition of the feed on this disk, by its path in the metadata."""
         return self.directory / path
 
     def in_lake(self, path: str) -> Path:
-        """The same for what the metadata name from the top of the lake: files in quarantine."""
+        """The same for files in quarantine, whose paths in the metadata are relative to the lake."""
         return self.lake / path
 
     @property

@@ -1,7 +1,7 @@
-"""The run history: one line in `logs/runs.jsonl` for every feed of every run, whatever became of it.
+"""The run history: one line in `logs/runs.jsonl` for every feed of every run, however it ended.
 
-The file grows for years and anybody may have written to it, so it is read from its end and a line of an unexpected
-shape is passed over: that line alone.
+The file grows for years and anybody may have written to it, so it is read from its end, and a line of an unexpected
+shape is skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ksql_lake.model.findings import Finding, read_findings
 
 RUNS = "logs/runs.jsonl"
 TAIL = 4 << 20  # bytes at the end of the history that a report reads: some 10,000 runs
-LONGEST = 4 << 20  # bytes; a longer line is not one of ours
+LONGEST = 4 << 20  # bytes; this tool writes no longer line
 BLOCK = 1 << 20
 SLACK = dt.timedelta(days=1)  # by how much a clock that was set back may put lines out of order
 Line = Mapping[str, Any]
@@ -40,7 +40,7 @@ class Run:
         version: of a table, the one it made.
         offsets: Kafka partition -> first and last offset that it exported.
         road: kafka or rest, of a stream; passed_over: records of the topic that are no rows.
-        line: as it stands in the history, with what this version does not know.
+        line: as it is in the history, including fields that this version does not know.
     """
 
     feed: str
@@ -94,7 +94,7 @@ class Run:
             "checks": [asdict(check) for check in self.checks], "tool": tool,
         }
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For machines: the line of the history, or what it would be."""
         return dict(self.line) or self.as_line(__version__)
 
@@ -133,7 +133,7 @@ def _moment(value: Any) -> dt.datetime | None:
 
 
 def read_checks(entries: Any) -> Iterator[Result]:
-    """Results of checks as the history or metadata hold them; what is in no form known here is passed over."""
+    """Results of checks from the history or metadata; what has an unknown form is skipped."""
     for entry in entries if isinstance(entries, list | tuple) else ():
         if isinstance(entry, Mapping):
             check, column, level, message = (_text(entry, name) for name in ("check", "column", "level", "message"))
@@ -150,7 +150,7 @@ def append(lake: Path, run: Run) -> None:
 
 @dataclass
 class Unreadable:
-    """How many lines were passed over while the history was read."""
+    """How many lines were skipped while the history was read."""
 
     lines: int = 0
 
@@ -165,7 +165,7 @@ def read(lake: Path, start: int = 0, unreadable: Unreadable | None = None) -> It
 
     Args:
         start: in the middle of a line, reading begins with the next one.
-        unreadable: counts the lines that were passed over.
+        unreadable: counts the lines that were skipped.
     """
     try:
         file = (lake / RUNS).open("rb")
@@ -181,7 +181,7 @@ def read(lake: Path, start: int = 0, unreadable: Unreadable | None = None) -> It
 
 
 def _lines(file: BinaryIO, start: int) -> Iterator[bytes]:
-    """Lines from a byte on; of one that is longer than LONGEST, a beginning that is no JSON."""
+    """Lines from a byte on; one that is longer than LONGEST is cut, so that it is not valid JSON."""
     if start:
         file.seek(start - 1)
         _skip_line(file)
@@ -235,7 +235,7 @@ def _length(lake: Path) -> int:
 
 
 def same_weekday(known: Sequence[Run], feed: str, now: dt.datetime) -> tuple[int, ...]:
-    """Rows of each good and whole run of a feed that began on the weekday of `now` (UTC), with those in quarantine."""
+    """Rows, quarantined ones included, of each good and complete run of a feed on the weekday of `now` (UTC)."""
     mine = [run for run in known if run.feed == feed and run.good and not run.days and run.started and _counted(run)]
     return tuple(
         run.rows + run.quarantined for run in mine

@@ -1,4 +1,4 @@
-"""The right to change one feed: its lock, held after a look for links that lead out of the lake."""
+"""The right to change one feed: its lock, after a check for links that lead out of the lake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset
 
 
 def places(dataset: Dataset) -> tuple[Path, ...]:
-    """Every directory and file that a change of a feed may write to, whichever change it is."""
+    """Every directory and file that any change of a feed may write to."""
     return (
         dataset.lock, dataset.log, dataset.staging, dataset.metadata, dataset.manifests,
         dataset.lake / QUARANTINE / dataset.feed, dataset.lake / TRASH,
@@ -24,9 +24,9 @@ def hold(dataset: Dataset, *, wait: bool = False) -> Iterator[None]:
 
     Raises:
         LakeBusyError: another process holds it and `wait` is False.
-        LinkError: a link stands where the feed lies; nothing was touched.
+        LinkError: a link is in the place of the feed; nothing was touched.
     """
     refuse_links(dataset.lake, places(dataset))
     with exclusive_lock(dataset.lock, dataset.feed, wait=wait):
-        make_closed(dataset.lake / ".staging")  # what is not published yet is nobody else's, whatever the feed's access
+        make_closed(dataset.lake / ".staging")  # closed to others until it is published, whatever the feed's access
         yield

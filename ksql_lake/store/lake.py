@@ -1,4 +1,4 @@
-"""Every feed that has data in the lake, whatever became of its feed file."""
+"""Every feed that has data in the lake, whether or not it still has a feed file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def datasets(lake: Path) -> list[Dataset]:
 
 
 def traces(lake: Path) -> list[Dataset]:
-    """All feeds of which anything lies below the lake: also what only staging, trash or quarantine know."""
+    """All feeds that have any file in the lake's directory, even if only in staging, trash or quarantine."""
     found = {dataset.feed: dataset for dataset in datasets(lake)}
     for pattern in (".staging/*", ".trash/*/*", "quarantine/*"):
         for path in sorted(lake.glob(pattern)):
@@ -34,7 +34,7 @@ def traces(lake: Path) -> list[Dataset]:
 
 
 def _kind(lake: Path, name: str) -> str:
-    """Whether a feed without a directory is a stream or a table, by its feed file or by what a run left of it."""
+    """Whether a feed without a directory is a stream or a table, by its feed file or by what a run left behind."""
     for state in ("active", "archived"):
         with contextlib.suppress(FeedError):
             return feeds.load(lake / "feeds" / state / f"{name}.json").type
@@ -48,7 +48,7 @@ def _kind(lake: Path, name: str) -> str:
 
 
 def leads_out(top: Path, relative: str) -> bool:
-    """Whether a part of the way from a directory to a file below it is a symbolic link: it may not be ours."""
+    """Whether a part of the path from a directory to a file in it is a symbolic link, which may lead out of it."""
     path = top
     if top.is_symlink():
         return True
@@ -60,7 +60,7 @@ def leads_out(top: Path, relative: str) -> bool:
 
 
 def find(lake: Path, name: str) -> Dataset:
-    """A feed's place by its name, from what lies in the lake or else from its feed file.
+    """A feed's place by its name, from what is in the lake or else from its feed file.
 
     Raises:
         FeedError: there is neither data nor a feed of that name, or only a broken feed file.
@@ -74,7 +74,7 @@ def find(lake: Path, name: str) -> Dataset:
 
 
 def dataset_of(lake: Path, name: str, kind: str) -> Dataset:
-    """A feed's place, with the access its file gives it; without a usable file, as its directory stands."""
+    """A feed's place with the access from its file; without a usable file, with the present modes of its directory."""
     for state in ("active", "archived"):
         path = lake / "feeds" / state / f"{name}.json"
         if path.exists():

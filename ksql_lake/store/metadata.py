@@ -28,7 +28,7 @@ from ksql_lake.model.state import QUARANTINE, Amendment, FeedState
 from ksql_lake.model.state_shape import refuse_other_entries, refuse_other_shapes
 from ksql_lake.store import state_log
 from ksql_lake.store.dataset import METADATA, TRASH, Dataset, Move
-from ksql_lake.store.observers import tell
+from ksql_lake.store.observers import notify
 from ksql_lake.store.remote import binding
 
 log = logging.getLogger("ksql_lake")
@@ -47,7 +47,7 @@ def load(dataset: Dataset) -> FeedState | None:
     """The feed's state, or None when it was never exported.
 
     Raises:
-        StateError: the file exists and cannot be read as a feed's state; it is left as it is.
+        StateError: the file exists but cannot be read as a feed's state; it is left unchanged.
     """
     try:
         value = json.loads(dataset.metadata.read_bytes())
@@ -91,10 +91,12 @@ class ManifestReader:
             entries = [FileEntry.from_json(json.loads(line)) for line in path.read_bytes().splitlines()]
             refuse_other_entries(entries)
         except UNREADABLE as error:
-            raise StateError(f"{path}: not readable as a manifest ({error}); run metadata_utils.py --rebuild") from None
+            raise StateError(f"{path}: not readable as a manifest ({error}); restore it with: python "
+                             "metadata_utils.py --rebuild") from None
         if len(entries) != manifest.files:
             raise StateError(
-                f"{path}: lists {len(entries)} files, expected {manifest.files}; run metadata_utils.py --rebuild"
+                f"{path}: lists {len(entries)} files, expected {manifest.files}; restore it with: python "
+                "metadata_utils.py --rebuild"
             )
         return entries
 
@@ -102,16 +104,16 @@ class ManifestReader:
 def load_or_new(dataset: Dataset, new: Callable[[], FeedState]) -> FeedState:
     """The feed's state, or a new one for a feed that was never exported; raises as `current`.
 
-    Whoever asks looks at `unknown_files` next.
+    The caller checks `unknown_files` next.
     """
     return current(dataset, files=False) or new()
 
 
 def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
-    """The feed's state as something may be built on it, or None for a feed that was never exported.
+    """The feed's state, known to be the current one, or None for a feed that was never exported.
 
     Args:
-        files: whether to look for files of later changes, too.
+        files: whether to look for files of later changes as well.
 
     Raises:
         StateError: the metadata is not readable, an old copy, or gone while there is data or a history of it.
@@ -121,7 +123,8 @@ def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
         logged = state_log.last_sequence(dataset.log)
         if logged is not None and logged > state.sequence:
             raise StateError(
-                f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes and the state log {logged}; "
+                f"{dataset.metadata}: is an old copy: it is at change {state.sequence}, but the state log at change "
+                f"{logged}; "
                 f"bring it up to date with: {_rebuild(dataset)}"
             )
         if files:
@@ -135,13 +138,13 @@ def current(dataset: Dataset, *, files: bool = True) -> FeedState | None:
 
 
 def parquet_files(directory: Path) -> Iterator[Path]:
-    """Every Parquet file below a directory; what begins with a dot or an underscore is nobody's rows."""
+    """Every Parquet file in a directory tree; names that begin with a dot or an underscore do not count."""
     for folder, names in _parquet_names(directory):
         yield from (directory / folder / name for name in names)
 
 
 def _parquet_names(directory: Path) -> Iterator[tuple[str, list[str]]]:
-    """The same as (directory below, file names), without a Path for each: a lake may have 100,000 files."""
+    """The same as (subdirectory, file names), without a Path for each: a lake may have 100,000 files."""
     root = os.fspath(directory)
     for top, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
@@ -150,12 +153,12 @@ def _parquet_names(directory: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
-    """A finding for each Parquet file in the feed's directory that its metadata does not know.
+    """A finding for each Parquet file in the feed's directory that is not in its metadata.
 
-    Names are only looked up in partitions whose number of files or names are not as the metadata say.
+    Names are only compared in partitions whose number of files or sum of names differs from the metadata.
 
     Raises:
-        StateError: a change that the metadata do not know wrote one of them: they are an old copy.
+        StateError: a later change wrote one of them, so the metadata is an old copy.
     """
     known = {partition.path: partition for partition in state.partitions}
     there = _parquet_names(dataset.directory)
@@ -166,7 +169,7 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
     _refuse_newer(dataset, state, unknown)
     return [
         Finding(
-            "files", f"{dataset.directory / path}: no metadata knows this file, readers will see its rows; move it "
+            "files", f"{dataset.directory / path}: not in the feed's metadata, though readers see its rows; move it "
             "out of the lake", feed=dataset.feed,
         )
         for path in unknown
@@ -174,7 +177,7 @@ def unknown_files(dataset: Dataset, state: FeedState) -> list[Finding]:
 
 
 def _refuse_newer(dataset: Dataset, state: FeedState, unknown: Sequence[str]) -> None:
-    """Files that a later change of the feed wrote: to go on would read their rows again, and have them twice."""
+    """Refuse files that a later change of the feed wrote: continuing would export their rows twice."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -183,10 +186,10 @@ def _refuse_newer(dataset: Dataset, state: FeedState, unknown: Sequence[str]) ->
             pairs = pq.read_metadata(dataset.directory / path).metadata or {}
             footer = Footer.read(pairs)
         except (pa.ArrowException, OSError, *UNREADABLE):
-            continue  # torn or not ours: a finding, no more
+            continue  # torn, or not written by this tool: only a finding
         if footer is not None and footer.feed == dataset.feed and footer.sequence > state.sequence:
             raise StateError(
-                f"{dataset.metadata}: is an old copy, it knows {state.sequence} changes, and change {footer.sequence} "
+                f"{dataset.metadata}: is an old copy: it is at change {state.sequence}, but change {footer.sequence} "
                 f"wrote {path}; bring it up to date with: {_rebuild(dataset)}"
             )
 
@@ -198,7 +201,7 @@ def _as_known(partition: Partition | None, names: Sequence[str]) -> bool:
 
 
 def keep_copy(dataset: Dataset, stamp: str) -> Path | None:
-    """Keep the metadata under a name that readers pass over; None when there is none."""
+    """Keep a copy of the metadata under a name that readers skip; None when there is none."""
     if not dataset.metadata.exists():
         return None
     copy = dataset.directory / f".{METADATA}.{stamp}.aside"
@@ -207,7 +210,7 @@ def keep_copy(dataset: Dataset, stamp: str) -> Path | None:
 
 
 def restore(dataset: Dataset, state: FeedState) -> None:
-    """Write a state that was rebuilt; the state log learns it when it does not know it."""
+    """Write a state that was rebuilt, and add it to the state log unless it is there."""
     make_dirs(dataset.directory, dataset.dir_mode)
     if len(state.files.recent) > SEAL:
         name = _manifest_name(state)
@@ -216,7 +219,7 @@ def restore(dataset: Dataset, state: FeedState) -> None:
     _record(dataset, state)
     state_log.append(dataset.log, state, None, None)
     state.files.committed()
-    tell(dataset.observers, dataset, state, None)
+    notify(dataset.observers, dataset, state, None)
 
 
 def _rebuild(dataset: Dataset) -> str:
@@ -251,7 +254,7 @@ def _manifest_name(state: FeedState) -> str:
 
 
 def _remove_old_manifests(dataset: Dataset, state: FeedState) -> None:
-    """What no metadata name any more; with the feed's lock held nobody is making new ones."""
+    """Remove manifests that are no longer in the metadata; with the feed's lock held nobody writes new ones."""
     kept = {manifest.name for manifest in state.files.manifests}
     if dataset.manifests.is_dir() and not dataset.manifests.is_symlink():
         for path in dataset.manifests.iterdir():
@@ -270,7 +273,7 @@ def commit(
         change: what is done; its files are taken from the state.
 
     Returns:
-        A finding for each observer that could not be told; the change itself is in the lake.
+        A finding for each observer that failed; the change itself is in the lake.
 
     Raises:
         LinkError: a move would lead through a link or out of the lake; nothing was changed.
@@ -315,7 +318,7 @@ def _seal(dataset: Dataset, directory: Path, state: FeedState) -> Move:
 def amend(
     dataset: Dataset, run: str, state: FeedState, moves: Sequence[Move], *, kind: str, now: str, by: str, what: str
 ) -> list[Finding]:
-    """Commit a change that is no export (retention, rollback, erasure ...), and remember who made it and when.
+    """Commit a change that is not an export (retention, rollback, erasure ...), and record who made it and when.
 
     Args:
         state: the new state, its sequence number not yet raised.
@@ -337,17 +340,17 @@ def amend(
 
 
 def catch_up(dataset: Dataset, state: FeedState) -> list[Finding]:
-    """Let observers learn what they missed, as after a crash; a finding for each that could not. With the lock held."""
-    return tell(dataset.observers, dataset, state, None) if state.sequence else []
+    """Let observers catch up on what they missed, as after a crash; a finding for each that failed. Hold the lock."""
+    return notify(dataset.observers, dataset, state, None) if state.sequence else []
 
 
 def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
-    """Finish or forget what an earlier run left in staging; returns a line for each thing done.
+    """Finish or discard what an earlier run left in staging; returns a line for each thing done.
 
     Call with the feed's lock held.
 
     Args:
-        trusted: a journal is carried out although the metadata it builds on is lost: it holds the whole new state.
+        trusted: carry out a journal even though the metadata it builds on is lost: it holds the whole new state.
 
     Raises:
         StateError: a journal builds on another state than the one found; nothing is touched.
@@ -358,7 +361,7 @@ def recover(dataset: Dataset, *, trusted: bool = False) -> list[str]:
     if not dataset.staging.is_dir():
         return done
     for granted in dataset.staging.glob(f"*{LEASE}"):
-        granted.unlink(missing_ok=True)  # first: a worker still at it for a run that is gone makes no more files
+        granted.unlink(missing_ok=True)  # first, so that a worker of a run that is gone creates no more files
     refuse_links(dataset.lake, dataset.staging.iterdir())
     for directory in sorted(p for p in dataset.staging.iterdir() if p.is_dir()):
         journal_file = directory / JOURNAL
@@ -392,7 +395,7 @@ def _carry_out(
         if sequence != journal["base"] and not trusted:
             raise StateError(
                 f"{directory / JOURNAL}: builds on change {journal['base']} of {dataset.feed}, but the lake is at "
-                f"{sequence}; move the directory aside and run again"
+                f"{sequence}; move that directory out of the lake and run again"
             )
         _refuse_links(dataset, [Move(source, target) for source, target in journal["moves"]])
         refuse_taken(dataset, journal["moves"])
@@ -401,29 +404,29 @@ def _carry_out(
         make_dirs(dataset.directory, dataset.dir_mode)
         _record(dataset, state, text)
     state_log.append(dataset.log, state, None if recorded else before, change)
-    problems = tell(dataset.observers, dataset, state, change)
+    problems = notify(dataset.observers, dataset, state, change)
     remove_tree(directory)
     fsync_dir(dataset.staging)
     return problems
 
 
 def _change_of(journal: Mapping[str, Any], state: FeedState) -> Change:
-    """The change that a journal describes; those of earlier versions do not say its kind."""
+    """The change that a journal describes; journals of earlier versions do not name its kind."""
     if "change" in journal:
         return Change.from_json(journal["change"])
     return Change("export", state.sequence, str(journal["run"]), state.changed_at())
 
 
 def refuse_taken(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
-    """Before anything is renamed: a name that is taken already is nobody's to write over.
+    """Before anything is renamed, refuse a target that exists: nothing may be overwritten.
 
     Raises:
-        StateError: names the file or directory that stands in the way.
+        StateError: names the file or directory that is in the way.
     """
     for source, target in moves:
         if (dataset.lake / source).exists() and (dataset.lake / target).exists():
             raise StateError(
-                f"{dataset.lake / target}: is there already, and no metadata knows it; move it out of the lake and run "
+                f"{dataset.lake / target}: is in the way and is not in the metadata; move it out of the lake and run "
                 "again"
             )
 

@@ -1,6 +1,6 @@
-"""Who is told of a change after its commit: catalogs, metrics, a remote home of the lake.
+"""Passes changes on to the observers after their commit: catalogs, metrics, the log of changes.
 
-A commit never fails because of an observer: what one could not do is a message, and it catches up the next time.
+A commit never fails because of an observer: its failure is a finding, and it catches up the next time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ksql_lake.store.dataset import Dataset, Observer
 log = logging.getLogger("ksql_lake")
 
 
-def tell(observers: Sequence[Observer], dataset: Dataset, state: FeedState, change: Change | None) -> list[Finding]:
-    """Tell every observer of a change, or with None let each catch up; a finding for each that failed."""
+def notify(observers: Sequence[Observer], dataset: Dataset, state: FeedState, change: Change | None) -> list[Finding]:
+    """Pass a change on to every observer, or with None let each catch up; a finding for each that failed."""
     failed = []
     for observer in observers:
         try:

@@ -1,4 +1,4 @@
-"""Parquet files of a lake, opened in one place."""
+"""Opens the Parquet files of a lake."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Runs that are under way: a file for each in `.state/running/`, locked while its process lives.
+"""Runs in progress: a file for each in `.state/running/`, locked as long as its process lives.
 
-The kernel lets the lock go when the process ends, however it ends. A file without a lock is therefore a run that was
-killed, or whose machine stopped, and never wrote how it ended.
+The kernel releases the lock when the process ends, however it ends. So a file without a lock belongs to a run that was
+killed, or whose machine stopped, and that never recorded how it ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ksql_lake.store.history import Run
 
 RUNNING = ".state/running"
 KILLED = (
-    "the run that began at {} was killed, or the machine stopped{}; nothing is lost, the next run goes on from there"
+    "the run that began at {} was killed, or the machine stopped{}; nothing is lost, the next run continues from there"
 )
 LARGEST = 1 << 20  # bytes of a file that says which feeds a run chose
 
@@ -40,7 +40,7 @@ class Started:
 
     @classmethod
     def read(cls, value: Any) -> Started | None:
-        """From JSON; None where it is in no form known here."""
+        """From JSON; None where its form is unknown."""
         try:
             feeds = tuple((name, kind) for name, kind in value["feeds"])
             found = cls(value["run"], value["started"], feeds)
@@ -52,7 +52,7 @@ class Started:
 
 @contextlib.contextmanager
 def underway(lake: Path, started: Started) -> Iterator[None]:
-    """Say that a run is under way until the block ends; a lake where nothing can be written is no obstacle."""
+    """Mark a run as in progress until the block ends; does nothing where the lake cannot be written."""
     directory = lake / RUNNING
     path, hidden = directory / f"{started.run}.json", directory / f".{secrets.token_hex(6)}.inprogress"
     handle = None
@@ -73,7 +73,7 @@ def underway(lake: Path, started: Started) -> Iterator[None]:
 
 
 def close_dead(lake: Path, now: dt.datetime) -> list[Run]:
-    """Write into the history how runs ended that could not do so themselves: killed, or on a machine that stopped."""
+    """Record in the history how runs ended that could not do so themselves: killed, or on a machine that stopped."""
     closed = []
     with contextlib.suppress(OSError), _dead(lake, forget=True) as found:
         for run in _runs(lake, found, now):
@@ -89,7 +89,7 @@ def dead_runs(lake: Path, now: dt.datetime) -> list[Run]:
 
 
 def _runs(lake: Path, found: Sequence[Started], now: dt.datetime) -> list[Run]:
-    """One for each feed that a dead run chose and did not get to the end of."""
+    """One for each feed that a dead run chose and did not finish."""
     names = {started.run for started in found}
     known = {(run.run, run.feed) for run in history.runs(lake) if run.run in names} if names else set()
     return [
@@ -99,7 +99,7 @@ def _runs(lake: Path, found: Sequence[Started], now: dt.datetime) -> list[Run]:
 
 
 def _run(lake: Path, started: Started, feed: str, kind: str, now: dt.datetime) -> Run:
-    """How a dead run left a feed: a commit that it came to counts, though nobody was told of it."""
+    """How a dead run left a feed: a commit that it made counts, though the run did not report it."""
     try:
         state = metadata.load(metadata.Dataset(lake, feed, kind)) if kind in ("stream", "table") else None
     except LakeError:
@@ -115,7 +115,7 @@ def _run(lake: Path, started: Started, feed: str, kind: str, now: dt.datetime) -
 
 @contextlib.contextmanager
 def _dead(lake: Path, *, forget: bool = False) -> Iterator[Sequence[Started]]:
-    """The runs that ended without a word. Nobody else sees them while the block runs.
+    """The runs that ended without a record. No other process sees them while the block runs.
 
     Args:
         forget: remove their files when the block ends without an error.
@@ -123,7 +123,7 @@ def _dead(lake: Path, *, forget: bool = False) -> Iterator[Sequence[Started]]:
     held: list[tuple[int, Path]] = []
     found: list[Started] = []
     try:
-        for path in sorted((lake / RUNNING).glob("*")):  # with those of runs that died while they made theirs
+        for path in sorted((lake / RUNNING).glob("*")):  # including those of runs that died while writing them
             handle = _lock(path)
             if handle is None:
                 continue
@@ -140,7 +140,7 @@ def _dead(lake: Path, *, forget: bool = False) -> Iterator[Sequence[Started]]:
 
 
 def _lock(path: Path) -> int | None:
-    """The open file of a run that is over; None where it is under way or cannot be opened."""
+    """The open file of a run that is over; None where the run is in progress or its file cannot be opened."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,8 +1,8 @@
-"""The state log `.state/<feed>.jsonl`: one line for each change of a feed, with what is different since.
+"""The state log `.state/<feed>.jsonl`: one line for each change of a feed, with the differences from the line before.
 
 It holds what Parquet footers cannot: resume points and pointers of runs that wrote no file. Files and partitions are
-not in it. A line with `"after"` says what is different from the line of that number; one without is the whole state,
-as earlier versions wrote every line. A torn line is passed over; the line after it is whole.
+not in it. A line with `"after"` holds the differences from the line of that number; one without is the whole state, as
+in every line of earlier versions. A torn line is skipped; the line after it is complete.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ksql_lake.model.state import FeedState
 
 AFTER = "after"
 LISTED = 200  # files of a change that a line names
-WHOLE = 64  # every so many lines the whole state is written, so that it is never far to one
+WHOLE = 64  # every this many lines the whole state is written, so that one is never far away
 GONE = "gone"  # keys that are no longer there
-CHANGE = "change"  # the kind of the change and the paths of its files, for whoever missed it
+CHANGE = "change"  # the kind of the change and the paths of its files, for observers that missed it
 TOTALS = ("total_records", "total_size_mb")
 LISTS = ("changes", "quarantine", "erasures", "schema_history")  # that mostly grow at their end
 TABLES = ("removed", "resume", "heads")  # of which a change touches a few keys
@@ -48,14 +48,14 @@ class Logged:
 
 
 def states(path: Path) -> Iterator[Logged]:
-    """The states that the log tells of, oldest first."""
+    """The states in the log, oldest first."""
     for line, state in _folded(path):
         if state is not None:
             yield Logged(line["sequence"], state)
 
 
 def begins(path: Path) -> tuple[int, str] | None:
-    """The number and the time of the first change that the log tells of, or None where there is none."""
+    """The number and the time of the first change in the log, or None where it has none."""
     line = next(_lines(path), None)
     if line is None:
         return None
@@ -75,7 +75,7 @@ def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str] | None
 
 
 def last(path: Path) -> Logged | None:
-    """The newest state that the log tells of."""
+    """The newest state in the log."""
     found = deque(states(path), maxlen=1)
     return found[0] if found else None
 
@@ -112,18 +112,18 @@ def append(path: Path, state: FeedState, before: FeedState | None, change: Chang
 
 
 def _paths(change: Change) -> dict[str, list[str] | None]:
-    """The paths of a change's files; None where they are many: then who missed it looks at the whole state."""
+    """The paths of a change's files; None where there are many: whoever missed the change reads the whole state."""
     both = {"added": change.added, "removed": change.removed}
     return {key: [file.path for file in files] if len(files) <= LISTED else None for key, files in both.items()}
 
 
 def described(state: FeedState) -> dict[str, Any]:
-    """What a line says of a state."""
+    """A state as it is written in a line."""
     return {key: value for key, value in state.described().items() if key not in LEFT_OUT}
 
 
 def _delta(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What is different in `now`, so that `_apply` makes it from `before`."""
+    """The differences from which `_apply` makes `now` out of `before`."""
     line: dict[str, Any] = {"sequence": now["sequence"], AFTER: before["sequence"]}
     for key, value in now.items():
         old = before.get(key)
@@ -145,7 +145,7 @@ def _delta(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept(old: list[Any], new: list[Any]) -> int | None:
-    """How many items of the old list the new one begins with, where it is the old one less its first items and more."""
+    """How many of the old list's last items the new list begins with; the rest of the new list was appended."""
     for dropped in (0, 1):
         kept = len(old) - dropped
         if kept >= 0 and new[:kept] == old[dropped:]:

@@ -1,4 +1,4 @@
-"""The trash: what retention took out of the lake, for some days, with all that is needed to bring it back.
+"""The trash: what was removed from the lake, kept for some days with everything needed to bring it back.
 
     <lake>/.trash/<YYYY-MM-DD>/<feed>/<run>/manifest.json, year=.../...parquet | version=vN/...
                                             quarantine/<feed>/...parquet      rows of these days from quarantine
@@ -25,15 +25,15 @@ from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
 
 MANIFEST = "manifest.json"
 RELOADED = "reload"  # why: these rows were read again from the source
-RESET = "reset"  # why: the feed begins anew
+RESET = "reset"  # why: the feed starts afresh
 COMPACTED = "compact"  # why: the rows are in a merged file, these are the small ones it was made of
 REPEATED = "repeated"  # why: other files hold all rows of these
-IN_THE_LAKE = (COMPACTED, REPEATED, RELOADED)  # whose rows are in the lake all the same: an undo would double them
+IN_THE_LAKE = (COMPACTED, REPEATED, RELOADED)  # whose rows are still in the lake: an undo would double them
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What one run put into the trash of one feed; `aside`: files that were in quarantine."""
+    """What one run moved to the trash of one feed; `aside`: files that were in quarantine."""
 
     directory: Path
     feed: str
@@ -56,7 +56,7 @@ class Bundle:
 def put(
     dataset: Dataset, state: FeedState, partitions: Collection[str], run: str, *, now: str, by: str, what: str, why: str
 ) -> None:
-    """Move all files of some partitions into the trash, as one change of the feed. Call with its lock held.
+    """Move all files of some partitions to the trash, as one change of the feed. Call with its lock held.
 
     Quarantined rows of a stream's days go with them; those of a table's version go with the next export.
     """
@@ -68,7 +68,7 @@ def put(
     if aside:
         state.quarantine = tuple(entry for entry in held if entry.partition not in partitions)
     count_removed(state, files, why)
-    count_removed(state, aside, QUARANTINE)  # by themselves: a day without other rows is no day of the lake
+    count_removed(state, aside, QUARANTINE)  # counted separately: a day without other rows is not a day of the lake
     metadata.amend(dataset, run, state, moves, kind=why, now=now, by=by, what=what)
 
 
@@ -95,7 +95,7 @@ def stage(
 
 
 def discard(dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str) -> Path:
-    """Move files into the trash at once, without a change of the feed: no metadata will name them."""
+    """Move files to the trash at once, without a change of the feed: they will be in no metadata."""
     moves = stage(dataset, files, run, now=now, by=by, why=why)
     for move in moves:
         target = dataset.lake / move.target
@@ -107,9 +107,9 @@ def discard(dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str,
 
 
 def moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:
-    """The renames that take files of the lake to the same paths below `directory`; what is not on this disk stays away.
+    """The renames that move files of the lake to the same paths in `directory`; files not on this disk are left out.
 
-    A table's version goes in one rename where all in it is ours, so that no reader sees half of it; else file by file.
+    A table's version is moved in one rename if it holds no other files, so that no reader sees half of it.
     """
     owned: dict[str, list[str]] = defaultdict(list)
     for file in files:
@@ -173,7 +173,7 @@ def _go_back(dataset: Dataset, state: FeedState, before: Mapping[str, Any]) -> N
     """The position of a feed before it was reset.
 
     Raises:
-        StateError: it has exported since what comes back.
+        StateError: the feed has been exported since.
     """
     if state.is_table:
         if state.current is None and before["current"]:
@@ -186,7 +186,8 @@ def _go_back(dataset: Dataset, state: FeedState, before: Mapping[str, Any]) -> N
         later = {*state.coverage, *(file.generation or 0 for file in (*state.files, *state.quarantined))}
         if max(later, default=0) > before["generation"]:
             raise StateError(
-                f"{dataset.feed}: has exported since its reset, so these rows would stand in the lake twice; they stay "
+                f"{dataset.feed}: has been exported since its reset, so these rows would be in the lake twice; they "
+                "stay "
                 "in the trash"
             )
         state.generation = before["generation"]
@@ -195,16 +196,18 @@ def _go_back(dataset: Dataset, state: FeedState, before: Mapping[str, Any]) -> N
 
 
 def _as_remote_has_it(file: FileEntry, state: FeedState) -> FileEntry:
-    """A file in the trash, as it is in the remote by now."""
+    """The entry of a file in the trash, with its present place in the remote."""
     if file.remote is None or any(gone.path == file.path and not gone.purge for gone in state.remote_gone):
         return file
     if not file.local:
-        raise StateError(f"{file.path}: was only in the remote, and is deleted there, so it cannot be brought back")
+        raise StateError(
+            f"{file.path}: was only in the remote and has been deleted there, so it cannot be brought back"
+        )
     return replace(file, remote=None)
 
 
 def count_removed(state: FeedState, files: Iterable[FileEntry], why: str, sign: int = 1) -> None:
-    """Keep in mind how many rows of each partition went, so that a reconciliation can explain them."""
+    """Record how many rows of each partition were removed, so that a reconciliation can explain them."""
     removed = {partition: dict(whys) for partition, whys in state.rows_removed.items()}
     for file in files:
         whys = removed.setdefault(file.partition, {})

@@ -1,9 +1,9 @@
 """Batches -> staged Parquet files: many partitions at once, in bounded memory, with few files open.
 
-Rows wait per partition until a row group is full; when all that wait exceeds `buffer_bytes`, the largest
-partition is written first. A Parquet file cannot be opened again, so a file that is closed early (rolled, or
-least recently used) is simply followed by another one of its partition. Encoding runs in a thread of its own, one
-row group behind, while the caller decodes the next rows: both spend their time in C++, outside of Python's lock.
+Rows wait per partition until a row group is full; when all waiting rows exceed `buffer_bytes`, the largest partition
+is written first. A Parquet file cannot be reopened, so after a file that is closed early (full, or least recently
+used) the partition simply gets another one. Encoding runs in a separate thread, one row group behind, while the caller
+decodes the next rows: both spend their time in C++, outside Python's lock.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class WriterOptions:
-    """How files are made. `file_bytes` is a size about which a file ends; the rest are upper limits.
+    """How files are written. A file ends at about `file_bytes`; the rest are upper limits.
 
-    `lease`: a file without which nothing more is to be made (see `staged.lease`).
+    `lease`: a file without which no more files are created (see `staged.lease`).
     """
 
     compression: str = "snappy"
@@ -92,10 +92,10 @@ class WriterOptions:
     lease: Path | None = None
 
     def check_lease(self) -> None:
-        """Before a file or directory is made.
+        """Check the lease before a file or directory is created.
 
         Raises:
-            StateError: the lease is gone, and with it whoever asked for the files.
+            StateError: the lease is gone, so the run that asked for the files is over.
         """
         if self.lease is not None and not self.lease.exists():
             raise StateError(f"{self.lease}: gone; the run that asked for these files is over")
@@ -107,7 +107,7 @@ class WriterOptions:
 
 
 def options_like(parquet: pq.ParquetFile, entry: FileEntry, file_mode: int) -> WriterOptions:
-    """Options that write the rows of a file again as they were: its codec, its bloom filters, all in one file.
+    """Options for rewriting a file: the same codec and bloom filters, everything in one file.
 
     Args:
         entry: the file's entry in the metadata.
@@ -173,7 +173,7 @@ class PartitionWriter:
         A snapshot's batch without rows still makes its file: an empty table is a version too.
 
         Raises:
-            ValueError: the batch has not the writer's schema, or the writer has ended: a bug of the caller.
+            ValueError: the batch has a different schema, or the writer was closed: a bug in the caller.
             OSError: the disk refused; call `abort`.
         """
         if self._ended:
@@ -208,7 +208,7 @@ class PartitionWriter:
         return sorted(self._staged, key=lambda file: file.name.rpartition("_")[2])
 
     def abort(self) -> None:
-        """Let go of everything; what lies in staging is the caller's to remove."""
+        """Discard everything; the caller removes what is in staging."""
         self._ended = True
         self._encoder.shutdown()
         for file in self._open.values():
@@ -218,7 +218,7 @@ class PartitionWriter:
         self._waiting_bytes = 0
 
     def _write_group(self, partition: str, footer: Mapping[str, str] | None = None) -> None:
-        """Write up to one row group of what waits for a partition."""
+        """Write up to one row group of the rows that wait for a partition."""
         self._encoded()
         file = self._open.get(partition)
         if file is not None and file.is_full(self._options):
@@ -279,7 +279,7 @@ class _Waiting:
         self._small: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> int:
-        """Append; the bytes now held more."""
+        """Append rows; returns how many more bytes are held now."""
         if batch.get_total_buffer_size() > 2 * batch.nbytes + 4096:
             # A slice keeps the whole batch it was cut from alive, which `nbytes` does not count: copy it.
             batch = batch.take(indices(batch.num_rows))
@@ -407,7 +407,7 @@ class _Sink(io.RawIOBase):
             self.discard()
 
     def discard(self) -> None:
-        """Close the file as it is; anything written later goes nowhere."""
+        """Close the file as it is; anything written later is discarded."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self._buffer = bytearray()
@@ -487,18 +487,18 @@ def _distinct(sample: pa.ChunkedArray) -> float:
 
 
 def _resolved(names: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:
-    """The columns of the file that are meant, written in any case; pyarrow passes over names that it does not find."""
+    """These columns of the file, whatever the case of their names; pyarrow would ignore unknown names."""
     there = {name.casefold(): name for name in schema.names}
     unknown = [name for name in names if name.casefold() not in there]
     if unknown:
         raise SchemaError(
-            f"bloom_filter_columns: {', '.join(unknown)} is no column here; there are {', '.join(schema.names)}"
+            f"bloom_filter_columns: {', '.join(unknown)} not among the columns: {', '.join(schema.names)}"
         )
     return tuple(there[name.casefold()] for name in names)
 
 
 def _bloom_filters(options: WriterOptions) -> dict[str, Any]:
-    """One filter for each row group; one value in a hundred that is not there is looked for all the same."""
+    """One filter for each row group; one in a hundred absent values passes it."""
     if not options.bloom_filter_columns:
         return {}
     one = {"ndv": options.row_group_rows, "fpp": 0.01}
@@ -506,7 +506,7 @@ def _bloom_filters(options: WriterOptions) -> dict[str, Any]:
 
 
 def delta_columns(schema: pa.Schema, dictionary: Sequence[str]) -> dict[str, str]:
-    """Offsets and times hardly differ from row to row: as differences they take 8 % less space (measured), no time."""
+    """Offsets and times hardly differ from row to row: delta encoding saves 8 % of space (measured), at no cost."""
     return {
         field.name: "DELTA_BINARY_PACKED"
         for field in schema

@@ -1,4 +1,4 @@
--- Views follow the lake (new files, a table's current version); run again for columns that came since.
+-- Views follow the lake (new files, a table's current version); run again for columns that were added since.
 
 CREATE OR REPLACE VIEW "all_types" AS
 SELECT "ROWTIME", "ROWPARTITION", "ROWOFFSET", "ID", "B", "I", "L", "D", "DEC", "BYT", "DT", "TM", "TS", "A", "M", "S", "DAY_", "LATE", year, month, day

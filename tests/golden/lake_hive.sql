@@ -1,4 +1,4 @@
--- Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. A column that came since: drop the table (an external table's files stay) and run this again.
+-- Hive 4 or later; for Spark use --sql spark. Run again after each export for new partitions. For a column that was added since: drop the table (an external table's files stay) and run this again.
 -- Also drop, once, a table made by an earlier version: its rows would be counted twice where SHOW PARTITIONS
 -- says month=1 instead of month=01, and it takes no new versions where version is an int.
 

@@ -1,5 +1,5 @@
 """A feed as a Delta Lake table: `_delta_log` beside its files, derived from the metadata and never a source of them.
 
-`schema` says the feed's columns in Delta's words, `actions` are the lines of a version, `log` reads and adds versions,
+`schema` has the feed's columns in Delta's types, `actions` are the lines of a version, `log` reads and adds versions,
 `plan` decides what the next version holds, and `table` acts: sync, verify, rebuild, checkpoint.
 """

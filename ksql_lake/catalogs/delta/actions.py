@@ -1,4 +1,4 @@
-"""The lines of a version of a Delta log, as far as we write them, and what comes of reading them again."""
+"""The lines of a version of a Delta log, as far as this tool writes them, and the table that they make."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 APP = "ksql_lake"  # whose transaction number is the feed's sequence number
 LOCK = "ksqlLakeOnly"  # a writer refuses a feature it does not know; readers never look at writer features
 READER, WRITER = 1, 7
-CONFIGURATION = {  # a second belt, for writers that ignore the first: keep versions that are not current, and the log
+CONFIGURATION = {  # for writers that ignore LOCK: keep the files of older versions, and the log
     "delta.deletedFileRetentionDuration": "interval 36500 days",
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.enableExpiredLogCleanup": "false",
@@ -52,7 +52,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """A file that left the table; readers of earlier versions may open it for as long as it lies there."""
+    """A file that was removed from the table; readers of earlier versions may open it as long as it exists."""
 
     path: str
     values: Mapping[str, str]
@@ -155,7 +155,7 @@ class Version:
     protocol: Protocol | None = None
 
     def text(self) -> bytes:
-        """The file's content: one action a line, removes before adds, as a file may be both."""
+        """The file's content: one action per line, removes before adds, since a file may be both."""
         lines: list[Json] = [self.commit.to_json()]
         if self.protocol:
             lines.append(self.protocol.to_json())
@@ -189,7 +189,7 @@ class Snapshot:
         """Follow one more version.
 
         Raises:
-            ValueError, KeyError, TypeError: a line is no action.
+            ValueError, KeyError, TypeError: a line is not an action.
         """
         ours = False
         actions: Sequence[Json] = [json.loads(line) for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""A checkpoint: the table after a version in one Parquet file, which readers take instead of all versions before it.
+"""A checkpoint: the table after a version in one Parquet file, which readers use instead of all versions before it.
 
 Only on request, for globs such as `**/*.parquet` find it among the feed's files.
 """
@@ -44,7 +44,7 @@ def write(dataset: Dataset, version: int) -> None:
     """Write the checkpoint of the log's last version, then the file that names it.
 
     Raises:
-        StateError: the log is damaged or holds versions of others.
+        StateError: the log is damaged or holds versions of other writers.
     """
     log = log_of(dataset)
     rows = actions(trusted(dataset, log.replay()))
@@ -57,7 +57,7 @@ def write(dataset: Dataset, version: int) -> None:
 
 
 def actions(now: Snapshot) -> list[dict[str, Any]]:
-    """The rows of a checkpoint: everything that is still so."""
+    """The rows of a checkpoint: everything that is still valid."""
     assert now.protocol and now.metadata and now.sequence is not None, "our first version has all three"
     rows: list[dict[str, Any]] = [now.protocol.to_json(), now.metadata.to_json()]
     rows.append({"txn": {"appId": APP, "version": now.sequence, "lastUpdated": None}})

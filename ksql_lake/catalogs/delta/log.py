@@ -16,7 +16,7 @@ _VERSION = re.compile(r"(\d{20})\.json", re.ASCII)
 
 
 def is_kept(table: Path) -> bool:
-    """Whether a table has a log: then it is kept right, whatever the settings say."""
+    """Whether a table has a log: then it is kept up to date, whatever the settings say."""
     return (table / DIRECTORY).is_dir()
 
 
@@ -26,7 +26,7 @@ class DamagedLog(StateError):
 
 @dataclass(frozen=True)
 class Log:
-    """The `_delta_log` of one table, and the modes of what is made in it."""
+    """The `_delta_log` of one table, and the modes of its files."""
 
     directory: Path
     dir_mode: int = 0o755
@@ -57,7 +57,7 @@ class Log:
         return snapshot
 
     def newest(self) -> Snapshot:
-        """What the last version alone says: its number, its sequence number, whether it is ours.
+        """From the last version alone: its number, its sequence number, and whether this tool wrote it.
 
         Raises:
             DamagedLog: it is not what a version looks like.
@@ -82,7 +82,7 @@ class Log:
         """Add a version, whole and durable, unless there is one of that number. Call with the feed's lock held.
 
         Returns:
-            False when somebody was there first; nothing is written then.
+            False when another writer was faster; then nothing is written.
         """
         make_dirs(self.directory, self.dir_mode)
         self.clean()
@@ -100,7 +100,7 @@ class Log:
         return True
 
     def clean(self) -> None:
-        """Remove what a run left that was killed while it wrote. Call with the feed's lock held."""
+        """Remove what a run left behind that was killed while writing. Call with the feed's lock held."""
         for left in self.directory.glob(".*.tmp"):
             left.unlink(missing_ok=True)
 

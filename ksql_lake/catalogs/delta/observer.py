@@ -1,4 +1,4 @@
-"""Whoever commits a change of a feed tells this observer, which keeps the feed's Delta log in line."""
+"""The observer that keeps a feed's Delta log up to date with each commit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def milliseconds() -> int:
 
 @dataclass(frozen=True)
 class DeltaLog:
-    """Keeps the logs that are there, and begins one for each feed that asks for it.
+    """Continues the logs that exist, and begins one for each feed that asks for it.
 
     Args:
-        everywhere: begin one for every feed but those that say `"delta": false`.
+        everywhere: begin one for every feed except those that say `"delta": false`.
         clock: now, in epoch ms.
     """
 
@@ -42,7 +42,7 @@ class DeltaLog:
                 sync(dataset, state, at, change.kind)
 
     def catch_up(self, dataset: Dataset, state: FeedState) -> None:
-        """Write what a run that was killed did not; raises as `sync`."""
+        """Write what a run that was killed did not write; raises as `sync`."""
         if self._is_wanted(dataset):
             from ksql_lake.catalogs.delta.table import is_current, sync
 
@@ -54,7 +54,7 @@ class DeltaLog:
 
 
 def wanted_by(dataset: Dataset, everywhere: bool) -> bool:
-    """Whether a feed is to have a log: what its file says, or else the setting."""
+    """Whether a feed should have a log: by its file, or else by the setting."""
     for place in ("active", "archived"):
         path = dataset.lake / "feeds" / place / f"{dataset.feed}.json"
         if path.exists():

@@ -1,4 +1,4 @@
-"""What the next version of a feed's Delta log holds: its metadata against what the log says."""
+"""Decides what the next version of a feed's Delta log holds, by comparing the metadata with the log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 @dataclass(frozen=True)
 class Wanted:
-    """The table as the feed's metadata have it; `files` by their path in the log."""
+    """The table according to the feed's metadata; `files` by their path in the log."""
 
     feed: str
     sequence: int
@@ -35,7 +35,7 @@ def wanted(feed: str, state: FeedState, remote: str | None = None) -> Wanted:
     """The table of a feed: all files of a stream, those of a table's current version.
 
     Args:
-        remote: where files lie that are not on the lake's disk, as Spark names it.
+        remote: the place of files that are not on the lake's disk, in Spark's form.
 
     Raises:
         SchemaError: a column has a type that no file can hold.
@@ -55,15 +55,15 @@ def is_active(state: FeedState, file: FileEntry) -> bool:
 
 
 def file_path(file: FileEntry, away: str = "") -> str:
-    """Relative to the table; whole for a file that lies only in the lake's remote, below `away`."""
+    """Relative to the table; absolute for a file that is only in the lake's remote, below `away`."""
     path = quote(file.path, safe="/=")
     return path if file.local else away + path
 
 
 def next_version(table: Wanted, now: Snapshot, commit: Commit) -> Version | None:
-    """The version that brings the log to the feed's sequence; None when it is there.
+    """The version that brings the log to the feed's sequence number; None when it is up to date.
 
-    One version for all that happened since the last one. A file that is there under its old path is left alone.
+    One version covers everything since the last one. A file that is listed with its old path is left alone.
     """
     if now.version >= 0 and now.sequence == table.sequence:
         return None
@@ -81,7 +81,7 @@ def next_version(table: Wanted, now: Snapshot, commit: Commit) -> Version | None
 
 
 def is_compaction(gone: Iterable[Add], new: Iterable[FileEntry]) -> bool:
-    """Whether the new files hold exactly the rows of those that went, so that who reads changes may pass over them."""
+    """Whether the new files hold exactly the rows of those that went, so that readers of changes may skip them."""
     files = list(new)
     return (
         bool(files) and all(file.origin == "compact" for file in files)
@@ -90,7 +90,7 @@ def is_compaction(gone: Iterable[Add], new: Iterable[FileEntry]) -> bool:
 
 
 def is_move(gone: Iterable[Add], come: Iterable[str]) -> bool:
-    """Whether the same files only lie elsewhere now: in the lake's remote, or here again."""
+    """Whether the same files only moved: to the lake's remote, or back here."""
     names = sorted(path.rpartition("/")[2] for path in come)
     return bool(names) and names == sorted(added.path.rpartition("/")[2] for added in gone)
 
@@ -100,7 +100,7 @@ def _rows(added: Add) -> int:
 
 
 def _metadata(table: Wanted, before: MetaData | None, at: int) -> MetaData | None:
-    """The table's description where it changed; its id stays for as long as the log."""
+    """The table's description where it changed; its id never changes within a log."""
     if before and (before.schema, before.description) == (table.schema, table.description):
         return None
     id_, created = (before.id, before.created) if before else (str(uuid.uuid4()), at)
@@ -108,7 +108,7 @@ def _metadata(table: Wanted, before: MetaData | None, at: int) -> MetaData | Non
 
 
 def add(file: FileEntry, data_change: bool, path: str | None = None) -> Add:
-    """A file in the words of the log."""
+    """A file as the log lists it."""
     return Add(
         path or file_path(file), partition_values(file.partition), file.bytes, _milliseconds(file.exported_at),
         data_change, json.dumps(_stats(file), separators=(",", ":")),

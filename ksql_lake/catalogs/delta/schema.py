@@ -1,4 +1,4 @@
-"""A feed's columns in Delta's words. All are nullable: a column that came later is null in older files."""
+"""A feed's columns in Delta's types. All are nullable: a column that was added later is null in older files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KEYS = {"stream": (("year", "integer"), ("month", "integer"), ("day", "integer")
 def schema_text(kind: str, columns: Sequence[tuple[str, SqlType]]) -> str:
     """The text of metaData.schemaString: columns by their names on disk, then the partition columns.
 
-    Columns with a TIME at any depth are left out: Delta has no such type, and declared as a number three of five
-    readers fail on it.
+    Columns with a TIME at any depth are left out: Delta has no such type, and three of five readers fail when it is
+    declared as a number.
 
     Args:
         kind: "stream" or "table".
@@ -41,7 +41,7 @@ def left_out(columns: Sequence[tuple[str, SqlType]]) -> list[str]:
 
 
 def delta_type(kind: SqlType) -> Any:
-    """A type as the schema's JSON says it.
+    """A type in the form of the schema's JSON.
 
     Raises:
         SchemaError: Delta has no such type.

@@ -1,4 +1,4 @@
-"""Keep a feed's Delta log in line with its metadata: sync, verify, rebuild. Call with the feed's lock held."""
+"""Keep a feed's Delta log up to date with its metadata: sync, verify, rebuild. Call with the feed's lock held."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
 
-KEPT = ".state/delta"  # where a log goes that was replaced
+KEPT = ".state/delta"  # where replaced logs go
 
 
 class ForeignVersion(StateError):
@@ -39,7 +39,7 @@ def log_of(dataset: Dataset) -> Log:
 
 
 def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Synced:
-    """Bring the log to the state of the metadata: one version, or none when it is there.
+    """Bring the log to the state of the metadata: one version, or none when it is up to date.
 
     Args:
         at: now, in epoch ms.
@@ -66,7 +66,7 @@ def append(dataset: Dataset, state: FeedState, change: Change, at: int) -> bool:
     """Write the version of a change that only added files to a stream, without following the whole log.
 
     Returns:
-        False where more has to be looked at: `sync` does.
+        False where that is not enough and `sync` is needed.
     """
     plain = change.kind == "export" and not (state.is_table or change.schema or change.removed)
     if not plain or change.sequence != state.sequence or not all(file.local for file in change.added):
@@ -80,7 +80,7 @@ def append(dataset: Dataset, state: FeedState, change: Change, at: int) -> bool:
 
 
 def is_current(dataset: Dataset, state: FeedState) -> bool:
-    """Whether the log's last version is ours and at the metadata's sequence number."""
+    """Whether this tool wrote the log's last version, at the metadata's sequence number."""
     log = log_of(dataset)
     log.clean()
     last = log.newest()
@@ -96,10 +96,10 @@ def _commit(run: str, sequence: int, at: int, kind: str) -> Commit:
 
 
 def trusted(dataset: Dataset, now: Snapshot) -> Snapshot:
-    """The snapshot, when all of it is ours.
+    """The snapshot, if this tool wrote all of it.
 
     Raises:
-        ForeignVersion: it is not.
+        ForeignVersion: another writer wrote a part.
     """
     if now.foreign:
         raise ForeignVersion(_foreign(dataset, now.foreign))
@@ -116,13 +116,13 @@ def _foreign(dataset: Dataset, versions: list[int]) -> str:
 
 def _way_out(dataset: Dataset) -> str:
     return (
-        "write the log anew from the metadata with: python metadata_utils.py delta rebuild "
+        "rewrite the log from the metadata with: python metadata_utils.py delta rebuild "
         f"{dataset.feed} --lake {dataset.lake}"
     )
 
 
 def verify(dataset: Dataset, state: FeedState) -> list[str]:
-    """A finding for everything in which the log differs from the metadata."""
+    """A finding for each difference between the log and the metadata."""
     try:
         now = trusted(dataset, log_of(dataset).replay())
     except DamagedLog as error:
@@ -133,20 +133,21 @@ def verify(dataset: Dataset, state: FeedState) -> list[str]:
     table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     if now.sequence != table.sequence:
         return [
-            f"{where}: is at change {now.sequence} of the feed, the metadata at {table.sequence}; bring it up to date "
+            f"{where}: is at change {now.sequence} of the feed, but the metadata is at {table.sequence}; bring it up "
+            "to date "
             f"with: python metadata_utils.py delta sync {dataset.feed} --lake {dataset.lake}"
         ]
-    findings = [f"{where}: has {path}, which the metadata do not know" for path in now.active.keys() - table.files]
+    findings = [f"{where}: has {path}, which is not in the metadata" for path in now.active.keys() - table.files]
     findings += [f"{where}: lacks {path}" for path in table.files.keys() - now.active.keys()]
     if now.metadata is None or now.metadata.schema != table.schema:
-        findings.append(f"{where}: has other columns than the feed")
+        findings.append(f"{where}: its columns differ from the feed's")
     if now.protocol != Protocol():
         findings.append(f"{where}: other writers are no longer locked out")
     return [f"{finding}; {_way_out(dataset)}" for finding in sorted(findings)]
 
 
 def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> Path | None:
-    """Write the log anew as version 0 from the metadata; the old one is kept beside the state.
+    """Rewrite the log as version 0 from the metadata; the old one is kept in `.state/delta`.
 
     Readers that follow the table as a stream have to start again: it has a new id.
 

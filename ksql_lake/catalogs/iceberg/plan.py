@@ -35,7 +35,7 @@ class FileTable(Table):
         files: what the metadata say of each.
     """
 
-    UNIT: ClassVar[str] = "files"
+    UNIT: ClassVar[str] = "file"
     types: Mapping[str, SqlType] = field(default_factory=dict)
     files: Mapping[Values, FileEntry] = field(default_factory=dict)
 

@@ -1,6 +1,6 @@
 """Manage the feeds of the data lake: one JSON file per stream or table in feeds/active.
 
-What changes data (retention, undo, rollback, pin) is a commit of its own, as safe against a crash as an export.
+Commands that change data (retention, undo, rollback, pin) commit like an export, and a crash does as little harm.
 
 exit codes: 0 done; 1 a feed is missing or wrong, or a plan was refused; 2 usage or configuration; 3 another run
 holds the lock.
@@ -32,7 +32,7 @@ COMMANDS = {
     "remove": "remove a feed file; its data stays",
     "discover": "sources on the server that have no feed",
     "completion": 'print a completion script: eval "$(... completion)"',
-    "permissions": "modes that are not as the feed's access says",
+    "permissions": "file modes that differ from what the feed's access asks for",
     "list": "list the feeds",
     "show": "show a feed file",
     "check": "check the feed files, or one",
@@ -44,13 +44,13 @@ COMMANDS = {
     "undo": "bring back what retention last moved into the trash",
     "erase": "delete every row of one person from the lake, its trash included",
     "compact": "merge the small files of days that are over",
-    "quarantine": "rows that a check quarantined: how many, why, and back again",
+    "quarantine": "list the rows that checks quarantined, or import them again",
     "versions": "list the versions of a table",
     "rollback": "make another version of a table the current one",
-    "pin": "keep a version against retention",
-    "unpin": "let a pinned version go with the others",
-    "reload": "read days of a stream again, in place of what the lake holds of them",
-    "reset": "begin a feed anew: its data go to the trash, undo brings them back",
+    "pin": "protect a version from retention",
+    "unpin": "let retention remove a pinned version again",
+    "reload": "read days of a stream again and replace what the lake has of them",
+    "reset": "start a feed afresh: its data goes to the trash, undo brings it back",
     "remote": "a second home of the lake: s3://bucket/prefix or az://container/prefix",
 }
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Command(argparse.ArgumentParser):
-    """The parser of one command, which imports the command's module when it is the one that is asked for."""
+    """The parser of one command; imports the command's module only when that command is given."""
 
     name: str | None = None
 

@@ -1,6 +1,6 @@
-"""`manage_feeds.py check`: are the feed files valid, and do they fit their sources?
+"""`manage_feeds.py check`: are the feed files valid, and do they match their sources?
 
-Online, a feed that no export takes (disabled, or left out by CONFIG_FEEDS) is asked about only by its name.
+With --online, a feed that no export takes (disabled, or left out by CONFIG_FEEDS) is checked only when it is named.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
         good = [feed for feed in loaded if isinstance(feed, Feed)]
         return _check_online(config, good if args.name else exported(config, good), bool(bad))
     right = len(loaded) - len(bad)
-    print(f"{right} feed{' is' if right == 1 else 's are'} right, {len(bad)} {'is' if len(bad) == 1 else 'are'} wrong")
+    print(f"{counted(right, 'feed file')} OK, {len(bad)} with errors")
     return ExitCode.FINDINGS if bad else ExitCode.OK
 
 
@@ -52,10 +52,11 @@ def exported(config: Config, found: Sequence[Feed]) -> list[Feed]:
 
 
 def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
-    """Each feed against its source: there, of its kind, readable, of types that can be stored, names that collide."""
+    """Compare each feed with its source: is it there, a stream or table as expected, readable, with types that can be
+    stored and column names that do not collide?"""
     from ksql_lake.sources.ksqldb.client import Client
 
-    wrong: dict[str, list[str]] = {}  # feeds by what is wrong with them
+    wrong: dict[str, list[str]] = {}  # problem -> feeds that have it
     with Client(server.server_of(config)) as client:
         there = {name.upper() for name, _, _ in client.sources()}
         for feed in good:
@@ -65,7 +66,7 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
                 wrong.setdefault(Finding("feed file", str(error), feed=feed.name).said, []).append(feed.name)
     for said, names in wrong.items():
         print(f"error: {several(names)}: {said}", file=sys.stderr)
-    print(f"{len(good) - sum(map(len, wrong.values()))} of {counted(len(good), 'feed')} fit their source")
+    print(f"{len(good) - sum(map(len, wrong.values()))} of {counted(len(good), 'feed')} match their source")
     missing = [feed.name for feed in good if feed.enabled and feed.source.upper() not in there]
     if missing:
         _offer_to_disable(config, missing)
@@ -73,7 +74,7 @@ def _check_online(config: Config, good: Sequence[Feed], bad: bool) -> int:
 
 
 def _fit(config: Config, client: Client, feed: Feed) -> str:
-    """One feed in a line, when it fits its source."""
+    """A line about a feed that matches its source."""
     from ksql_lake.ingest.streams.job import RESERVED
     from ksql_lake.model.columns import refuse_forbidden
     from ksql_lake.model.partitions import disk_names
@@ -95,7 +96,7 @@ def _fit(config: Config, client: Client, feed: Feed) -> str:
 
 
 def _road(config: Config, client: Client, source: Source, feed: Feed) -> str:
-    """Which road the rows of a stream would take, where there is more than one."""
+    """How the rows of a stream would be read, where there is more than one way."""
     from ksql_lake.ingest.streams.road import foretold
     from ksql_lake.sources.kafka.connection import connection
 
@@ -120,7 +121,7 @@ def leave_out(missing: Sequence[str]) -> str:
 
 
 def _offer_to_disable(config: Config, missing: Sequence[str]) -> None:
-    """Feeds without a source fail every night; on a terminal they are disabled at once, when that is wanted."""
+    """Feeds without a source fail every night; on a terminal, offer to disable them."""
     have = "feed has" if len(missing) == 1 else "feeds have"
     print(f"{len(missing)} {have} no source on {config.url}: {' '.join(missing)}")
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or without_config_feeds(missing):

@@ -8,6 +8,7 @@ from collections import Counter
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, FeedError
+from ksql_lake.base.figures import counted
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.changing import hold_feed
 from ksql_lake.model import feeds
@@ -17,7 +18,8 @@ from ksql_lake.model.feeds import Feed
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="*", help="only these streams (default: all active ones)")
     parser.add_argument(
-        "--older-than", type=_days, default=2, metavar="DAYS", help="days that ended so long ago (default: 2d)"
+        "--older-than", type=_days, default=2, metavar="DAYS",
+        help="only days that ended at least this long ago (default: 2d)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what would be merged")
 
@@ -27,7 +29,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     names = args.name or [feed.name for feed in active if feed.type == "stream"]
     total = Counter[str]()
     code = changing.each(names, lambda name: _compact(config, args, name, total))
-    print(f"{total['before']} files {'would become' if args.dry_run else 'became'} {total['after']}")
+    print(f"{counted(total['before'], 'file')} {'would become' if args.dry_run else 'became'} {total['after']}")
     return code
 
 
@@ -37,7 +39,7 @@ def _compact(config: Config, args: argparse.Namespace, name: str, total: Counter
     from ksql_lake.maintain.merges import plan
 
     if context.feed_of(config, name).type != "stream":
-        raise FeedError(f"{name}: is a table; each version is written whole, so there is nothing to merge")
+        raise FeedError(f"{name}: is a table; each version is written as a whole, so there is nothing to merge")
     dataset = changing.dataset(config, name)
     with hold_feed(dataset, args.dry_run) as (state, run):
         merges = plan(state, args.older_than, dt.datetime.now(dt.UTC)) if state else []

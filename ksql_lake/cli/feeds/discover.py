@@ -35,12 +35,12 @@ def run(config: Config, args: argparse.Namespace) -> int:
     chosen = free if not args.add else {name: kind for name, kind in free.items() if name.upper() in _upper(args.add)}
     missing = _upper(args.add or ()) - _upper(chosen)
     if missing:
-        raise FeedError(f"discover: {', '.join(sorted(missing))}: not on the server, or it has a feed already")
+        raise FeedError(f"discover: {', '.join(sorted(missing))}: not on the server, or there is a feed for it already")
     if not free:
         print("every source has a feed")
     if args.add is None:
         for name, kind in free.items():
-            print(f"{kind:<7} {shown(name)}")
+            print(f"{kind:<7} {shown(name)}", flush=True)
     added = [_add(config, name, kind) for name, kind in chosen.items()] if args.add is not None else []
     absent = [feed.name for feed in exported(config, active) if _source(feed.source, there) is None]
     if absent:
@@ -56,21 +56,22 @@ def _upper(given: Collection[str]) -> set[str]:
 
 
 def _source(name: str, there: Collection[str]) -> str | None:
-    """The source that a feed means, found as an export finds it: by exact name, in upper case, or uniquely in any."""
+    """The source of a feed, found as an export finds it: by its exact name, in upper case, or by the only name that
+    differs in case alone."""
     folded = [one for one in there if one.upper() == name.upper()]
     exact = next((one for one in (name, name.upper()) if one in there), None)
     return exact or (folded[0] if len(folded) == 1 else None)
 
 
 def _add(config: Config, source: str, kind: str) -> bool:
-    """Add a feed that is called like its source, in small letters; whether that worked."""
+    """Add a feed named after its source, in lower case; returns whether that worked."""
     name = re.sub(r"[^a-z0-9_.-]", "_", source.lower()).lstrip("_.-")[: names.LONGEST] or "feed"
     try:
         path = context.free(config, name)
     except FeedError:
         other = next(one for one in (f"{name[:190]}_{n}" for n in range(2, 10**6)) if _is_free(config, one))
         command = f"python manage_feeds.py add --source {source} --name {other}"
-        print(f"error: {shown(source)}: there is a feed called {name} already, and names must differ in more than "
+        print(f"error: {shown(source)}: there is already a feed called {name}, and names must not differ only in "
               f"case; add it under another name: {command}", file=sys.stderr)
         return False
     make_dirs(path.parent)

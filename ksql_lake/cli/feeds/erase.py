@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", required=True, type=_condition, metavar="COLUMN=VALUE",
-        help="such as user_id=user_42; also fields at any depth (customer.ip_address=...)",
+        help="such as user_id=user_42; a field at any depth is written customer.ip_address=...",
     )
     parser.add_argument("--feeds", nargs="+", default=[], metavar="NAME", help="only these (default: all in the lake)")
     parser.add_argument("--dry-run", action="store_true", help="only show where the rows are")
     parser.add_argument(
-        "--later", choices=("drop", "keep"), help="what becomes of this person's events and rows that come later"
+        "--later", choices=("drop", "keep"), help="what to do with this person's rows in later exports"
     )
     parser.add_argument("--wait", action="store_true", help="wait for a feed that is being exported")
 
@@ -42,7 +42,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.model.target import Target
 
     if not args.later and not args.dry_run:
-        raise ConfigError("erase: say what becomes of later events: --later drop, or --later keep")
+        raise ConfigError("erase: say what to do with this person's later rows: --later drop, or --later keep")
     target = Target(*args.where)
     if args.dry_run:
         _refuse_unknown(config, args, target)
@@ -57,7 +57,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
 
 
 def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) -> None:
-    """Refuse a column that no feed has, and a value that is none of the column's type in any feed."""
+    """Refuse a column that no feed has, and a value that the column cannot hold in any feed."""
     from ksql_lake.maintain import erase
     from ksql_lake.model.values import Unfit, meanings, type_name
     from ksql_lake.store import metadata
@@ -67,7 +67,7 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
         try:
             state = metadata.load(dataset)
         except StateError:
-            return  # told when it is opened; it may have the column
+            return  # reported when it is opened; it may have the column
         if state is None:
             continue
         known.append((dataset, state))
@@ -87,7 +87,7 @@ def _refuse_unknown(config: Config, args: argparse.Namespace, target: Target) ->
 
 
 def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any]) -> int:
-    """Feed by feed; one that is at work or damaged is told, and does not hold the others up."""
+    """Feed by feed; one that is busy or damaged is reported and does not hold up the others."""
     from ksql_lake.cli.remote_erasing import Erasing
 
     closed: dict[str, str] = {}
@@ -101,13 +101,13 @@ def _erase_from(config: Config, args: argparse.Namespace, meant: Target, receipt
             closed[dataset.feed] = str(error)
             print(f"{dataset.feed}: {error}", file=sys.stderr)
     if args.dry_run:
-        print(f"{counted(rows, 'row')} would go; nothing was changed")
+        print(f"{counted(rows, 'row')} would be erased; nothing was changed")
         return ExitCode.OK
-    return _finish_erasure(config, args, meant, receipt, closed, there.told)
+    return _finish_erasure(config, args, meant, receipt, closed, there.problems)
 
 
 def _asked(config: Config, names: Sequence[str]) -> Sequence[Dataset]:
-    """The feeds named, or all of which anything lies below the lake."""
+    """The feeds named, or all of which the lake has any files."""
     from ksql_lake.store.lake import traces
 
     there = {dataset.feed: observed(config, dataset) for dataset in traces(config.lake_dir)}
@@ -147,7 +147,7 @@ def _erase_one(
     from ksql_lake.maintain import erase, receipts
     from ksql_lake.store import trash
 
-    if state is None:  # never exported, or gone: what is left of it lies in the trash
+    if state is None:  # never exported, or gone: what is left of it is in the trash
         found = [file for bundle in trash.bundles(dataset.lake, dataset.feed)
                  for file in erase.find_in_bundle(bundle, meant)]
     else:
@@ -162,8 +162,8 @@ def _erase_one(
         receipts.write(config.lake_dir, receipt)
     elif not args.dry_run and state is not None:
         number = receipt["receipt"]
-        told = any(e.receipt == number for e in state.erasures)
-        if found or (args.later == "drop" and not told and erase.declared(state, target)):
+        recorded = any(e.receipt == number for e in state.erasures)
+        if found or (args.later == "drop" and not recorded and erase.declared(state, target)):
             erase.erase(dataset, state, found, target, run, receipt=number, rule=args.later, **context.signed())
         there.settle()
     return sum(file.rows for file in found) + (there.rows if state is not None and args.dry_run else 0)
@@ -178,9 +178,9 @@ def _finish_erasure(
     from ksql_lake.store import metadata
     from ksql_lake.store.lake import datasets
 
-    look = leftovers.look(config.lake_dir, meant, args.feeds, closed)
-    look.remote += remote
-    receipt.pop("remote", None)  # of an earlier try
+    left = leftovers.search(config.lake_dir, meant, args.feeds, closed)
+    left.remote += remote
+    receipt.pop("remote", None)  # from an earlier attempt
     lines = list(receipt.get("trash_without_metadata", []))
     for dataset in datasets(config.lake_dir):
         if dataset.feed not in closed and (state := metadata.load(dataset)) is not None:
@@ -188,16 +188,16 @@ def _finish_erasure(
             lines += [{"feed": dataset.feed, "rows": e.rows, "files": e.files} for e in mine]
     rows = sum(line["rows"] for line in lines)
     done = {
-        **receipt, "ended": context.now() if look.clean else None, "only": sorted(args.feeds), "feeds": lines,
-        "rows": rows, "rows_left": look.rows, **look.to_json(),
+        **receipt, "ended": context.now() if left.clean else None, "only": sorted(args.feeds), "feeds": lines,
+        "rows": rows, "rows_left": left.rows, **left.to_json(),
     }
     path = receipts.write(config.lake_dir, done)
-    for problem in (*look.left, *look.unseen, *look.remote):
+    for problem in (*left.left, *left.unseen, *left.remote):
         print(problem, file=sys.stderr)
-    print(f"{counted(rows, 'row')} erased in {counted(len(lines), 'feed')}, {look.rows} left; receipt {path}")
-    if not look.clean:
+    print(f"{counted(rows, 'row')} erased in {counted(len(lines), 'feed')}, {left.rows} left; receipt {path}")
+    if not left.clean:
         print("this erasure is not complete: see above, then run the same command again", file=sys.stderr)
-    return ExitCode.OK if look.clean else ExitCode.FINDINGS
+    return ExitCode.OK if left.clean else ExitCode.FINDINGS
 
 
 def _condition(text: str) -> tuple[str, str]:

@@ -28,7 +28,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
-        print(here("no feeds yet; add those of your server with: python manage_feeds.py discover --add, or write those "
+        print(here("no feeds yet; add the sources of your server with: python manage_feeds.py discover --add, or "
+                   "write the feeds "
                    "of data_lake_config.py with: python manage_feeds.py sync"))
     if rows and not args.json and sys.stdout.isatty():  # in a pipe each line is a feed
         print(f"{'feed':<32} {'type':<7} {'state':<9} {'keeps':<12} source")

@@ -1,4 +1,4 @@
-"""`manage_feeds.py pin`: keep a version of a table against retention."""
+"""`manage_feeds.py pin`: protect a version of a table from retention."""
 
 from __future__ import annotations
 

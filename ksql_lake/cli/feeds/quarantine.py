@@ -1,4 +1,4 @@
-"""`manage_feeds.py quarantine`: rows that a check quarantined: how many, why, and back again."""
+"""`manage_feeds.py quarantine`: list the rows that checks quarantined, or import them again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ksql_lake.cli.changing import hold_feed
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name")
-    parser.add_argument("--import", dest="back", action="store_true", help="bring back those that pass by now")
+    parser.add_argument("--import", dest="back", action="store_true", help="import those that pass their checks by now")
     parser.add_argument("--force", action="store_true", help="with --import: also those that still fail")
     parser.add_argument("--run", dest="of", metavar="RUN", help="only rows that this run quarantined")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -61,5 +61,5 @@ def _import(config: Config, args: argparse.Namespace, dataset: Any) -> int:
         move = Import(dataset, state, feed.checks, run, force=args.force, tool=__version__, options=options)
         done = move.carry_out(entries, **context.signed()) if entries else None
     rows, left = (done.rows, done.left) if done else (0, 0)
-    print(f"{feed.name}: {counted(rows, 'row')} imported, {left:,} stay in quarantine")
+    print(f"{feed.name}: {counted(rows, 'row')} imported, {left:,} left in quarantine")
     return ExitCode.FINDINGS if left else ExitCode.OK

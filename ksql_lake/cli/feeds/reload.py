@@ -22,9 +22,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="first", type=_day, metavar="YYYY-MM-DD", help="first day of a range")
     parser.add_argument("--to", dest="last", type=_day, metavar="YYYY-MM-DD", help="last day of a range, included")
     parser.add_argument("--all-missing", action="store_true", help="the days of which a file is gone or damaged")
-    parser.add_argument("--generation", type=int, metavar="N", help="only if the topic is still in its Nth incarnation")
     parser.add_argument(
-        "--allow-loss", action="store_true", help="give up rows that neither a readable file nor the source has"
+        "--generation", type=int, metavar="N", help="only if the topic has not been recreated since generation N"
+    )
+    parser.add_argument(
+        "--allow-loss", action="store_true",
+        help="accept the loss of rows that are neither in a readable file nor at the source",
     )
 
 
@@ -33,7 +36,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     feed = context.feed_of(config, args.name)
     if feed.type != "stream":
         raise FeedError(
-            f"{feed.name}: is a table, and each export is a whole copy: python export_to_data_lake.py --table "
+            f"{feed.name}: is a table, and each export copies all of it: python export_to_data_lake.py --table "
             f"{feed.name}"
         )
     days = _days(args)
@@ -48,8 +51,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
             raise FeedError(f"{feed.name}: was never exported: python export_to_data_lake.py --stream {feed.name}")
         if args.generation not in (None, state.generation):
             raise FeedError(
-                f"{feed.name}: the topic is in its incarnation {state.generation}; rows of incarnation "
-                f"{args.generation} are not at the source any more"
+                f"{feed.name}: the topic is now in generation {state.generation}; rows of generation "
+                f"{args.generation} are no longer at the source"
             )
         job = _job(config, feed, dataset, run)
         if args.all_missing:
@@ -66,7 +69,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
             )
     shown = ", ".join(map(str, sorted(days)[:5])) + (f" and {len(days) - 5} more days" if len(days) > 5 else "")
     print(f"{feed.name}: {shown}: {counted(done.read, 'row')} read again, "
-          f"{done.carried:,} kept that the source no longer has, {counted(done.files, 'file')}")
+          f"{done.carried:,} kept because the source no longer has them, {counted(done.files, 'file')}")
     for partition, lost in done.lost.items():
         print(f"{feed.name}: {partition}: {lost:,} rows are lost", file=sys.stderr)
     return ExitCode.OK
@@ -81,7 +84,7 @@ def _days(args: argparse.Namespace) -> list[dt.date]:
             raise ConfigError(f"--from {args.first} is after --to {args.last}")
         days |= {args.first + dt.timedelta(days=i) for i in range((args.last - args.first).days + 1)}
     if not days and not args.all_missing:
-        raise ConfigError("which days? give --date, --from and --to, or --all-missing")
+        raise ConfigError("reload: say which days: --date, --from and --to, or --all-missing")
     return sorted(days)
 
 

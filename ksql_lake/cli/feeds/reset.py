@@ -1,4 +1,4 @@
-"""`manage_feeds.py reset`: begin a feed anew."""
+"""`manage_feeds.py reset`: start a feed afresh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from ksql_lake.cli.observing import observed
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name")
-    parser.add_argument("--generation", type=int, metavar="N", help="only the data of the topic's Nth incarnation")
+    parser.add_argument(
+        "--generation", type=int, metavar="N",
+        help="only the data of generation N of the topic, which was recreated since",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -28,8 +31,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
     feed = context.feed_of(config, args.name)
     if args.generation is not None and feed.type != "stream":
         raise FeedError(f"{feed.name}: --generation does not apply to tables; leave it out")
-    which = f"{feed.name}'s data" + (f" of the topic's incarnation {args.generation}" if args.generation else "")
-    if not args.yes and not _agreed(f"Move all of {which} to the trash, and begin anew? "):
+    which = f"{feed.name}'s data" + (f" of generation {args.generation} of its topic" if args.generation else "")
+    if not args.yes and not _agreed(f"Move all of {which} to the trash and start afresh? "):
         print("nothing was changed")
         return ExitCode.OK
     dataset = observed(config, find(config.lake_dir, feed.name))
@@ -37,7 +40,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
         if state is None:
             raise FeedError(f"{feed.name}: was never exported, so there is nothing to reset")
         rows = reset(dataset, state, args.generation, run, **context.signed())
-    print(here(f"{feed.name}: {counted(rows, 'row')} went to the trash for {config.trash_days} days; bring them back "
+    print(here(f"{feed.name}: {counted(rows, 'row')} moved to the trash, where they stay for "
+               f"{counted(config.trash_days, 'day')}; bring them back "
                f"with: python manage_feeds.py undo {feed.name}"))
     return ExitCode.OK
 

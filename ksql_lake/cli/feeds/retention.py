@@ -32,7 +32,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     names = args.name or [feed.name for feed in feeds.load_all(context.active(config)) if isinstance(feed, Feed)]
     total = Counter[str]()
     code = changing.each(names, lambda name: _retain(config, args, name, total))
-    word = "would go" if args.dry_run else f"went into the trash for {config.trash_days} days"
+    word = "would go" if args.dry_run else f"moved to the trash, for {counted(config.trash_days, 'day')}"
     print(f"{counted(total['rows'], 'row')}, {counted(total['bytes'], 'byte')} {word}")
     return code
 
@@ -62,7 +62,7 @@ def _retain(config: Config, args: argparse.Namespace, name: str, total: Counter[
             return code
         retention.remember(dataset, state, plan, rule, f"{run}n", **context.signed())
         for path in retention.apply(dataset, state, plan, run, **context.signed()):
-            print(f"{path}: a symbolic link stands in the way; left alone", file=sys.stderr)
+            print(f"{path}: a symbolic link is in the way; it was left alone", file=sys.stderr)
             code = ExitCode.FINDINGS
         for path in trash.empty(dataset, config.trash_days, moment.date()):
             print(f"{name}  removed {path} for good")

@@ -25,10 +25,10 @@ def run(config: Config, args: argparse.Namespace) -> int:
 
 
 def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = False) -> list[str]:
-    """Write the configured feeds that have no file; files that exist are the user's and stay. Returns the plan.
+    """Write a file for each configured feed that has none; existing files are left as they are. Returns the plan.
 
     Args:
-        keep_all: without their rules of retention.
+        keep_all: leave out their retention rules.
     """
     plan = []
     directory = context.active(config)
@@ -55,11 +55,11 @@ def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = Fa
 
 
 def _other_than(path: Path, settings: dict[str, Any]) -> str:
-    """What a person has set otherwise than the config: it stays."""
+    """The settings in which an existing feed file differs from the config; they are kept."""
     try:
         raw = feeds.read(path)
     except FeedError:
         return " (broken; see: python manage_feeds.py check)"
     differ = (key for key, value in settings.items() if raw.get(key) != value)
-    other = [f"{key} is {raw.get(key, 'not set')}, in the config {settings[key]}" for key in differ]
+    other = [f"{key} is {raw.get(key, 'not set')}, but {settings[key]} in the config" for key in differ]
     return f" ({'; '.join(other)})" if other else ""

@@ -13,7 +13,10 @@ from ksql_lake.cli.hints import here
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="the last run's of this feed (default: the last day's, of all)")
+    parser.add_argument(
+        "name", nargs="?",
+        help="what the last run of this feed moved (default: what was moved on the last day, of all feeds)",
+    )
     parser.add_argument("--list", action="store_true", help="only show what is in the trash")
 
 
@@ -28,7 +31,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
         for bundle in held:
             files = counted(len(bundle.every), "file")
             print(f"{bundle.at}  {bundle.feed:<32} {bundle.rows:>10,} rows  {files:<9} {bundle.why}"
-                  f"{' (the lake has these rows; not for undo)' if bundle.why in IN_THE_LAKE else ''}")
+                  f"{' (these rows are still in the lake; undo does not apply)' if bundle.why in IN_THE_LAKE else ''}")
         return ExitCode.OK
     held = [bundle for bundle in held if bundle.why not in IN_THE_LAKE]
     if not held:
@@ -45,12 +48,14 @@ def run(config: Config, args: argparse.Namespace) -> int:
             trash.undo(dataset, state, bundle, run, **context.signed())
         print(f"{bundle.feed}: {counted(bundle.rows, 'row')} back in {counted(len(bundle.every), 'file')}")
     key = "retention_days" if dataset.kind == "stream" else "retention_versions"
-    print(here(f"raise {key}, or the next --all takes them again: python manage_feeds.py update {bundle.feed} {key}=N"))
+    print(
+        here(f"raise {key}, or the next --all removes them again: python manage_feeds.py update {bundle.feed} {key}=N")
+    )
     return ExitCode.OK
 
 
 def _finish_interrupted(config: Config, name: str | None) -> bool:
-    """Finish a change that was interrupted, perhaps this very one: going on from there would undo one more."""
+    """Finish a change that was interrupted, perhaps this very undo: continuing would undo one change too many."""
     from ksql_lake.store import metadata
 
     staging = config.lake_dir / ".staging"
@@ -60,7 +65,7 @@ def _finish_interrupted(config: Config, name: str | None) -> bool:
             with hold_feed(changing.dataset(config, interrupted)):
                 pass
         except LakeBusyError:
-            continue  # an export at work: it finishes what it finds itself
+            continue  # an export is running: it finishes what it finds
         if interrupted in journalled:
             print(f"{interrupted}: finished a change that was interrupted; run again to undo more")
     return bool(journalled)

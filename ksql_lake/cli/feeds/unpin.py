@@ -1,4 +1,4 @@
-"""`manage_feeds.py unpin`: let a pinned version of a table go with the others."""
+"""`manage_feeds.py unpin`: let retention remove a pinned version of a table again."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     metadata_utils.py COMMAND [options]     see the list below, and COMMAND --help
     metadata_utils.py --report              every command is an option, too
 
-exit codes: 0 done, and for verify and reconcile all well; 1 a finding of these, or metadata that cannot be used;
+exit codes: 0 done, without a finding of verify or reconcile; 1 with such a finding, or metadata that cannot be used;
 2 usage or configuration; 3 another run holds the lock (rebuild).
 """
 
@@ -26,8 +26,8 @@ from ksql_lake.cli import hints, start
 from ksql_lake.cli.hints import guards_output
 
 COMMANDS = {  # each is the module of that name, which has `arguments` and `run`
-    "report": "what needs attention, each feed in a line, totals",
-    "html": "the report as one page that needs no network",
+    "report": "what needs attention, one line for each feed, totals",
+    "html": "the report as one HTML page that works offline",
     "stats": "rows and sizes of each day or version; --deep: of columns",
     "csv": "a CSV file with one row per partition",
     "history": "the runs: when, feed, result, rows, size, seconds",
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _before_any_option(words: Sequence[str]) -> bool:
-    """Nothing but --lake stands before a command."""
+    """Whether nothing but --lake comes before the command."""
     return all(word.startswith("--lake") or (i and words[i - 1] == "--lake") for i, word in enumerate(words))
 
 
@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         config = configured(args.lake)
         if not config.lake_dir.is_dir():
             raise ConfigError(
-                f"{config.lake_dir}: no such directory; set --lake or DATA_LAKE_DIR, or: python data_lake_config.py"
+                f"{config.lake_dir}: no such directory; set --lake or DATA_LAKE_DIR, or create it: python "
+                "data_lake_config.py"
             )
         return int(module(args.command).run(config, args))
     except (LakeError, OSError) as error:

@@ -10,7 +10,7 @@ from data_lake_config import Config
 from ksql_lake.base.outputs import write_out
 from ksql_lake.base.text import cell
 from ksql_lake.cli.export_options import day
-from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.loading import load_feeds, only_feed
 from ksql_lake.reporting.summary import partitions_of
 
 CSV_COLUMNS = ("feed", "type", "source", "path", "records", "size_mb", "exported_at", "current")
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    found = look(config.lake_dir, args.feed)
+    found = load_feeds(config.lake_dir, args.feed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     split = any(record.has_remote for record in found.exported)

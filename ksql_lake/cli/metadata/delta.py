@@ -1,8 +1,8 @@
 """`metadata_utils.py delta`: the Delta Lake logs of the feeds that have one, or are to have one.
 
-sync        begin a log, or bring one up to date with the metadata (an export does this by itself)
+sync        begin a log, or bring one up to date with the metadata (exports do this automatically)
 verify      compare logs with the metadata; exit code 1 with a finding
-rebuild     write logs anew as version 0; the old ones are kept under .state/delta/
+rebuild     rewrite logs as version 0; the old ones are kept under .state/delta/
 checkpoint  write a checkpoint, so that tables of thousands of versions open faster
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, LakeError
+from ksql_lake.base.figures import counted
 from ksql_lake.catalogs.delta.log import is_kept
 from ksql_lake.catalogs.delta.observer import milliseconds, wanted_by
 from ksql_lake.cli.hints import here
@@ -59,7 +60,7 @@ def _chosen(action: str, lake: Path, names: Sequence[str], everywhere: bool) -> 
     there = {dataset.feed: dataset for dataset in datasets(lake)}
     unknown = [name for name in names if name not in there]
     if unknown:
-        raise ConfigError(f"{', '.join(unknown)}: nothing in the lake; there are {', '.join(there) or 'none'}")
+        raise ConfigError(f"{', '.join(unknown)}: not in the lake; feeds with data: {', '.join(there) or 'none'}")
     for name, dataset in there.items():
         kept = is_kept(dataset.directory)
         if name in names or not names and (kept or action == "sync" and wanted_by(dataset, everywhere)):
@@ -73,7 +74,7 @@ def _sync(dataset: Dataset, state: FeedState) -> int:
     from ksql_lake.catalogs.delta.table import sync
 
     done = sync(dataset, state, milliseconds())
-    said = f"{done.adds} files added, {done.removes} removed" if done.written else "up to date"
+    said = f"{counted(done.adds, 'file')} added, {done.removes} removed" if done.written else "up to date"
     print(f"{dataset.feed}: version {done.version}, {said}")
     return ExitCode.OK
 
@@ -85,7 +86,7 @@ def _verify(dataset: Dataset, state: FeedState) -> int:
     for finding in findings:
         print(f"{dataset.feed}: {finding}")
     if not findings:
-        print(f"{dataset.feed}: the log holds what the metadata hold")
+        print(f"{dataset.feed}: the log agrees with the metadata")
     return ExitCode.FINDINGS if findings else ExitCode.OK
 
 
@@ -93,7 +94,10 @@ def _rebuild(dataset: Dataset, state: FeedState) -> int:
     from ksql_lake.catalogs.delta.table import rebuild
 
     kept = rebuild(dataset, state, milliseconds(), f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S_%f}")
-    said = f"; the old log is now {kept}. Earlier versions and streaming readers begin anew" if kept else ""
+    said = (
+        f"; the old log is now in {kept}. Earlier versions are gone, and streaming readers must start "
+        "afresh" if kept else ""
+    )
     print(f"{dataset.feed}: written as version 0{said}")
     return ExitCode.OK
 

@@ -1,4 +1,4 @@
-"""The commands of `metadata_utils.py` as options: `--report`, `--stats`, `--csv FILE` ..., as they always were."""
+"""The commands of `metadata_utils.py` as options: `--report`, `--stats`, `--csv FILE` ..., as in earlier versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLUMNS = "feed, type, source, path, records, size_mb, exported_at, current"
 CATALOGS = ("glue", "hive", "iceberg")
 DIALECTS = ("duckdb", "hive", "athena", "spark", "bigquery")
 COMMANDS = ("report", "stats", "csv", "html", "history", "verify", "rebuild", "reconcile", "compare", "sql", "register")
-BELONG = {  # an option that goes with some only is refused with the others, rather than doing nothing
+BELONG = {  # the commands that an option belongs to; with others it is refused, rather than doing nothing
     "dry_run": ("register",), "database": ("register",), "uri": ("register",), "without_time": ("register",),
     "warehouse": ("register",),
     "location": ("sql", "register"), "date": ("reconcile",),
@@ -21,7 +21,7 @@ BELONG = {  # an option that goes with some only is refused with the others, rat
 
 
 def parse(argv: Sequence[str], description: str | None, commands: Mapping[str, str]) -> argparse.Namespace:
-    """The options, and in `command` which of them says what to do."""
+    """The options, and in `command` the one that says what to do."""
     parser = _parser(description, commands)
     args = parser.parse_args(argv)
     args.command = next((name for name in COMMANDS if getattr(args, name)), "report" if args.json else None)
@@ -42,11 +42,11 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
     parser.add_argument("--version", action="version", version=f"ksql-lake {__version__}")
     _what(parser)
     parser.add_argument(
-        "--json", action="store_true", help="the report for machines; with --stats or --history, those"
+        "--json", action="store_true", help="the report as JSON; with --stats or --history, those"
     )
     parser.add_argument(
         "--location", metavar="URI",
-        help="with --sql, --register: where the lake lies for those who query, such as s3://bucket/lake",
+        help="with --sql, --register: where queries find the lake, such as s3://bucket/lake",
     )
     parser.add_argument(
         "--format", choices=("text", "json", "csv"), default="text", help="with --compare (default: text)"
@@ -54,7 +54,9 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
     parser.add_argument(
         "--date", action="append", default=[], type=day, metavar="YYYY-MM-DD", help="with --reconcile: only this day"
     )
-    parser.add_argument("--database", metavar="NAME", help="with --register: the database, made when it is not there")
+    parser.add_argument(
+        "--database", metavar="NAME", help="with --register: the database, created if it does not exist"
+    )
     parser.add_argument("--uri", metavar="URI", help="with --register hive: thrift://HOST:PORT of the metastore; "
                         "with --register iceberg: http://HOST:PORT of a REST catalog, or an SQL URL")
     parser.add_argument("--warehouse", metavar="URI", help="with --register iceberg: where the catalog's own files go")
@@ -62,13 +64,13 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
         "--without-time", action="store_true",
         help="with --register hive: leave out columns of type TIME, which Trino cannot read",
     )
-    parser.add_argument("--dry-run", action="store_true", help="with --register: say what would be sent, and why")
+    parser.add_argument("--dry-run", action="store_true", help="with --register: show what would be sent, and why")
     parser.add_argument(
         "--deep", action="store_true",
         help="with --verify: read every row group, check every offset; with --stats: nulls, range, distinct values",
     )
     parser.add_argument(
-        "--remote", action="store_true", help="with --verify: the remote instead; --deep: read every object"
+        "--remote", action="store_true", help="with --verify: check the remote instead; --deep: read every object"
     )
     parser.add_argument(
         "--since", type=day, metavar="YYYY-MM-DD", help="with --stats, --csv, --history: this day and later ones"
@@ -81,12 +83,12 @@ def _parser(description: str | None, commands: Mapping[str, str]) -> argparse.Ar
 
 def _what(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--report", action="store_true", help="what needs attention, each feed in a line, totals")
+    what.add_argument("--report", action="store_true", help="what needs attention, one line for each feed, totals")
     what.add_argument("--stats", action="store_true", help="rows and sizes of each day or version; --deep: of columns")
     what.add_argument("--csv", metavar="FILE", help=f"one row per partition: {COLUMNS}; - is stdout")
     what.add_argument("--history", action="store_true", help="the runs: when, feed, result, rows, size, seconds")
     what.add_argument(
-        "--html", metavar="FILE", help="the report as one page that needs no network; - is stdout"
+        "--html", metavar="FILE", help="the report as one HTML page that works offline; - is stdout"
     )
     what.add_argument("--verify", action="store_true", help="check files against metadata; exit code 1 with a finding")
     what.add_argument(

@@ -1,4 +1,4 @@
-"""`metadata_utils.py html FILE`: the report as one page that needs no network."""
+"""`metadata_utils.py html FILE`: the report as one HTML page that works offline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError
 from ksql_lake.base.outputs import write_out
 from ksql_lake.cli.hints import here
-from ksql_lake.cli.looking import look, now, only_feed
+from ksql_lake.cli.loading import load_feeds, now, only_feed
 from ksql_lake.reporting.summary import summary_of
 
 
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.reporting.html.page import page
 
-    found = look(config.lake_dir, args.feed, reports=True, off=config.switched_off)
+    found = load_feeds(config.lake_dir, args.feed, reports=True, off=config.switched_off)
     moment = now()
     summaries = [summary_of(record, moment, config.max_delete_percent / 100) for record in found.records]
     made = page(config.lake_dir.name, found.records, summaries, moment, here)

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    """Restore one feed's metadata, or that of every feed where it is missing or not readable."""
+    """Restore one feed's metadata, or the metadata of every feed where it is missing or not readable."""
     from ksql_lake.maintain.rebuild import rebuild
 
     stamp = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}"

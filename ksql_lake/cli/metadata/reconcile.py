@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    """One line a day; exit code 1 when a day differs and nothing explains it."""
+    """A line for each day; exit code 1 when a day differs without an explanation."""
     from ksql_lake.cli.server import server_of
     from ksql_lake.ingest.streams.reconcile import reconcile
     from ksql_lake.sources.ksqldb.client import Client

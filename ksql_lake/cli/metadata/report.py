@@ -1,4 +1,4 @@
-"""`metadata_utils.py report`: what needs attention, each feed in a line, totals."""
+"""`metadata_utils.py report`: what needs attention, one line for each feed, totals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import json
 
 from data_lake_config import Config
 from ksql_lake.cli.hints import here
-from ksql_lake.cli.looking import colour, look, now, only_feed, width
+from ksql_lake.cli.loading import colour, load_feeds, now, only_feed, width
 from ksql_lake.reporting import terminal
 from ksql_lake.reporting.summary import as_json, summary_of
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     only_feed(parser)
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    found = look(config.lake_dir, args.feed, reports=True, off=config.switched_off)
+    found = load_feeds(config.lake_dir, args.feed, reports=True, off=config.switched_off)
     moment = now()
     summaries = [summary_of(record, moment, config.max_delete_percent / 100) for record in found.records]
     if args.json:

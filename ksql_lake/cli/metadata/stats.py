@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_lake_config import Config
 from ksql_lake.cli.export_options import day
-from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.loading import load_feeds, only_feed
 from ksql_lake.reporting import terminal
 from ksql_lake.reporting.summary import FeedRecord, PartitionSummary, partitions_of
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--deep", action="store_true", help="also nulls, range and distinct values of each column")
     parser.add_argument("--since", type=day, metavar="YYYY-MM-DD", help="this day and later ones")
     only_feed(parser)
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    found = look(config.lake_dir, args.feed)
+    found = load_feeds(config.lake_dir, args.feed)
     partitions = [part for record in found.exported for part in partitions_of(record, args.since)]
     columns = _columns(config.lake_dir, found.exported, partitions) if args.deep else {}
     if not args.json:
@@ -43,7 +43,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
 def _columns(
     lake: Path, records: Sequence[FeedRecord], partitions: Sequence[PartitionSummary]
 ) -> dict[str, list[ColumnStats]]:
-    """Of all chosen days of a stream, and of a table's current version."""
+    """The columns over all chosen days of a stream, or of a table's current version."""
     from ksql_lake.query.column_stats import column_stats  # Arrow is loaded only where files are read
     from ksql_lake.store.metadata import Dataset
     from ksql_lake.store.remote.places import Places
@@ -59,5 +59,5 @@ def _columns(
 
 
 def _told(part: PartitionSummary) -> dict[str, Any]:
-    """Its place only where the lake has a remote."""
+    """The partition as JSON; with its place only where the lake has a remote."""
     return {key: value for key, value in asdict(part).items() if key != "place" or value}

@@ -8,7 +8,7 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, StateError
 from ksql_lake.base.figures import counted
 from ksql_lake.cli.hints import here
-from ksql_lake.cli.looking import look, only_feed
+from ksql_lake.cli.loading import load_feeds, only_feed
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import metadata
@@ -17,7 +17,7 @@ from ksql_lake.store.lake import dataset_of
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="read every row group, check every offset")
-    parser.add_argument("--remote", action="store_true", help="the remote instead; --deep: read every object")
+    parser.add_argument("--remote", action="store_true", help="check the remote instead; --deep: read every object")
     only_feed(parser)
 
 
@@ -25,7 +25,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     from ksql_lake.maintain.permissions import drift
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
 
-    found = look(config.lake_dir, args.feed)
+    found = load_feeds(config.lake_dir, args.feed)
     if args.remote:
         from ksql_lake.cli import remote
 

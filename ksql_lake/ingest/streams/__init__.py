@@ -1,1 +1,1 @@
-"""A stream: which rows are new, when it is read to its end, and what becomes of them."""
+"""The export of a stream: which rows are new, when it has been read to its end, and where its rows go."""

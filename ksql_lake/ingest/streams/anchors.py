@@ -1,7 +1,7 @@
-"""What the rows of a stream prove: which are new, and whether the topic is still the one we knew.
+"""What the rows of a stream prove: which are new, and whether the topic is still the same as before.
 
 A row's identity is (generation, ROWPARTITION, ROWOFFSET). The last exported row of a partition is its
-anchor: it is asked for again, and its columns are compared, before anything after it is believed.
+anchor: it is read again and its columns are compared before any row after it counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ksql_lake.sources.row_source import PSEUDO_COLUMNS, TICK
 
 
 class TopicRecreated(Exception):
-    """The topic was made anew: what it holds now contradicts what was read of `partition` before."""
+    """The topic was recreated: what it holds now contradicts what was read of `partition` before."""
 
     def __init__(self, partition: int, why: str, offset: int | None = None) -> None:
         super().__init__(why)
@@ -32,7 +32,7 @@ class TopicRecreated(Exception):
 
 
 def _replaced(partition: int, offset: int) -> TopicRecreated:
-    return TopicRecreated(partition, f"partition {partition} holds another row at offset {offset}", offset)
+    return TopicRecreated(partition, f"partition {partition} has a different row at offset {offset}", offset)
 
 
 def anchor_of(batch: pa.RecordBatch, row: int, names: Sequence[str], salt: str = "") -> Anchor:
@@ -97,15 +97,15 @@ class Sieve:
     Attributes:
         anchors: per partition, the last row read so far.
         skip: per partition, offset ranges (both ends included) beyond the anchors that are exported already.
-        pending: partitions whose anchor has not been seen in this query; of them nothing is kept until then.
+        pending: partitions whose anchor has not been seen in this query; none of their rows are kept until then.
         gaps: (partition, rows at most lost) where the first row came after the anchor.
-        heads: per partition, the first row of an earlier query: the first that comes in every query (a tick), or the
-            very first where no tick came. No tick below it existed then.
+        heads: per partition, the first row of an earlier query: the first one that every query returns (a tick), or
+            the very first where there was no tick. No tick below it existed then.
         new_heads: the same of this query.
-        before: partitions of which this query brought rows that come before an anchor not yet seen.
-        matched: partitions of which this query brought a row that was known before, unchanged.
-        evidence: those of `matched`, and those of which it brought new rows.
-        doubts: partitions that look like those of another topic, and why; only a matching anchor clears them.
+        before: partitions with rows in this query that come before an anchor not yet seen.
+        matched: partitions with a row in this query that was known before and is unchanged.
+        evidence: those of `matched`, and those with new rows.
+        doubts: partitions that look like another topic's, and why; only a matching anchor clears the doubt.
         salt: of the hashes of new anchors.
     """
 
@@ -140,7 +140,7 @@ class Sieve:
         self.proven, self.samples, self._resumed = proven, samples, frozenset(self.anchors)
 
     def new_rows(self, batch: pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
-        """A boolean mask of the rows of this batch that were never exported nor read before.
+        """A boolean mask of the rows of this batch that were neither exported nor read before.
 
         Raises:
             TopicRecreated: a known row has other columns now, or lies below where its partition began.
@@ -155,7 +155,7 @@ class Sieve:
         return keep
 
     def log_starts(self, starts: Mapping[int, int], following: Mapping[int, int]) -> None:
-        """What the source knows of the lowest offsets that exist: an anchor below them is not waited for.
+        """Take the lowest offsets that exist from the source: an anchor below them is not waited for.
 
         Args:
             following: partition -> the offset to read from, where the source had left one.
@@ -170,7 +170,7 @@ class Sieve:
 
     @property
     def known_heads(self) -> dict[int, Anchor]:
-        """The first rows known by now; none of a partition whose anchor did not come: it may be another topic's."""
+        """The first rows known so far; not of partitions whose anchor did not come, which may be another topic's."""
         fresh = {p: head for p, head in self.new_heads.items() if p not in self.pending}
         return {**self.heads, **fresh}
 
@@ -201,10 +201,10 @@ class Sieve:
         return np.asarray(new)
 
     def _look_at_start(self, rows: Rows) -> None:
-        """The first rows of a partition: remember one, and compare with what an earlier query saw there.
+        """Remember a first row of the partition, and compare it with the one that an earlier query saw.
 
-        A topic recreated with fewer rows never shows its anchor, but it shows another row at the start, or one below
-        what had expired: Kafka's log start never moves back.
+        A topic that was recreated with fewer rows never reaches the anchor, but it has a different row at the start,
+        or one below what had expired: Kafka's log start never moves back.
         """
         partition, offsets = rows.partition, rows.offsets
         ticks = np.flatnonzero(offsets % TICK < 2)
@@ -236,7 +236,7 @@ class Sieve:
             self._doubt(partition, f"there is a row at offset {int(below[0])}, {was}")
 
     def _doubt(self, partition: int, why: str) -> None:
-        """Another topic, as it seems. Where an anchor is still to come, that one decides."""
+        """It looks like another topic. Where an anchor may still come, the anchor decides."""
         if partition not in self.pending:
             raise TopicRecreated(partition, why)
         self.doubts.setdefault(partition, why)

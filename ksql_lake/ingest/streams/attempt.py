@@ -1,4 +1,4 @@
-"""What one reading brought: staged files, quarantined rows, what the checks found, and how far it got."""
+"""The result of one reading: staged files, quarantined rows, what the checks found, and how far it got."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Attempt:
 
     Args:
         number: of the attempt in its run, from 0.
-        before: the checker of the attempt before, so that a value that came then comes twice now.
+        before: the checker of the previous attempt, so that a value seen there counts as a duplicate here.
 
     Attributes:
         files, rows: what is staged for the lake; `rows` is the sum over `files` once it is closed.
         anchors, heads: how far each partition is read, and its first row, once it is closed.
         days: of a run of some days: partition -> day as ISO text -> the last offset of it that was read.
-        evidence: partitions whose rows belong to the same topic as what was known of them before.
-        matched: partitions of which a row came that was known before, unchanged.
-        unclear: partitions of which rows came, and not the last exported one that must follow them.
+        evidence: partitions whose rows are known to belong to the same topic as before.
+        matched: partitions with a row that was known before and is unchanged.
+        unclear: partitions with rows, but without the last exported row, which must follow them.
         doubtful: whether some partition looked like that of another topic.
-        positions, passed, remarks: what the reading told of itself, once it is closed.
+        positions, passed, remarks: what the reading reported about itself, once it is closed.
         not_sent: rows that the server cannot send, quarantined without their content.
-        findings: what is to be told of it, if it counts.
+        findings: what to report if the attempt counts.
     """
 
     def __init__(self, job: StreamJob, state: FeedState, number: int, before: Checker | None) -> None:
@@ -82,10 +82,10 @@ class Attempt:
         keep = keep.copy()
         found, counts = np.unique(numbers(table.column("ROWPARTITION"))[keep], return_counts=True)
         self.taken.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
-        flawed = self.bad.look(table, keep, flaws) if flaws else None
+        flawed = self.bad.inspect(table, keep, flaws) if flaws else None
         if flawed is not None:
             self._quarantine(flawed, np.flatnonzero(flawed.mask), keep, days)
-        unfit = self.checker.look(table if keep.all() else table.filter(mask(keep)))
+        unfit = self.checker.inspect(table if keep.all() else table.filter(mask(keep)))
         if unfit is not None:
             self._quarantine(unfit, np.flatnonzero(keep)[unfit.mask], keep, days)
         for day in np.unique(days[keep]).tolist():
@@ -97,7 +97,7 @@ class Attempt:
         self.rows += int(keep.sum())
 
     def cover(self, partitions: np.ndarray, offsets: np.ndarray, days: np.ndarray) -> None:
-        """Remember how far a run of some days has read them: all rows of a day before come before in the partition."""
+        """Remember how far a run of some days has read each of them."""
         for partition in np.unique(partitions).tolist():
             here, known = partitions == partition, self.days.setdefault(partition, {})
             for day in np.unique(days[here]).tolist():
@@ -108,12 +108,12 @@ class Attempt:
         """Quarantine a row that the server cannot send, without its content; `day` since 1970-01-01."""
         date = EPOCH + dt.timedelta(days=day)
         self.aside.write(row.bad_row(self.schema), day_path(date), date.strftime("%Y%m%d"))
-        self.not_sent.append(row)  # which no later query asks for
+        self.not_sent.append(row)  # no later query asks for it
         message = f"{row.what}; it is quarantined without its content"
         self.findings.append(Finding("quality", message, "warning", self._feed, row.partition, row.offset))
 
     def close(self, sieve: Sieve, reading: Reading) -> None:
-        """Finish the files, and remember what the sieve and the source know now."""
+        """Finish the files, and keep what the sieve and the source know by now."""
         self.positions = {p: at for p, at in reading.positions().items() if p not in sieve.pending}
         self.passed, self.remarks = reading.passed_over(), tuple(reading.remarks())
         self.anchors, self.heads = dict(sieve.anchors), sieve.known_heads
@@ -126,7 +126,7 @@ class Attempt:
         self.rows = sum(file.rows for file in self.files)
 
     def abort(self) -> None:
-        """Let go of everything: nothing of it will be published."""
+        """Discard everything: none of it will be published."""
         if self._writer is not None:
             self._writer.abort()
         self.aside.abort()

@@ -23,7 +23,7 @@ def event_times(
         first: the position in the batch of the first of `names`.
 
     Raises:
-        SourceError: the column is not there, or is no time.
+        SourceError: there is no such column, or it does not hold times.
     """
     if wanted is None:
         return rowtimes

@@ -26,7 +26,7 @@ class ExportedDays:
         })
 
     def take_out(self, keep: np.ndarray, partitions: np.ndarray, offsets: np.ndarray, days: np.ndarray) -> None:
-        """Take the rows that are exported already out of `keep`."""
+        """Take rows that were exported before out of `keep`."""
         for partition, known in self.known.items():
             here = np.flatnonzero(keep & (partitions == partition))
             if len(here):

@@ -37,7 +37,7 @@ class Part:
 class StreamJob:
     """What to export and how; all values come from the feed file and the command line.
 
-    `since`: a stream's first export passes over events of earlier days, for good; it does not concern later ones.
+    `since`: a stream's first export skips events of earlier days, for good; later exports ignore it.
     """
 
     dataset: metadata.Dataset
@@ -69,7 +69,7 @@ class StreamJob:
 
     @property
     def window(self) -> tuple[int, int] | None:
-        """One span of ROWTIME, epoch ms, that holds all days asked for; None where another column decides the day."""
+        """One span of ROWTIME, epoch ms, that covers all days asked for; None where another column decides the day."""
         if not self.days or self.timestamp_column:
             return None
         bounds = [day_bounds(day, self.timezone) for day in self.days]

@@ -1,4 +1,4 @@
-"""Partitions whose last exported row did not come again: what that means, as far as the source can tell."""
+"""Partitions whose last exported row was not read again: what that means, as far as the source can tell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ksql_lake.model.anchor import Anchor
 from ksql_lake.sources.row_source import RowSource
 
 Fate = Literal["there", "gone", "cut off", "unknown"]  # cut off: gone, though rows before it are there
-TRIES = 4  # an answer that was cut is asked for again
+TRIES = 4  # how often to ask when answers are cut off
 SILENT, EXPIRED = "silent", "expired"  # how an anchor remembers it
 
 
@@ -22,7 +22,7 @@ def fates(source: RowSource, anchors: Mapping[int, Anchor], patience: float) -> 
     """Whether the last exported rows of some partitions are still in the topic.
 
     Args:
-        patience: seconds; a try that took longer and failed is not made again.
+        patience: seconds; an attempt that took longer and failed is not repeated.
     """
     found: dict[int, Fate] = dict.fromkeys(anchors, "unknown")
     if not anchors:
@@ -33,7 +33,7 @@ def fates(source: RowSource, anchors: Mapping[int, Anchor], patience: float) -> 
             there = _there(source, anchors)
         except KsqlUnavailable:
             if time.monotonic() - started > patience:
-                break  # it waited for an answer that does not come
+                break  # it waited in vain for an answer
             time.sleep(delay(tries))
         except KsqlError:
             break
@@ -53,7 +53,7 @@ def _there(source: RowSource, anchors: Mapping[int, Anchor]) -> set[int]:
 
 
 def memory(anchor: Anchor, fate: Fate) -> str:
-    """What an anchor remembers of its fate, so that no later run waits for it."""
+    """How the anchor's fate is recorded, so that no later run waits for it."""
     return EXPIRED if fate == "gone" or (fate == "unknown" and anchor.missing == EXPIRED) else SILENT
 
 
@@ -61,16 +61,16 @@ def why(partition: int, anchor: Anchor, fate: Fate, job: StreamJob) -> str:
     """What a person should know of such a partition."""
     row, seconds = f"its last exported row (offset {anchor.offset})", job.limits.anchor
     if memory(anchor, fate) == EXPIRED:
-        return f"partition {partition} has nothing to read: {row} has expired, and nothing came after it so far"
+        return f"partition {partition} has nothing to read: {row} has expired, and no row has followed it yet"
     head = f"partition {partition} was not read: {row} "
     if fate == "cut off":
         return (
-            f"{head}is gone, though rows before it are there: the topic was truncated, or made anew with the same "
-            "first rows. If it was made anew, start the feed anew as well: python manage_feeds.py reset "
+            f"{head}is gone, though rows before it are there: the topic was truncated, or recreated with the same "
+            "first rows. If it was recreated, start the feed afresh as well: python manage_feeds.py reset "
             f"{job.dataset.feed}"
         )
     if fate == "there":
-        return f"{head}is in the topic, and did not come within {seconds:.0f} s; the next run asks again"
+        return f"{head}is in the topic, but was not received within {seconds:.0f} s; the next run asks again"
     if anchor.missing:
-        return f"{head}still does not come; its leader is lost, or it expired"
-    return f"{head}did not come again within {seconds:.0f} s; its leader is lost, or it expired"
+        return f"{head}is still missing; either its leader is lost or the row expired"
+    return f"{head}was not received again within {seconds:.0f} s; either its leader is lost or the row expired"

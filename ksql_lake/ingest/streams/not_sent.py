@@ -1,4 +1,4 @@
-"""A row that the server cannot send: stepped over, and quarantined without its content."""
+"""A row that the server cannot send: it is skipped, and quarantined without its content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ksql_lake.model.recorded import MILLISECONDS
 from ksql_lake.model.types import timestamp_type
 from ksql_lake.quality.checker import BadRows, reason_head
 
-MOST = 100  # rows that one run steps over; each costs a few queries
+MOST = 100  # rows that one run may skip; each costs a few queries
 LABEL = "on_bad_value row"
 
 
@@ -26,7 +26,7 @@ class NotSent:
     what: str
 
     def bad_row(self, schema: pa.Schema) -> BadRows:
-        """The row with nothing but its place, as quarantine takes it."""
+        """The row for quarantine, with nothing but its place."""
         place = [[self.partition], [self.offset]]
         values = [[None], *place, *([[None]] * (len(schema) - len(place) - 1))]
         arrays = [pa.array(value, field.type) for value, field in zip(values, schema, strict=True)]

@@ -1,8 +1,8 @@
-"""How long a run waits for anchors that do not come: partition by partition, and never for ever.
+"""How long a run waits for missing anchors: partition by partition, and for a limited time.
 
 A partition can be silent because its rows expired, because nothing was written to it for long, or because its leader
-is lost. That is its own affair: the others are read and published, and this one is given up after a bounded time. An
-anchor that was given up once is not waited for again; when it does come, it is compared as any other.
+is lost. Other partitions do not depend on it: they are read and published, and this one is given up after a limited
+time. An anchor that was given up once is not waited for again; if it does come, it is compared like any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Patience:
         """The partitions of `pending` that are still waited for.
 
         Args:
-            rest_done: whether everything that did come has been read to its present end.
+            rest_done: whether all other partitions have been read to their present end.
         """
         if rest_done and self._rest_done is None:
             self._rest_done = now

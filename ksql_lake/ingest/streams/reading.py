@@ -1,7 +1,7 @@
 """A stream read to its present end, through cuts: which rows are new, staged in the partition of their day.
 
-Design: a source may never end and no end mark can be believed, so what decides is offsets. Rows are staged per reading
-("attempt"), and kept only of partitions whose anchor was seen; a partition that stays silent holds no other up.
+A source may never end, and no end mark can be trusted, so offsets decide. Rows are staged per reading
+("attempt"), and kept only for partitions whose anchor was seen; a silent partition does not hold up the others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ksql_lake.base.arrays import numbers
 from ksql_lake.base.errors import MAY_PASS, LakeError, RowNotSent, SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.retry import delay
 from ksql_lake.ingest.stored import as_stored
 from ksql_lake.ingest.streams.anchors import Sieve, TopicRecreated, salt_of
@@ -43,8 +44,8 @@ class StreamExport:
         started_ms: epoch ms at which the run began.
 
     Attributes:
-        attempts: what the readings brought that count, in order.
-        given_up: partitions whose last exported row does not come, so that nothing of them is read.
+        attempts: the results of the readings that count, in order.
+        given_up: partitions whose last exported row is missing, so that nothing of them is read.
     """
 
     def __init__(self, rows: RowSource, job: StreamJob, state: FeedState, started_ms: int) -> None:
@@ -64,7 +65,7 @@ class StreamExport:
         salt = job.part.salt if job.part else salt_of([*self.base.values(), *self.base_heads.values()])
         self.sieve = Sieve(rows.name, dict(self.base), skip, heads=dict(self.base_heads), salt=salt)
         self.stepped_over: list[NotSent] = []
-        self.seen: set[int] = set()  # partitions of which it is known why their last exported row did not come
+        self.seen: set[int] = set()  # partitions for which it is known why their last exported row is missing
         self.given_up = {p for p, anchor in self.base.items() if anchor.missing}
         self.remembered: dict[int, str] = {p: anchor.missing for p, anchor in self.base.items() if anchor.missing}
 
@@ -76,7 +77,7 @@ class StreamExport:
             self._hold_back()
         except (TopicRecreated, Replaced) as evidence:
             self._discard(evidence)
-            next_one = f"generation {self.state.generation + 1} starts, older data stay"
+            next_one = f"generation {self.state.generation + 1} starts, older data stays"
             message = f"the topic was recreated ({evidence}); {next_one}"
             offset = evidence.offset if isinstance(evidence, TopicRecreated) else None
             self._found("drift", message, evidence.partition, offset)
@@ -85,13 +86,13 @@ class StreamExport:
 
     @property
     def anchors(self) -> dict[int, Anchor]:
-        """How far each partition is read by what counts."""
+        """How far the attempts that count have read each partition."""
         anchors = self.attempts[-1].anchors if self.attempts else self.base
         return {p: self._marked(p, anchor) for p, anchor in anchors.items()}
 
     @property
     def heads(self) -> dict[int, Anchor]:
-        """The first row of each partition by what counts."""
+        """The first row of each partition in the attempts that count."""
         return self.attempts[-1].heads if self.attempts else self.base_heads
 
     @property
@@ -107,7 +108,7 @@ class StreamExport:
         return replace(anchor, missing=self.remembered[partition]) if partition in self.remembered else anchor
 
     def _refuse_gone_partitions(self) -> None:
-        """Kafka never takes a partition away: where there are fewer of them, it is another topic."""
+        """Kafka never removes a partition: where there are fewer than before, it is another topic."""
         for partition in sorted({*self.base, *self.base_heads}):
             if 0 < self.source.partitions <= partition:
                 raise TopicRecreated(
@@ -139,7 +140,7 @@ class StreamExport:
                 time.sleep(pause)
 
     def _step_over(self, error: RowNotSent) -> bool:
-        """Leave a row out that the server cannot send, where the feed allows it; False when reading ends here."""
+        """Skip a row that the server cannot send, where the feed allows it; False when reading ends here."""
         partition, offset = error.partition, error.offset
         assert partition is not None and offset is not None
         after = f"after offset {error.last}" if error.last >= 0 else "at its beginning"
@@ -150,26 +151,28 @@ class StreamExport:
         if self.job.on_bad_value != "fail" and len(self.stepped_over) < MOST:
             self.stepped_over.append(NotSent(partition, offset, error.rowtime, what))
             return True
-        message = f'{what}; it is stepped over with "on_bad_value": "quarantine" in the feed file'
+        message = f'{what}; to skip it, set "on_bad_value" to "quarantine" in the feed file'
         if not self._taken:
             raise SourceError(message).at(partition, offset)
         self._found("incomplete", f"{message}; what came before is published", partition, offset)
         return False
 
     def _give_up(self, error: LakeError) -> None:
-        """The server cannot be read any more: what was read until then counts, but for what may be another topic's."""
+        """The server can no longer be read: what was read counts, except what may be another topic's."""
         while self.attempts and self.attempts[-1].doubtful:
             self.attempts.pop()
         self._hold_back()
         if not self._taken:
             raise error
-        self._found("incomplete", f"{error}; what was read until then is published, the next run goes on from there")
+        self._found(
+            "incomplete", f"{error}; what was read until then is published, and the next run continues from there"
+        )
 
     def _hold_back(self) -> None:
         """Publish nothing where nothing shows that the topic is still the same, and something suggests another one.
 
-        That is: no known row came unchanged, and of a partition rows came that lie before its last exported one, but
-        not that one itself. It may be still to come; or the topic was made anew, and all of it is to be read again.
+        That is: no known row was seen unchanged, and a partition had rows before its last exported row, but not that
+        row. It may still come; or the topic was recreated, and all of it must be read again.
         """
         last = self.attempts[-1] if self.attempts else None
         if last is None or not last.unclear - self.seen or any(attempt.matched for attempt in self.attempts):
@@ -177,8 +180,8 @@ class StreamExport:
         if self._taken:
             partition = min(last.unclear)
             message = (
-                "nothing is published: no row shows yet that the topic is the one exported so far; the last exported "
-                f"row of partition {partition} did not come, though rows before it did"
+                "nothing is published: no row shows yet that the topic is the one exported so far; rows of partition "
+                f"{partition} came, but not its last exported row"
             )
             self._found("incomplete", message, partition)
         self.attempts.clear()
@@ -189,9 +192,9 @@ class StreamExport:
     def _discard(self, evidence: TopicRecreated | Replaced) -> None:
         """Forget the attempts that may hold rows of the new topic.
 
-        An attempt that saw a known row of the partition that gave it away, or brought the one that was contradicted,
-        read the old topic, and so did all before it. A source that tells topics apart itself has taken back what
-        it read of the new one.
+        An attempt read the old topic if it saw a known row of the partition that revealed the new one, or brought the
+        row that was contradicted; so did all attempts before it. A source that can tell topics apart has already
+        discarded what it read of the new one.
         """
         if isinstance(evidence, Replaced):
             return
@@ -230,7 +233,7 @@ class StreamExport:
             return reason
 
     def _record_not_sent(self, attempt: Attempt) -> None:
-        """Quarantine the rows that were stepped over, once, and those of other days not at all."""
+        """Quarantine the rows that were skipped, each once; those of other days not at all."""
         recorded = {row for earlier in self.attempts for row in earlier.not_sent}
         for row in self.stepped_over:
             day = int(days_of(np.array([row.rowtime]), self.job.timezone)[0])
@@ -264,13 +267,13 @@ class StreamExport:
                 return reason
 
     def _waits(self, silent: float) -> None:
-        """Say what is waited for, once that is noticed by a person."""
+        """Report what the reading waits for, once a person would notice."""
         if silent >= 1:
             idle = f"{silent:.0f} s of {self.job.limits.idle:g}"
-            self.job.progress.waits(f"no row for {idle}, then this stream counts as read")
+            self.job.progress.waits(f"no row for {idle}, after which the stream counts as read")
 
     def _ended(self, reading: Reading, patience: Patience, now: float) -> str | None:
-        """Why the reading is over; None to go on.
+        """Why the reading is over; None to continue.
 
         Raises:
             TopicRecreated: a partition that looks like another topic's is at its end, and its anchor never came.
@@ -291,7 +294,7 @@ class StreamExport:
         return reason
 
     def _tell_time_limit(self, behind: Collection[int], waits: Collection[int]) -> None:
-        """Which partitions are not read to their end, and whether the next run can go on where this one stopped."""
+        """Report which partitions are not read to their end, and whether the next run can continue from there."""
         stopped = f"stopped at the time limit of {self.job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
         begun = sorted(p for p in set(behind) - self.sieve.pending if self.sieve.anchors.get(p) != self.base.get(p))
         rest = sorted({*behind, *waits} - {*begun, *self.given_up})
@@ -302,7 +305,7 @@ class StreamExport:
             self._found("incomplete", f"{stopped}, {what}")
 
     def _tell_given_up(self, partitions: Collection[int]) -> None:
-        """Of each partition whose last exported row did not come: that it was not read, and why.
+        """Report each partition whose last exported row is missing, so that it was not read, and why.
 
         Raises:
             TopicRecreated: the row is gone, though rows before it are there: nothing expires in this order.
@@ -356,7 +359,7 @@ class StreamExport:
 
     def _report_gaps(self, attempt: Attempt) -> None:
         for partition, lost in self.sieve.gaps:
-            message = f"at most {lost} rows of partition {partition} expired before they were exported"
+            message = f"up to {counted(lost, 'row')} of partition {partition} expired before they were exported"
             attempt.findings.append(Finding("gap", message, feed=self.job.dataset.feed, partition=partition))
         self.sieve.gaps.clear()
 

@@ -1,7 +1,7 @@
-"""Rows per day at the source against rows per day in the lake, and why they differ.
+"""Compares the rows per day at the source with those in the lake, and explains differences.
 
-The count is one bounded pull query (design, section 3). A pull query shows no offsets, so it finds that a day is short,
-not which row is missing; offsets are what the export itself goes by.
+The count is one bounded pull query. A pull query shows no offsets, so it finds that rows of a day are missing, but not
+which ones; the export itself relies on offsets.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ksql_lake.store import metadata
 
 @dataclass(frozen=True)
 class DayCount:
-    """Rows of one day here and there; `reason` says why they differ, `explained` whether that is as it should be."""
+    """Rows of one day on both sides; `reason` says why they differ, `explained` whether that is expected."""
 
     day: dt.date
     source: int
@@ -54,7 +54,7 @@ def reconcile(
     """Count one stream at its source and compare, day by day; all days, or those given.
 
     Raises:
-        SourceError: the feed was never exported, or is no stream.
+        SourceError: the feed was never exported, or is not a stream.
         LakeError: the source could not be counted.
     """
     state = metadata.load(dataset)
@@ -65,7 +65,7 @@ def reconcile(
         day = parse_day(file.partition)
         if file.generation == state.generation and day is not None:
             lake[day] += file.rows
-    # The resume points too: retention may have taken the newest files, and what was read once is no news.
+    # The resume points too: retention may have removed the newest files, and what was read once is not new.
     known = [f.rowtime_max or 0 for f in state.files if f.generation == state.generation]
     newest = max([*known, *(anchor.rowtime for anchor in state.resume.values())], default=-1)
     source = until_answered(lambda: _count(client, state, days, newest, limits), limits.retry, lambda _: None)
@@ -74,7 +74,7 @@ def reconcile(
 
 
 def _removed(state: FeedState) -> Counter[dt.date]:
-    """Rows per day that were taken out here (retention, erasure), or that are in quarantine."""
+    """Rows per day that were removed from the lake (retention, erasure), or that are in quarantine."""
     found: Counter[dt.date] = Counter()
     for entry in state.quarantined:
         day = parse_day(entry.partition)
@@ -117,17 +117,20 @@ def _reason(
         more = here - there
         if at_the_edge:
             return f"{more:,} expired at the source, the lake keeps them", True
-        return f"{more:,} more in the lake than at the source; look with metadata_utils.py --verify --deep", False
+        return (
+            f"{more:,} more in the lake than at the source; check with: python metadata_utils.py --verify "
+            "--deep", False
+        )
     missing = there - here
     if not exported_whole and not here:
-        return f"{missing:,} not exported: only --date runs so far, and none of this day", True
+        return f"{missing:,} not exported: there were only --date runs so far, and none for this day", True
     if missing <= newer:
         return f"{missing:,} newer than the last export", True
     if missing <= newer + removed:
-        return f"{removed:,} removed here by retention or erasure, or in quarantine", True
+        return f"{removed:,} removed from the lake by retention or erasure, or in quarantine", True
     return (
-        f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they came late and land with the "
-        "next export; if they stay, read the day again with: python manage_feeds.py reload"
+        f"{missing:,} not in the lake ({newer:,} of them newer than the last export): they arrived late, and the next "
+        "export brings them; if they are still missing then, read the day again with: python manage_feeds.py reload"
     ), False
 
 

@@ -1,8 +1,8 @@
-"""Days of a stream read again from its source, in place of what the lake holds of them: one commit.
+"""Reads days of a stream again from its source and replaces what the lake has of them, in one commit.
 
-Only rows that the lake has exported come back: those that are new come by the next export. Rows that the source no
-longer has are carried over from the files that can be read, and rows in quarantine stay there. What is in no readable
-file and no longer at the source is lost, and a reload refuses to make that final unless it is told to.
+Only rows that were exported before are read: new ones come with the next export. Rows that the source no longer has are
+copied from the files that can be read, and rows in quarantine stay there. What is in no readable file and no longer at
+the source is lost; without `allow_loss` a reload refuses to make that final.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def reload_days(
     """Read the days of `job` again and replace their files. Call with the feed's lock held.
 
     Raises:
-        StateError: rows would be lost for good, or a file lies in the remote only.
+        StateError: rows would be lost for good, or a file is only in the remote.
         SourceError: the topic at the source is another one.
         LakeError: the source could not be read to its end; nothing is changed.
     """
@@ -98,11 +98,11 @@ class _Turn:
         self.old = [e for e in state.files if e.partition in paths and e.generation == state.generation]
         away = [entry.path for entry in self.old if not entry.local]
         if away:
-            raise StateError(f"{job.dataset.feed}: {away[0]} lies in the remote only; bring it back with: "
+            raise StateError(f"{job.dataset.feed}: {away[0]} is only in the remote; bring it back with: "
                              f"python manage_feeds.py remote pull {job.dataset.feed}")
         if not self.old and not any(entry.partition in paths for entry in state.quarantined):
             raise StateError(
-                f"{job.dataset.feed}: holds nothing of {', '.join(map(str, job.days))}; export it with: "
+                f"{job.dataset.feed}: the lake has no rows of {', '.join(map(str, job.days))}; export them with: "
                 f"python export_to_data_lake.py --stream {job.dataset.feed} --date {job.days[0]}"
             )
         self.exported_days = ExportedDays.of(state.covered)
@@ -110,7 +110,7 @@ class _Turn:
         self.made: list[StagedFile] = []
 
     def read(self) -> Reloaded:
-        """Stage all rows of the days anew: those of the source, and those that only our files still have."""
+        """Stage all rows of the days: those of the source, and those that only our files still have."""
         job, state = self.job, self.state
         remove_tree(job.dataset.staging / job.run)
         after = {p: anchor.offset for p, anchor in state.resume.items()}
@@ -163,7 +163,7 @@ class _Turn:
         if unproven or sieve.doubts:
             raise SourceError(
                 f"{self.source.name}: no row of partition {(unproven or sorted(sieve.doubts))[0]} shows that the topic "
-                "is still the one that was exported, so its rows cannot stand in for those of the lake"
+                "is still the one that was exported, so its rows cannot replace those of the lake"
             )
         return {p: np.sort(np.concatenate(parts)) for p, parts in taken.items()}
 
@@ -191,7 +191,7 @@ class _Turn:
             taken.setdefault(partition, []).append(offsets[keep & (partitions == partition)])
 
     def _exported(self, partitions: np.ndarray, offsets: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """Rows that the lake has exported; the others come by the next export."""
+        """Rows that were exported before; the others come with the next export."""
         fresh = np.ones(len(offsets), bool)
         self.exported_days.take_out(fresh, partitions, offsets, days)
         for partition, covered in self.state.covered.items():
@@ -200,7 +200,7 @@ class _Turn:
         return ~fresh
 
     def _carry_over(self, writer: PartitionWriter, schema: pa.Schema, found: Places) -> int:
-        """Rows of our files that the source did not bring (expired since) go into the new files as they are."""
+        """Copy rows of our files that the source did not send (expired since) into the new files as they are."""
         carried = 0
         for entry in self.old:
             for batch in _batches(self.job.dataset.file(entry.path)) if _readable(self.job, entry) else ():
@@ -213,7 +213,7 @@ class _Turn:
         return carried
 
     def _lost(self) -> dict[str, int]:
-        """Day's directory -> rows that the metadata know of and neither a readable file nor the source has."""
+        """Day's directory -> rows that the metadata list but that neither a readable file nor the source has."""
         rows: dict[str, int] = {}
         for entry in self.old:
             rows[entry.partition] = rows.get(entry.partition, 0) + entry.rows
@@ -225,7 +225,7 @@ class _Turn:
         if done.lost and not allow_loss:
             raise StateError("\n".join(
                 f"{self.job.dataset.feed}: {rows:,} rows of {parse_day(partition)} are in no readable file and no "
-                "longer at the source; nothing is changed. To give them up: --allow-loss"
+                "longer at the source; nothing is changed. To accept their loss, add --allow-loss"
                 for partition, rows in done.lost.items()
             ))
 
@@ -250,7 +250,7 @@ class _Turn:
 
 
 def _every_rule(job: StreamJob, state: FeedState) -> Rules:
-    """What erasures took must not come back, also where later events of the same person are kept."""
+    """Keep out what erasures removed, even where later events of the same person are kept."""
     rules = lasting(job.dataset, state)
     for erasure in state.erasures:
         rules.add(erasure.to_json())
@@ -264,7 +264,7 @@ def _write(writer: PartitionWriter, table: pa.RecordBatch, keep: np.ndarray, day
 
 
 def _readable(job: StreamJob, entry: FileEntry) -> bool:
-    """Whether a file is there, as large as it was made, with its rows."""
+    """Whether a file is there with its original size and rows."""
     path = job.dataset.file(entry.path)
     try:
         return path.stat().st_size == entry.bytes and pq.read_metadata(path).num_rows == entry.rows

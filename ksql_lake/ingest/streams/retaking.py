@@ -1,4 +1,4 @@
-"""Rows that were read before, taken again: every row once, while the known ones prove the topic."""
+"""Reads rows again that were read before: each row once, while known rows prove that the topic is the same."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ksql_lake.ingest.streams.anchors import Rows, Sieve
 
 @dataclass
 class Retaking(Sieve):
-    """A sieve that lets all rows through, each once, and compares anchors and first rows as they come.
+    """A sieve that lets every row through once, and compares anchors and first rows as they come.
 
     Attributes:
-        upto: per partition, the last offset that came.
+        upto: per partition, the last offset seen.
     """
 
     upto: dict[int, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Which road a stream's rows take: ksqlDB's REST API, or straight from the topic where that is known to be equal."""
+"""How a stream is read: through ksqlDB's REST API, or directly from the topic where that is known to give the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Road:
     Attributes:
         name: kafka or rest.
         proof: a hash of what was compared with real rows; None over REST.
-        finding: what a person should know: the comparison found a difference.
+        finding: set where the comparison found a difference.
         other: the road to take when this one turns out not to be passable; None when the feed asks for this one.
         asker: asks ksqlDB for single records.
     """
@@ -46,7 +46,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Checked:
-    """A topic that may be read in ksqlDB's place: how, through what, as it is now, and what proves it."""
+    """A topic that may be read instead of asking ksqlDB: its plan, its connection, its state, and the proof."""
 
     plan: Plan
     broker: Broker
@@ -63,7 +63,7 @@ class NotThisRoad(SourceError):
     """A stream that cannot be read from its topic.
 
     Attributes:
-        differs: rows were compared, and one differs.
+        differs: rows were compared, and one was different.
     """
 
     def __init__(self, message: str, *, differs: bool = False) -> None:
@@ -74,12 +74,12 @@ class NotThisRoad(SourceError):
 def choose(
     client: Client, source: Source, job: StreamJob, mark: TopicMark, started_ms: int, held: ExitStack, least: int = 0
 ) -> Road:
-    """The road of one run.
+    """How this run reads the stream.
 
     Args:
-        mark: how an earlier run left the topic.
-        held: closes what stays open for the run.
-        least: records of the topic below which the road does not matter.
+        mark: the state of the topic after an earlier run.
+        held: closes what must stay open during the run.
+        least: for a topic with fewer records it does not matter how it is read.
 
     Raises:
         LakeError: the feed asks for Kafka, which cannot be had.
@@ -99,7 +99,8 @@ def choose(
             raise
         why = NOT_SET if job.kafka is None else str(error)
         differs = isinstance(error, NotThisRoad) and error.differs
-        finding = Finding("drift", f"{error}; REST goes on", feed=job.dataset.feed) if differs else None
+        message = f"{error}; the stream is read over REST instead"
+        finding = Finding("drift", message, feed=job.dataset.feed) if differs else None
         return Road(rest, "rest", why, finding=finding)
     lenient = job.on_bad_value != "fail"
     asker = None if job.exact_values else Asker(client, source.name, job.limits, lenient=lenient)
@@ -119,8 +120,8 @@ def check(
     """Whether a stream can be read from its topic.
 
     Raises:
-        NotLarge: it has fewer records than `least`, so that nobody needs to know.
-        NotThisRoad: it cannot, by what DESCRIBE says or by what a comparison found.
+        NotLarge: it has fewer records than `least`.
+        NotThisRoad: it cannot, according to DESCRIBE or to a comparison of rows.
         BrokerError, ConfigError: Kafka cannot be read.
     """
     settings = client.settings()
@@ -133,7 +134,7 @@ def check(
     state = broker.describe(plan.topic)
     if other := another_cluster(info.kafka_cluster_id, state.cluster, kafka.servers):
         raise NotThisRoad(f"{plan.source}: {other}")
-    if sum(bounds.end - max(bounds.start, mark.next.get(p, 0)) for p, bounds in state.bounds.items()) < least:
+    if sum(max(0, bounds.end - max(bounds.start, mark.next.get(p, 0))) for p, bounds in state.bounds.items()) < least:
         raise NotLarge
     if mark.proof == shown:
         return Checked(plan, broker, state, shown, 0)
@@ -154,7 +155,7 @@ def another_cluster(of_ksqldb: str | None, of_broker: str | None, servers: str) 
 
 
 def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | None, patience: float) -> str:
-    """Which road an export would take now, and why; rows are compared as at a first export.
+    """How an export would read the stream now, and why; rows are compared as at a first export.
 
     Raises:
         LakeError: the feed asks for Kafka, which cannot be had.
@@ -174,15 +175,15 @@ def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | Non
 
 
 def refuse_moved_values(job: StreamJob, mark: TopicMark, exported: bool) -> None:
-    """Values that were stored as REST shows them, and such as the topic has them, do not go together in one feed.
+    """Refuse to mix values as REST shows them and values as the topic has them in one feed.
 
     Raises:
-        SourceError: the feed has changed its mind.
+        SourceError: exact_values was different at the first export.
     """
     if exported and mark.exact != job.exact_values:
         was, wanted = str(mark.exact).lower(), str(job.exact_values).lower()
         raise SourceError(
-            f"{job.dataset.feed}: exact_values was {was} at the first export and is {wanted} now; change the feed back "
+            f"{job.dataset.feed}: exact_values was {was} at the first export and is now {wanted}; change the feed back "
             "or archive it and add a new one"
         )
 

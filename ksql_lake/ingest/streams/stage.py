@@ -1,4 +1,4 @@
-"""One export of one stream: what `reading` staged becomes files, resume points and coverage, every event once."""
+"""One export of one stream: turns what `reading` staged into files, resume points and coverage, every event once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ksql_lake.model.checks import Result
 from ksql_lake.model.columns import record_schema
 from ksql_lake.model.coverage import merge
 from ksql_lake.model.entries import AHEAD, FileEntry
-from ksql_lake.model.state import FeedState, LastRun, Told
-from ksql_lake.quality.bad_values import told
+from ksql_lake.model.state import FeedState, KeptFinding, LastRun
+from ksql_lake.quality.bad_values import bad_value_findings
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.sources.kafka.topic_rows import TopicRows
 from ksql_lake.sources.kafka.verdicts import Unsure
@@ -40,12 +40,12 @@ from ksql_lake.store.writer import StagedFile
 def stage_stream(
     client: Client, job: StreamJob, state: FeedState, now: Callable[[], str], workers: Workers | None = None
 ) -> Staged:
-    """Read what is new in a stream and stage it. Call with the feed's lock held, here or by whoever waits for this.
+    """Read what is new in a stream and stage it. This process, or the one that waits for it, holds the feed's lock.
 
     Args:
-        state: the feed's state; it becomes the new one.
+        state: the feed's state; it is changed into the new one.
         now: the present time as ISO 8601 text.
-        workers: who reads parts of a large topic.
+        workers: these read parts of a large topic.
 
     Raises:
         LakeError: nothing was staged, and why.
@@ -88,7 +88,7 @@ def stage_rows(
     """The same from any source of rows, in this thread.
 
     Args:
-        proof: what was compared with ksqlDB's rows, to be remembered.
+        proof: a hash of what was compared with ksqlDB's rows, to be kept in the state.
     """
     export = StreamExport(rows, job, state, started_ms)
     recreated = False
@@ -116,14 +116,14 @@ def _judged(
     """What was brought, once the checks let it pass."""
     outcome.checks = _verdict(job, state, brought, now())
     brought.findings += judge(job.dataset.feed, outcome.checks)
-    brought.findings += told(job.dataset.feed, [attempt.bad for attempt in brought.attempts])
+    brought.findings += bad_value_findings(job.dataset.feed, [attempt.bad for attempt in brought.attempts])
     if not brought.recreated:
         state.topic = _mark(job, state, brought, proof)
     return _staged(job, state, brought, outcome, now())
 
 
 def _mark(job: StreamJob, state: FeedState, brought: Brought, proof: str | None) -> TopicMark | None:
-    """Where the topic is left; over REST, which knows nothing of it, as it was left before."""
+    """The state of the topic after this run; over REST, which cannot tell, the same as before."""
     if brought.identity is None and proof is None:
         return state.topic
     known = state.mark
@@ -134,7 +134,7 @@ def _mark(job: StreamJob, state: FeedState, brought: Brought, proof: str | None)
 
 
 def _verdict(job: StreamJob, state: FeedState, brought: Brought, now: str) -> list[Result]:
-    """What the checks say of the attempts that count."""
+    """The result of the checks over the attempts that count."""
     part = "only some days were asked for" if job.days else ""
     part = "the topic was recreated meanwhile" if brought.recreated else part
     moment = dt.datetime.fromisoformat(now)
@@ -152,13 +152,13 @@ def _refuse_moved_days(job: StreamJob, state: FeedState) -> None:
     ):
         if was != wanted:
             raise SourceError(
-                f"{job.dataset.feed}: {key} was {was} at the first export and is {wanted} now, which would "
-                "put events of one day in two; change the feed back, or archive it and add a new one"
+                f"{job.dataset.feed}: {key} was {was} at the first export and is now {wanted}, which would "
+                "split events of one day over two; change the feed back, or archive it and add a new one"
             )
 
 
 def _staged(job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome, now: str) -> Staged:
-    """The attempts that count, and the state that publishing them makes."""
+    """The attempts that count, and the state after they are published."""
     moves, entries = _set_aside(job, state, brought, outcome, now), list[FileEntry]()
     for attempt in brought.attempts:
         for file in attempt.files:
@@ -177,7 +177,7 @@ def _staged(job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome
     outcome.retries += brought.retries
     base, run = state.sequence, run_name(job, state)
     state.sequence, state.last_export, state.run = base + 1, now, run
-    state.findings = Told.of(now, brought.findings)
+    state.findings = KeptFinding.of(now, brought.findings)
     state.last_run = LastRun(now, brought.rows, outcome.files, "findings" if brought.findings else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)
@@ -190,7 +190,7 @@ def _count_passed(brought: Brought, outcome: Outcome) -> None:
         for partition, passed in sorted(attempt.passed.items()):
             outcome.passed_over += passed.records
             outcome.notes.append(
-                f"partition {partition}: {passed.records} records that ksqlDB passes over, the first at offset "
+                f"partition {partition}: {counted(passed.records, 'record')} that ksqlDB skips, the first at offset "
                 f"{passed.first} ({passed.reason})"
             )
 
@@ -198,7 +198,7 @@ def _count_passed(brought: Brought, outcome: Outcome) -> None:
 def _set_aside(
     job: StreamJob, state: FeedState, brought: Brought, outcome: Outcome, now: str
 ) -> list[metadata.Move]:
-    """Count in the rows that the checks quarantined; the renames of their files."""
+    """Add the rows that the checks quarantined to the state; returns the renames of their files."""
     moves = list[metadata.Move]()
     for number, attempt in enumerate(brought.attempts):
         renames, entries = attempt.aside.publish(job.dataset, f"{attempt.run}a{number}")
@@ -226,7 +226,7 @@ def _spans(attempts: Sequence[Attempt]) -> dict[str, list[int]]:
 def _advance(job: StreamJob, brought: Brought, state: FeedState) -> None:
     anchors = brought.anchors
     covered = state.coverage.setdefault(state.generation, {})
-    # Of a run of some days too: they alone tell the next run that the topic was recreated meanwhile.
+    # For a run of some days too: only they tell the next run that the topic was recreated meanwhile.
     state.heads = dict(brought.heads)
     for row in (row for attempt in brought.attempts for row in attempt.not_sent):
         places = state.not_sent.setdefault(state.generation, {})

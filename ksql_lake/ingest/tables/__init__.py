@@ -1,1 +1,1 @@
-"""A table: a whole snapshot by a pull query, or its changelog folded to the latest rows."""
+"""The export of a table: a complete snapshot by a pull query, or its changelog folded to the latest rows."""

@@ -30,7 +30,7 @@ class Fold:
         self.count = 0
         self.spill = directory / "changelog.arrow"
         for file in (self.spill, directory / "latest.sqlite"):
-            make_file(file)  # neither SQLite nor Arrow is told how closed a file is to be
+            make_file(file)  # created here, because SQLite and Arrow would not set the mode
         self.database = sqlite3.connect(directory / "latest.sqlite", isolation_level=None)
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("PRAGMA synchronous = OFF")
@@ -43,11 +43,11 @@ class Fold:
         """The next rows.
 
         Raises:
-            SchemaError: a key is a value that its type cannot hold: its row can neither replace nor be replaced.
+            SchemaError: a key holds a value that its type cannot hold, so its row can neither replace nor be replaced.
         """
         for flaw in flaws:
             if flaw.column in self.names:
-                raise SchemaError(f"{flaw}; it is a key, by which the changelog is folded")
+                raise SchemaError(f"{flaw}; it is part of the key, which the changelog is folded by")
         columns = [pylist(batch.column(i)) for i in self.keys]
         keys = (_key(values) for values in zip(*columns, strict=True))
         self.database.execute("BEGIN")
@@ -64,7 +64,7 @@ class Fold:
         self.database.execute("DELETE FROM latest WHERE key = ?", (key,))
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, list[Flaw]]]:
-        """The latest rows, in the order they came, and their flaws. Ends the fold."""
+        """The latest rows, in the order in which they came, and their flaws. Ends the fold."""
         self.writer.close()
         with pa.memory_map(str(self.spill)) as source:
             reader = pa.ipc.open_file(source)

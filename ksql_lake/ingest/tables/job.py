@@ -15,7 +15,7 @@ RESERVED = ("version",)
 
 @dataclass(frozen=True)
 class TableJob:
-    """What to export and how; `max_shrink` is the share of rows a new version may have less than the last."""
+    """What to export and how; `max_shrink` is the share of the last version's rows that a new one may lack."""
 
     dataset: metadata.Dataset
     source: str

@@ -1,6 +1,6 @@
-"""One try at a whole copy of a table: by a pull query, or by its changelog folded to the latest row per key.
+"""One attempt at a complete copy of a table: by a pull query, or by its changelog folded to the latest row per key.
 
-A pull query is believed only when its array is closed, its last HTTP chunk came, no error row was in it, no key came
+A pull query is trusted only if its array is closed, its last HTTP chunk came, no error row was in it, no key came
 twice, and the server is still there afterwards.
 """
 
@@ -35,14 +35,14 @@ Begin = Callable[[Sequence[Column]], Sink]
 def read_table(
     client: Client, job: TableJob, source: Source, begin: Begin, note: Callable[[str], None]
 ) -> Snapshot:
-    """A whole copy, staged; what an earlier try staged is thrown away.
+    """Stage a complete copy; what an earlier attempt staged is discarded.
 
     Args:
-        begin: makes the sink for these columns.
+        begin: creates the sink for these columns.
         note: takes a line on how it was read.
 
     Raises:
-        LakeError: it cannot be read; KsqlUnavailable when another try may succeed.
+        LakeError: it cannot be read; KsqlUnavailable when another attempt may succeed.
     """
     directory = job.dataset.staging / job.run
     remove_tree(directory)
@@ -65,17 +65,17 @@ def _read(client: Client, job: TableJob, source: Source, begin: Begin, note: Cal
         if not refuses_pull(error):
             raise
         refusal = error
-    note(f"{source.name}: read by its changelog, because the pull query was refused: {refusal}")
+    note(f"{source.name}: read from its changelog, because the pull query was refused: {refusal}")
     try:
         return _changelog(client, job, source, begin)
     except KsqlUnavailable:
         raise
     except KsqlError as error:
-        raise KsqlError(f"{refusal}; nor can its changelog be read: {error}", status=error.status) from None
+        raise KsqlError(f"{refusal}; its changelog cannot be read either: {error}", status=error.status) from None
 
 
 def refuses_pull(error: KsqlError) -> bool:
-    """Whether the server will not run this pull query, in whatever words, though the table is there."""
+    """Whether the server refuses this pull query, in whatever words, although the table exists."""
     if isinstance(error, KsqlUnavailable) or not 400 <= error.status < 500 or error.status == UNAUTHORIZED:
         return False
     return "does not exist" not in str(error)
@@ -122,7 +122,7 @@ def _rows(answer: Answer, job: TableJob, source: Source) -> AnswerRows:
 
 
 def _fold(rows: AnswerRows, fold: Fold, job: TableJob, source: Source) -> None:
-    """Until the whole query is silent; a part is never believed."""
+    """Read until the whole query is silent; a part is never used."""
     longest, before = 0.0, rows.started
     for elements in rows.endless():
         for element in elements:
@@ -141,18 +141,18 @@ def _fold(rows: AnswerRows, fold: Fold, job: TableJob, source: Source) -> None:
             return
         if now - rows.started > job.limits.duration:
             limit = f"{job.limits.duration:.0f} s (MAX_DURATION_SECONDS)"
-            raise KsqlError(f"{source.name}: its changelog did not fall silent within {limit}")
+            raise KsqlError(f"{source.name}: rows of its changelog kept coming for {limit}")
 
 
 def _columns(job: TableJob, answer: Answer, source: Source) -> list[Column]:
-    """The header's columns with their keys marked: push headers never mark them, DESCRIBE and windowType tell."""
+    """The header's columns with their keys marked: push headers do not mark them, so DESCRIBE and windowType decide."""
     refuse_forbidden(job.dataset.feed, answer.columns, job.forbidden_columns)
     keys = {*source.keys, *(WINDOW_KEYS if source.window else ())}
     return [Column(c.name, c.type, c.key or c.name in keys) for c in answer.columns]
 
 
 def _with_keys(flawed: Flawed, columns: Sequence[Column], job: TableJob) -> pa.RecordBatch:
-    """The rows whose key is what the source says; a key cannot be null."""
+    """The rows with a valid key; a key cannot be null."""
     names = {column.name for column in columns if column.key}
     bad = [flaw for flaw in flawed.flaws if flaw.column in names]
     if bad and job.on_bad_value == "null":

@@ -1,4 +1,4 @@
-"""Where the rows of one try at a copy of a table go."""
+"""Where the rows of one attempt at a copy of a table go."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A whole copy of the table, staged; `rows` are those the table answered with, quarantined or not."""
+    """A complete copy of the table, staged; `rows` counts what the table answered with, quarantined or not."""
 
     files: list[StagedFile]
     rows: int
@@ -37,7 +37,7 @@ class Snapshot:
 
 
 class Sink:
-    """Takes the rows of one try at a copy: past the checks into the files of the next version, or into quarantine.
+    """Takes the rows of one attempt: through the checks into the files of the next version, or into quarantine.
 
     Args:
         columns: the header's columns.
@@ -71,12 +71,12 @@ class Sink:
         keep = np.ones(len(made), bool) if erased is None else ~erased
         self._taken += int(keep.sum())
         day = self.job.run[:8]
-        flawed = self._bad.look(made, keep, [*flaws, *unfit])
+        flawed = self._bad.inspect(made, keep, [*flaws, *unfit])
         if flawed is not None:
             self._aside.write(flawed, self._partition, day)
             keep &= ~flawed.mask
         made = made if keep.all() else made.filter(mask(keep))
-        bad = self._checker.look(made)
+        bad = self._checker.inspect(made)
         if bad is not None:
             self._aside.write(bad, self._partition, day)
             made = made.filter(mask(~bad.mask))

@@ -1,4 +1,4 @@
-"""One export of one table: a whole snapshot under the next free version number, or nothing."""
+"""One export of one table: a complete snapshot under the next free version number, or nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
+from ksql_lake.base.figures import counted
 from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
@@ -18,8 +19,8 @@ from ksql_lake.model.columns import record_schema
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import version_path
-from ksql_lake.model.state import Current, FeedState, LastRun, Told
-from ksql_lake.quality.bad_values import told
+from ksql_lake.model.state import Current, FeedState, KeptFinding, LastRun
+from ksql_lake.quality.bad_values import bad_value_findings
 from ksql_lake.quality.checker import Occasion, judge, results
 from ksql_lake.quality.quarantine import Aside
 from ksql_lake.sources.ksqldb.client import Client
@@ -28,7 +29,7 @@ from ksql_lake.store.writer import StagedFile
 
 
 def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[], str]) -> Staged:
-    """Stage a whole copy of a table as its next version. Call with the feed's lock held, as for `stage_stream`.
+    """Stage a complete copy of a table as its next version. The feed's lock is held, as for `stage_stream`.
 
     Raises:
         LakeError: nothing was staged, and why.
@@ -48,7 +49,7 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         _refuse_shrunk(job, state, snapshot.rows)
         occasion = Occasion(dt.datetime.fromisoformat(now()), job.usual_rows)
         outcome.checks = results(job.checks, [snapshot.checker], occasion)
-        found = [*judge(job.dataset.feed, outcome.checks), *told(job.dataset.feed, [snapshot.bad])]
+        found = [*judge(job.dataset.feed, outcome.checks), *bad_value_findings(job.dataset.feed, [snapshot.bad])]
         outcome.findings += found
         empty = not snapshot.rows and not _rows_of_current(state) and not job.allow_shrink
         return _staged(job, state, snapshot, outcome, found, now(), None if empty else number)
@@ -58,7 +59,7 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
 
 
 def free_version(job: TableJob, state: FeedState) -> int:
-    """The next version number whose directory is free: one that nobody knows may have come from a backup."""
+    """The next version number whose directory is free: an unknown directory may have come from a backup."""
     number = state.last_version + 1
     while (job.dataset.directory / version_path(number)).exists():
         number += 1
@@ -75,13 +76,14 @@ def _refuse_shrunk(job: TableJob, state: FeedState, rows: int) -> None:
         return
     if rows == 0:
         raise SourceError(
-            f"{job.source}: the table answered with no row at all; the lake keeps what it has. If it really is "
+            f"{job.source}: the table returned no rows; the lake keeps what it has. If it really is "
             "empty, run again with --allow-shrink"
         )
     if rows < before * (1 - job.max_shrink):
         raise SourceError(
-            f"{job.source}: the table answered with {rows} rows, {current.version} has {before}; a shrink of more "
-            f"than {job.max_shrink:.0%} is refused. If it is right, run again with --allow-shrink"
+            f"{job.source}: the table returned {counted(rows, 'row')}, but {current.version} has {before:,}; a version "
+            f"that lacks more than {job.max_shrink:.0%} of them is refused. If it is right, run again with "
+            "--allow-shrink"
         )
 
 
@@ -89,7 +91,7 @@ def _staged(
     job: TableJob, state: FeedState, snapshot: Snapshot, outcome: Outcome, found: list[Finding], now: str,
     number: int | None,
 ) -> Staged:
-    """The snapshot as version `number`: one rename, and the state that goes with it. None: empty as it was."""
+    """Make the snapshot version `number`: one rename and the new state. None if it is empty and was before."""
     moves = list[metadata.Move]()
     if number is None:
         outcome.notes.append("the table is empty, and so is the lake's copy; no version was made")
@@ -105,7 +107,7 @@ def _staged(
     state.files.add(_file_entry(job, state, file, now) for file in snapshot.files)
     base = state.sequence
     state.sequence, state.run, state.last_export = base + 1, job.run, now
-    state.findings = Told.of(now, found)
+    state.findings = KeptFinding.of(now, found)
     state.last_run = LastRun(now, rows, len(snapshot.files), "findings" if found else "ok")
     if outcome.checks or state.checks is not None:
         state.checks = tuple(asdict(result) for result in outcome.checks)
@@ -117,7 +119,7 @@ def _staged(
 
 
 def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[metadata.Move]:
-    """Count in the rows in quarantine; those of versions that are gone go for good."""
+    """Add the rows in quarantine to the state; those of versions that are gone are removed for good."""
     there = {partition.path for partition in state.partitions}
     kept, moves = list[FileEntry](), list[metadata.Move]()
     for number, entry in enumerate(state.quarantined):

@@ -1,1 +1,1 @@
-"""The lake as one web page without scripts of others."""
+"""The lake as one web page without third-party scripts."""

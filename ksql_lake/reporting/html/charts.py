@@ -39,7 +39,7 @@ def columns(bars: Sequence[Bar], label: str, height: int = 72, widest: float = W
     for number, bar in enumerate(bars):
         high = max(bar.value / most * (height - 2), 1.5 if bar.value else 0)
         style = f' class="{bar.style}"' if bar.style else ""
-        # the whole height answers to the pointer: a small column is hard to meet
+        # the whole height reacts to the pointer: a small column is hard to hit
         marks.append(
             f'<g{style}><rect class="hit" x="{number * step:.3f}" y="0" width="{step:.3f}" height="{height}"/>'
             f'<rect x="{(number + 0.12) * step:.3f}" y="{height - high:.1f}" width="{step * 0.76:.3f}" '

@@ -1,4 +1,4 @@
-"""The lake as one HTML page that needs nothing else: no network, no font, no library.
+"""The lake as one self-contained HTML page: no network, no font, no library.
 
 Everything that comes from the lake passes through `markup`, and the page's own Content-Security-Policy allows no
 other script than the one below by its hash.

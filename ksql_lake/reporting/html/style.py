@@ -1,4 +1,4 @@
-"""The style and the script of the page: light and dark, down to the width of a telephone."""
+"""The style and the script of the page: light and dark, down to the width of a phone."""
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfaf7;--card:#fff;--ink:#1b1f24;--soft:#5b6370;--line:#e4e1d9;--accent:#1f6f8b;

@@ -1,4 +1,4 @@
-"""How to reach Kafka: librdkafka's own settings, passed through unseen, and what goes wrong, as one clear line."""
+"""How to reach Kafka: librdkafka's own settings, passed on unchanged, and its failures as one clear line each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Connection:
         return [address.rpartition("/")[2] for address in self.servers.replace(" ", "").split(",")]
 
     def hide(self, text: str) -> str:
-        """The text without the value of any setting that may be a secret."""
+        """The text without the values of settings that may be secret."""
         for name, value in self.settings.items():
             if name not in SHOWN and len(value) > 3:
                 text = text.replace(value, "********")
@@ -66,22 +66,22 @@ def connection(servers: str | None, file: Path | None, timeout: float = 30.0) ->
     if servers:
         settings["bootstrap.servers"] = servers
     if not settings.get("bootstrap.servers"):
-        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} does not say bootstrap.servers; add a line with it")
+        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} has no bootstrap.servers; add a line with it")
     return Connection(settings, f"KAFKA_CONFIG_FILE {file}", timeout)
 
 
 def read_properties(file: Path) -> dict[str, str]:
-    """`name=value` a line; # begins a comment line.
+    """`name=value` on each line; # begins a comment line.
 
     Raises:
-        ConfigError: names the file and the line, never what stands in it.
+        ConfigError: names the file and the line, never its content.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"KAFKA_CONFIG_FILE: {file} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} is not a text in UTF-8") from None
+        raise ConfigError(f"KAFKA_CONFIG_FILE: {file} is not UTF-8 text; save it as UTF-8") from None
     settings: dict[str, str] = {}
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
@@ -111,7 +111,7 @@ def library() -> Any:
 
 
 def refused_settings(connection: Connection, error: Exception) -> ConfigError:
-    """What librdkafka says of settings that it does not take, without their values."""
+    """librdkafka's complaint about a setting, without its value."""
     said = error.args[0].str() if error.args and hasattr(error.args[0], "str") else str(error)
     named = _PROPERTY.search(said)
     if named and "No such" in said:
@@ -120,7 +120,7 @@ def refused_settings(connection: Connection, error: Exception) -> ConfigError:
             "Java clients differ)"
         )
     if named:
-        return ConfigError(f"{connection.origin}: {named[1]} has a value that librdkafka does not take")
+        return ConfigError(f"{connection.origin}: {named[1]} has a value that librdkafka does not accept")
     if "JAAS" in said:
         return ConfigError(
             f"{connection.origin}: sasl.jaas.config is for Java clients; set sasl.mechanism, sasl.username and "
@@ -131,7 +131,7 @@ def refused_settings(connection: Connection, error: Exception) -> ConfigError:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An error that librdkafka reported on the side: its name (such as _TRANSPORT) and its words."""
+    """An error that librdkafka reported in the background: its name (such as _TRANSPORT) and its text."""
 
     name: str
     text: str
@@ -163,7 +163,7 @@ class Troubles:
 
     @property
     def final(self) -> bool:
-        """Whether waiting longer cannot help: refused credentials, TLS, a name that nobody knows."""
+        """Whether waiting longer cannot help: refused credentials, TLS, an unknown host name."""
         return any(trouble.name in ("_AUTHENTICATION", "_SSL", "_BAD_MSG") for trouble in self._seen)
 
     @property
@@ -214,7 +214,8 @@ def _explained(connection: Connection, trouble: Trouble) -> BrokerError:
     what = connection.hide(found["what"] if found else trouble.text)
     start = f"{connection.origin}: {address}"
     if trouble.name == "_AUTHENTICATION":
-        return BrokerError(f"{start}: refuses these credentials ({what}); check sasl.mechanism, sasl.username, "
+        return BrokerError(f"{start}: the broker refuses these credentials ({what}); check sasl.mechanism, "
+                           "sasl.username, "
                            "sasl.password and security.protocol")
     if trouble.name == "_SSL" and _CERTIFICATE.search(what):
         return BrokerError(f"{start}: does not accept this client's certificate ({what}); check "
@@ -242,7 +243,7 @@ def _not_reached(connection: Connection, address: str, what: str) -> BrokerUnava
 
 
 def topic_refusal(connection: Connection, topic: str, error: Any) -> BrokerError:
-    """A topic that a broker does not let us read."""
+    """The error for a topic that the broker does not let this user read."""
     name = error.name()
     if name == "TOPIC_AUTHORIZATION_FAILED":
         return BrokerError(

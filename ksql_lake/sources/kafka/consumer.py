@@ -1,4 +1,4 @@
-"""Who takes records out of Kafka, partition by partition: by confluent-kafka's messages, one Python object for each.
+"""Reads records from Kafka, partition by partition, as confluent-kafka's messages: one Python object for each.
 
 `librdkafka.NativeConsumer` does the same without objects, where the native library is there.
 """
@@ -16,7 +16,7 @@ POLL = 0.1  # seconds to wait for a first message
 
 
 class Event(NamedTuple):
-    """What stands among the messages that is no record; `error` is a KafkaError."""
+    """Something among the messages that is not a record; `error` is a KafkaError."""
 
     error: Any
     partition: int
@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Taken:
-    """What came in one go; `positions` is the offset that comes next in each partition, where that is known."""
+    """The result of one poll; `positions` is the next offset of each partition, where that is known."""
 
     block: Block | None
     positions: Mapping[int, int]
@@ -40,20 +40,20 @@ class Consumer(Protocol):
         """Begin with partitions; `spans` is partition to (first offset, goal), which is not read."""
 
     def take(self, most: int) -> Taken:
-        """The next records, at most so many; waits POLL seconds for a first one.
+        """The next records, at most this many; waits POLL seconds for the first one.
 
         Raises:
-            KafkaException: none will come.
+            KafkaException: no more will come.
         """
 
     def leave(self, partitions: Collection[int]) -> None:
-        """These are read to their goals: do not fetch what follows."""
+        """These partitions are read to their goals: do not fetch what follows."""
 
     def end(self) -> None:
         """Stop fetching."""
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
 
 class MessageConsumer:

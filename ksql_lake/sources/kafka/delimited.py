@@ -12,7 +12,7 @@ from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
 
 Parse: TypeAlias = Callable[[str], Any]
 _OFF = "\ufffe"
-_END = ""  # what is read behind the last character
+_END = ""  # what is read after the last character
 _JAVA_WHITESPACE = frozenset("\t\n\x0b\f\r\x1c\x1d\x1e\x1f \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009"
                              "\u200a\u2028\u2029\u205f\u3000")  # Character.isWhitespace
 
@@ -73,7 +73,7 @@ def split(text: str, delimiter: str) -> list[list[str]]:
 
 
 class _Lexer:
-    """The states of commons-csv's Lexer: simple and quoted fields, empty lines passed over, no escapes."""
+    """The states of commons-csv's Lexer: simple and quoted fields, empty lines skipped, no escapes."""
 
     def __init__(self, text: str, delimiter: str) -> None:
         self._text, self._delimiter, self._at = text, delimiter, 0
@@ -132,4 +132,4 @@ class _Lexer:
             if read in (_END, "\n", self._delimiter):
                 return read
             if read not in _JAVA_WHITESPACE:
-                raise Skipped("something stands between quotes and delimiter")
+                raise Skipped("something is between the quotes and the delimiter")

@@ -1,7 +1,7 @@
-"""What DESCRIBE ... EXTENDED says of a stream, as a plan for decoding its topic, or as the reason why there is none.
+"""Turns what DESCRIBE ... EXTENDED says about a stream into a plan for decoding its topic, or a reason why not.
 
-DESCRIBE does not tell everything (an inherited delimiter, server defaults): a plan is proven against real rows of the
-REST API before it is trusted.
+DESCRIBE does not show everything (an inherited delimiter, server defaults): a plan is compared with real rows of the
+REST API before it is used.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a stream cannot be read from its topic; one line that ends with what to do instead."""
+    """Why a stream cannot be read from its topic, in one line."""
 
     source: str
     reason: str
@@ -230,7 +230,7 @@ def _wrapped(columns: tuple[Column, ...], options: Mapping[str, str], settings: 
         return options["WRAP_SINGLE_VALUE"].lower() == "true"
     if str(settings.get("ksql.persistence.wrap.single.values") or "true").lower() != "true":
         raise _Refused(
-            "it has one value column and does not say WRAP_SINGLE_VALUE, while the server's setting "
+            "it has one value column without WRAP_SINGLE_VALUE, while the server's setting "
             "ksql.persistence.wrap.single.values is not true"
         )
     return True
@@ -245,7 +245,7 @@ def _check_types(what: str, kind: str, columns: Sequence[Column]) -> None:
 
 
 def _is_read(format_: str, kind: SqlType) -> bool:
-    """Whether a format's reader knows a type. One that a later ksqlDB brings is read over REST until it does."""
+    """Whether a format's reader knows a type. A new type of a later ksqlDB is read over REST until it does."""
     if format_ != "JSON" or kind.base not in NESTED:
         return kind.base in _SCALARS[format_]
     inner = (kind.element, *(field for _, field in kind.fields))

@@ -1,4 +1,4 @@
-"""Java's readings of text, where ksqlDB relies on them: numbers, Base64, UTF-8. What Java refuses raises `Skipped`."""
+"""How Java parses text, where ksqlDB relies on it: numbers, Base64, UTF-8. What Java refuses raises `Skipped`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _EXPONENT = re.compile(r"[eE]([+-]?\d+)$")
 _MIME_GROUP = re.compile(r"[\0- ]*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _BASIC = re.compile(r"((?:[A-Za-z0-9+/]{4})*)([A-Za-z0-9+/]{2}(?:==)?|[A-Za-z0-9+/]{3}=?)?")
-_JAVA_BLANKS = "".join(map(chr, range(0x21)))  # what String.trim() takes away
+_JAVA_BLANKS = "".join(map(chr, range(0x21)))  # what String.trim() removes
 _IDENTIFIER = ("Lu", "Ll", "Lt", "Lm", "Lo", "Nl", "Nd", "Mn", "Mc", "Pc", "Sc", "Cf")
 _EXACT = Context(prec=100_000, Emax=999_999_999, Emin=-999_999_999)
 _SCALES = range(-(2**31), 2**31)  # what a BigDecimal's scale can be

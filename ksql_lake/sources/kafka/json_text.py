@@ -19,7 +19,7 @@ from ksql_lake.sources.kafka.verdicts import Skipped, Unsure
 Node: TypeAlias = Any
 MISSING = object()  # Jackson's MissingNode: there was no value at all
 UTF32_BLOCK = 16_000  # bytes that Jackson decodes at once
-LONG = 4000  # digits; Python converts no longer texts
+LONG = 4000  # digits; Python refuses to convert longer texts
 _BLANK = re.compile(r"[ \t\n\r]*")
 # Jackson compares names by four bytes at a time and fills the last ones up with FF: C_IN<ff>T is C_INT, if an earlier
 # record had that name, and an error otherwise.
@@ -107,7 +107,7 @@ _scan = json.JSONDecoder(parse_float=_number, parse_int=_integer, parse_constant
 
 
 def _scan_deep(text: str, at: int) -> tuple[Node, int]:
-    """The same without recursion: Jackson reads any depth, and what lies deepest is rarely in a column."""
+    """The same without recursion: Jackson reads any depth, and the deepest values are rarely in a column."""
     holder: list[Any] = []
     open_: list[tuple[Any, str | None]] = [(holder, None)]  # containers, and the name the next value gets
     while True:
@@ -167,7 +167,7 @@ def _next_value(text: str, at: int, open_: list[tuple[Any, str | None]]) -> int:
 
 
 def _read(data: bytes) -> _Read:
-    """Jackson finds the encoding out: by a byte order mark, or by where the first character has its zeros."""
+    """Jackson detects the encoding by a byte order mark, or by where the first character has its zeros."""
     encoding, mark = _encoding(data)
     body = data[mark:]
     if encoding == "utf-8":
@@ -212,7 +212,7 @@ def _encoding(data: bytes) -> tuple[str, int]:
 
 
 def _lenient(data: bytes) -> str:
-    """UTF-8 as Jackson decodes it: overlong forms, surrogates and what lies beyond Unicode count as characters."""
+    """UTF-8 as Jackson decodes it: overlong forms, surrogates and code points beyond Unicode count as characters."""
     pieces: list[str] = []
     at = 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""From a JSON node to a column's value, as KsqlJsonDeserializer coerces: what `pa.array` takes for the type.
+"""Converts a JSON node to a column's value like KsqlJsonDeserializer: to what `pa.array` takes for the type.
 
 DATE is days, TIME and TIMESTAMP milliseconds, STRUCT a tuple by position, MAP a list of pairs in the order of Java's
 HashMap, which is the order in which ksqlDB shows them.
@@ -25,7 +25,7 @@ _ESCAPED = str.maketrans({**{chr(code): f"\\u{code:04X}" for code in range(32)},
 
 
 def coercion(kind: SqlType) -> Coerce:
-    """The function for a column's type; of None it makes None, and it raises `Skipped` for what ksqlDB refuses."""
+    """The function for a column's type; it turns None into None and raises `Skipped` for what ksqlDB refuses."""
     coerce = _coercion(kind)
     return lambda node: None if node is None else coerce(node)
 
@@ -192,7 +192,7 @@ def _struct(kind: SqlType) -> Coerce:
 
 
 def by_name(node: Node, names: Sequence[str]) -> list[Node]:
-    """The node of each name, None for none: the exact name, or else the last that is it in upper case."""
+    """The node of each name or None: by the exact name, or else by the last name that equals it in upper case."""
     if not isinstance(node, dict):
         raise Skipped("not an object")
     if all(name in node for name in names):

@@ -1,7 +1,7 @@
-"""Records out of librdkafka without a Python object for each of them: by its own C interface, copied by native.c.
+"""Reads records from librdkafka without a Python object for each: through its C interface, copied by native.c.
 
-confluent-kafka brings librdkafka along; here it is called directly, as its public header declares it, with a consumer
-of our own. Where something is missing (native.c is not built, another librdkafka), `consumer.MessageConsumer` serves.
+confluent-kafka includes librdkafka; here it is called directly, as its public header declares it, with a consumer of
+our own. Where something is missing (native.c is not built, another librdkafka), `consumer.MessageConsumer` is used.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _FUNCTIONS: tuple[tuple[str, Any, list[Any]], ...] = (
 
 
 class Refused(Exception):
-    """librdkafka does not take a setting; the text is its own."""
+    """librdkafka does not accept a setting; the text is its own."""
 
 
 @functools.cache
@@ -72,7 +72,7 @@ class NativeConsumer:
 
     Args:
         settings: librdkafka's properties.
-        report: called with a KafkaError for each error that is reported on the side, while records are taken.
+        report: called with a KafkaError for each error that is reported in the background, while records are read.
 
     Raises:
         Refused: librdkafka does not take the settings.

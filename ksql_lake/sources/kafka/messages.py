@@ -1,4 +1,4 @@
-"""Blocks of records as rows: plain ones natively, by the thousand; all else record by record, exactly."""
+"""Decodes blocks of records: plain ones in the native library, all others exactly, one by one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MessageDecoder:
 
     Args:
         lenient, exact, asks: see `RecordDecoder`.
-        native: False leaves the native reader out.
+        native: False does without the native reader.
     """
 
     def __init__(

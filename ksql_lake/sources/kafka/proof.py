@@ -36,10 +36,10 @@ Row: TypeAlias = list[object]
 
 @dataclass(frozen=True)
 class Proof:
-    """What the comparison says; `reason` is None where both roads brought the same rows.
+    """The result of the comparison; `reason` is None where both sides had the same rows.
 
     Attributes:
-        rows: so many were compared.
+        rows: how many were compared.
         differs: whether a row differs, in contrast to a sample that proves nothing.
     """
 
@@ -49,7 +49,7 @@ class Proof:
 
 
 def fingerprint(plan: Plan, settings: Mapping[str, str], version: str) -> str:
-    """A hash of all that decides how records are read, as far as it is shown."""
+    """A hash of everything that decides how records are read, as far as ksqlDB shows it."""
     shown = sorted((name, settings.get(name)) for name in DEFAULTS)
     return hashlib.sha256(f"{plan.fingerprint} {shown} {version}".encode()).hexdigest()[:32]
 
@@ -105,9 +105,9 @@ def compared(ours: Mapping[Place, Row], theirs: Mapping[Place, Row], names: Sequ
     for place in sorted({*ours, *theirs}):
         where = f"partition {place[0]}, offset {place[1]}"
         if place not in theirs:
-            return Proof(0, f"{where} is a row as decoded here, and none in ksqlDB", differs=True)
+            return Proof(0, f"{where} is a row as decoded here, but not in ksqlDB", differs=True)
         if place not in ours:
-            return Proof(0, f"{where} is a row in ksqlDB, and none as decoded here", differs=True)
+            return Proof(0, f"{where} is a row in ksqlDB, but not as decoded here", differs=True)
         for name, mine, shown in zip(["ROWTIME", *names], ours[place], theirs[place], strict=True):
             if repr(mine) != repr(shown):
                 return Proof(0, f"{where}: column {name} differs from what ksqlDB shows", differs=True)

@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Passed:
-    """A record that ksqlDB passes over, and why."""
+    """A record that ksqlDB skips, and why."""
 
     partition: int
     offset: int
@@ -61,7 +61,7 @@ class RecordDecoder:
 
     Args:
         exact: keep the value of the topic where the REST API would lose something of it.
-        lenient: hand rows with a value that its type cannot hold out as `Flawed`, instead of raising SchemaError.
+        lenient: return rows with a value that its type cannot hold as `Flawed`, instead of raising SchemaError.
         asks: hand records that are not certain out as `Decoded.unsure`, instead of raising Unsure.
     """
 

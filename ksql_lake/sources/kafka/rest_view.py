@@ -1,7 +1,7 @@
-"""What becomes of a value on its way through ksqlDB's REST API, so that rows from both sources are equal.
+"""Changes values as ksqlDB's REST API does, so that rows from both sources are equal.
 
-Outside a STRUCT a TIME loses its milliseconds, and a TIMESTAMP before our era comes with its year as a positive
-number; inside one a DECIMAL goes through a double. All else arrives as it is.
+Outside a STRUCT a TIME loses its milliseconds, and a TIMESTAMP before the year 1 comes with its year as a positive
+number; inside one a DECIMAL goes through a double. Everything else is unchanged.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from ksql_lake.sources.ksqldb.values import DAY_MS, GREGORIAN, INT32, Unfit
 
 View: TypeAlias = Callable[[Any], Any]
 JULIAN_BEFORE = values.days(*GREGORIAN, julian=False) * DAY_MS
-DOUBLE_DIGITS = 15  # so many digits come through a double unchanged
+DOUBLE_DIGITS = 15  # this many digits survive a double unchanged
 _WIDE = Context(prec=400)
 
 
 def view(kind: SqlType, *, exact: bool = False, inside: bool = False) -> View | None:
-    """The function from a value (never None) to what is stored of it; None where that is the same.
+    """The function from a value (never None) to the stored value; None where they are the same.
 
     It raises `Unfit` for a value that the type cannot hold.
 
     Args:
         exact: keep what the REST API would lose.
-        inside: whether the value lies in a STRUCT.
+        inside: whether the value is in a STRUCT.
     """
     if kind.base == "STRUCT":
         return _fields([view(field, exact=exact, inside=True) for _, field in kind.fields])
@@ -79,7 +79,7 @@ def _seconds(milliseconds: int) -> int:
 
 
 def _era(milliseconds: int) -> int:
-    """ksqlDB writes the year within its era and leaves the era out: 44 BC comes as the year 44."""
+    """ksqlDB writes the year within its era but not the era: 44 BC comes as the year 44."""
     if milliseconds >= JULIAN_BEFORE:
         return milliseconds
     days, clock = divmod(milliseconds, DAY_MS)

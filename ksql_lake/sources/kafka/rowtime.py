@@ -10,7 +10,7 @@ from typing import Any
 
 from ksql_lake.sources.kafka.verdicts import Skipped
 
-# The patterns of Java's DateTimeFormatter that are known here: all have a zone, for a text without one is read in
+# The patterns of Java's DateTimeFormatter that are known here: all have a zone, since a text without one is read in
 # the time zone of ksqlDB's machine, which no statement shows.
 _PIECES = {
     "yyyy-MM-dd": r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)",
@@ -27,7 +27,7 @@ _EPOCH = dt.datetime(1970, 1, 1)
 
 
 def checked(milliseconds: int | None) -> int:
-    """A time that ksqlDB takes: not null and not negative."""
+    """A time that ksqlDB accepts: not null and not negative."""
     if milliseconds is None:
         raise Skipped("no time in the TIMESTAMP column")
     if milliseconds < 0:
@@ -36,7 +36,7 @@ def checked(milliseconds: int | None) -> int:
 
 
 def reader(pattern: str) -> Callable[[Any], int | None] | None:
-    """From a text of this TIMESTAMP_FORMAT to epoch milliseconds; None for a pattern that is not known here."""
+    """The parser of a TIMESTAMP_FORMAT, from text to epoch milliseconds; None for a pattern that is not known here."""
     known = _KNOWN.fullmatch(pattern)
     if known is None:
         return None

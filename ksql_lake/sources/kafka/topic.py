@@ -1,7 +1,7 @@
-"""A topic: which one it is, where its partitions begin and end, and its records from one offset to another.
+"""A topic: its identity, where its partitions begin and end, and its records from one offset to another.
 
 The end of a partition is its last stable offset when a run starts: transactions that are open then, and whatever is
-produced meanwhile, belong to the next run. Nothing joins a consumer group, and no offset is written to Kafka.
+produced meanwhile, belong to the next run. No consumer group is joined, and no offset is written to Kafka.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from ksql_lake.sources.kafka.connection import (
 )
 from ksql_lake.sources.kafka.consumer import POLL, Consumer, Event, MessageConsumer
 
-_silent = logging.Logger("librdkafka")  # it repeats itself many times a second; what it means comes by `Troubles`
+_silent = logging.Logger("librdkafka")  # it repeats the same error many times a second; `Troubles` collects the errors
 _silent.addHandler(logging.NullHandler())
 MOCK = "mockCluster"  # the id that the broker inside librdkafka makes up; no ksqlDB can know it
-NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 give for a topic's id
-ATTENTION = 1.0  # seconds of a wait after which the errors reported on the side are looked at
-GRACE = 2.0  # seconds that a broker which refuses connections may take to come up
+NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers before 2.8 send as a topic's id
+ATTENTION = 1.0  # seconds of a wait after which the errors reported in the background are checked
+GRACE = 2.0  # seconds to wait for a broker that refuses connections because it is still starting
 UNREACHABLE = 5.0  # seconds that a request may still take when one of the brokers refuses connections
 BATCH = 10_000  # records in a block
 AHEAD = 32_768  # KiB that are fetched ahead
@@ -55,9 +55,9 @@ class TopicState:
     """A topic at one moment.
 
     Attributes:
-        id: changes when the topic is made anew under its name; None where the broker does not tell.
+        id: changes when the topic is recreated under the same name; None where the broker does not send it.
         bounds: of each partition that has a leader.
-        leaderless: partitions that nobody serves at the moment.
+        leaderless: partitions that no broker serves at the moment.
         cluster: the id of the Kafka cluster; None where the broker does not tell.
     """
 
@@ -103,7 +103,7 @@ class Broker:
         ahead: KiB that are fetched ahead of who reads.
 
     Raises:
-        ConfigError: confluent-kafka is missing, or does not take the settings.
+        ConfigError: confluent-kafka is missing, or does not accept the settings.
     """
 
     def __init__(self, connection: Connection, *, direct: bool = True, ahead: int = AHEAD) -> None:
@@ -144,7 +144,7 @@ class Broker:
         return TopicState(topic, identity, bounds, tuple(sorted({*leaderless, *without})), named)
 
     def topic_id(self, topic: str) -> str | None:
-        """The topic's id, None where the broker does not tell it.
+        """The topic's id, None where the broker does not send it.
 
         Raises:
             BrokerError: Kafka refuses, or does not answer (BrokerUnavailable).
@@ -191,7 +191,7 @@ class Broker:
                     return
                 if now > deadline:
                     reading.stopped = BrokerUnavailable(
-                        f"{topic}: the time for this run is over (MAX_DURATION_SECONDS); the next one goes on there"
+                        f"{topic}: the time for this run is over (MAX_DURATION_SECONDS); the next one continues there"
                     )
                     return
                 if now - progress > self.connection.timeout or (self._troubles.final and now - progress > ATTENTION):
@@ -202,7 +202,7 @@ class Broker:
                 consumer.end()
 
     def _consumer(self, headers: bool) -> Consumer:
-        """Who reads; made when it is first needed."""
+        """The consumer; created when it is first needed."""
         if headers not in self._consumers:
             settings = {
                 "group.id": "ksql-lake", "client.id": "ksql-lake", **self.connection.settings, **FORCED,
@@ -237,7 +237,7 @@ class Broker:
         return taken.heard, taken.block
 
     def _mark(self, topic: str, reading: Reading, waiting: set[int], event: Event) -> None:
-        """An event that stands among the records: the end of a partition, or why it cannot be read."""
+        """An event among the records: the end of a partition, or why it cannot be read."""
         error, partition, offset = event
         name = error.name()
         if name == "_PARTITION_EOF":
@@ -254,7 +254,7 @@ class Broker:
     def _leave_finished(self, consumer: Consumer, reading: Reading, waiting: set[int]) -> None:
         finished = [p for p in waiting if reading.positions[p] >= reading.goals[p]]
         waiting.difference_update(finished)
-        if finished and waiting:  # what comes behind a goal would only be thrown away
+        if finished and waiting:  # what follows a goal would only be discarded
             consumer.leave(finished)
 
     def _silence(self, topic: str, reading: Reading, waited: float) -> BrokerError:
@@ -264,7 +264,7 @@ class Broker:
         return type(error)(f"{topic}: {where}: {error}")
 
     def _metadata(self, topic: str) -> Any:
-        """What the cluster says of a topic; waits for brokers that are just coming up."""
+        """The cluster's description of a topic; waits for brokers that are still starting."""
         self._troubles.clear()
         started = time.monotonic()
         while True:
@@ -304,7 +304,7 @@ class Broker:
                 if waited > self.connection.timeout or (waited > GRACE and self._troubles.refused):
                     raise
                 self._troubles.clear()
-                self._admin = None  # its knowledge of partitions and leaders may be old, and it does not ask again
+                self._admin = None  # it may have old partitions and leaders, and does not ask again
                 time.sleep(POLL)
 
     def _ask_offsets(self, topic: str, partitions: Sequence[int], spec: Any) -> Mapping[Any, Any]:
@@ -361,7 +361,7 @@ class Broker:
         return None if found == NO_ID else found
 
     def _failed(self, topic: str, problem: Any) -> BrokerError:
-        """Why a request of the administration did not succeed: mostly a broker that cannot be reached."""
+        """Why an admin request failed: mostly because a broker cannot be reached."""
         if problem.name() in ("_TIMED_OUT", "_TRANSPORT", "_DESTROY_BROKER", "_ALL_BROKERS_DOWN", "_NOENT"):
             return self._unanswered()
         return topic_refusal(self.connection, topic, problem)
@@ -370,7 +370,7 @@ class Broker:
         if self._admin is None:
             settings = {"client.id": "ksql-lake", **self.connection.settings, "error_cb": self._troubles}
             ours = {name: value for name, value in settings.items() if name not in FORCED and name != "group.id"}
-            ours["allow.auto.create.topics"] = False  # asking for a topic must not make it
+            ours["allow.auto.create.topics"] = False  # asking about a topic must not create it
             try:
                 self._admin = self._kafka.admin.AdminClient(ours, logger=self._troubles.logger())
             except (self._kafka.KafkaException, TypeError, ValueError) as error:

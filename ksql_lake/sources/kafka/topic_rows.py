@@ -1,4 +1,4 @@
-"""A stream's rows straight from its topic, up to the offsets at which each partition ended when the run began."""
+"""Reads a stream's rows directly from its topic, up to the offsets where each partition ended when the run began."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ksql_lake.sources.row_source import PassedOver, Replaced, Rows, RowSource, 
 
 @dataclass(frozen=True)
 class Spans:
-    """What to read of each partition, and what cannot be read as it should.
+    """What to read of each partition, and what cannot be read as expected.
 
     Attributes:
         spans: partition to (first offset, goal).
-        starts: partition to the log start, where it is beyond what was to be read next.
+        starts: partition to the log start, where that is beyond the next offset to read.
         cut_off: partition to (its end now, the offset that was read up to), where it ends before that.
     """
 
@@ -93,7 +93,7 @@ class TopicReading:
         return [rows]
 
     def _finish(self) -> None:
-        """The messages are over: at their goals, or because something went wrong."""
+        """Called at the end of the messages: at their goals, or because something went wrong."""
         progress = self._progress
         if progress.stopped is not None:
             raise progress.stopped
@@ -140,12 +140,12 @@ class TopicReading:
         feed = self._source.feed
         found = [
             Finding("incomplete", f"partition {p} has no leader at the moment, so nothing of it was read; the next run "
-                    "goes on there", feed=feed, partition=p)
+                    "continues there", feed=feed, partition=p)
             for p in self._source.leaderless
         ]
         for partition, (end, following) in self._spans.cut_off.items():
             message = (
-                f"partition {partition} ends at offset {end} now and was read up to {following} before: the same topic "
+                f"partition {partition} now ends at offset {end} but was read up to {following} before: the same topic "
                 "lost records (an unclean leader election?); nothing of it is read until it has passed that offset"
             )
             found.append(Finding("gap", message, feed=feed, partition=partition, offset=end))
@@ -165,7 +165,7 @@ class TopicRows:
 
     Args:
         state: the topic when the run begins; its ends are the goals.
-        mark: how an earlier run left the topic.
+        mark: the state of the topic after an earlier run.
         rest: the same stream over REST, for what Kafka cannot answer.
         asker: asks ksqlDB for the records that are not certain; None stops at the first of them.
         lenient, exact: see `RecordDecoder`.
@@ -224,7 +224,7 @@ class TopicRows:
     def open(self, wanted: Wanted) -> TopicReading:
         known, found = self._mark.id, self.topic.id
         if known is not None and found is not None and known != found:
-            raise Replaced(0, "Kafka gives it another id")
+            raise Replaced(0, "Kafka gives it a different id")
         now = self.broker.describe(self.plan.topic) if self._opened else self.topic
         self._opened = True
         self._same(now.id)
@@ -247,15 +247,15 @@ class TopicRows:
         return rows
 
     def check_identity(self) -> None:
-        """Look whether it is still the same topic.
+        """Check that it is still the same topic.
 
         Raises:
-            Replaced: it was made anew since the run began.
+            Replaced: it was recreated since the run began.
         """
         if self.topic.id is not None:
             self._same(self.broker.topic_id(self.plan.topic))
 
     def _same(self, found: str | None) -> None:
         if found is not None and self.topic.id is not None and found != self.topic.id:
-            raise Replaced(0, "it was made anew during this run")
+            raise Replaced(0, "it was recreated during this run")
 

@@ -1,4 +1,4 @@
-"""What can come of a record besides a row."""
+"""What a record can turn out to be besides a row."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from ksql_lake.sources.ksqldb.values import Unfit
 
 
 class Skipped(Exception):
-    """ksqlDB passes the record over: it is no row for anyone. The text says why, without the value."""
+    """ksqlDB skips the record: it is not a row. The text says why, without the value."""
 
 
 class Unsure(LakeError):
-    """A value of which it is not known what ksqlDB makes; nothing is guessed."""
+    """It is not known how ksqlDB decodes this value, and nothing is guessed."""
 
 
 class Unreadable(Unfit):
-    """A value on which ksqlDB's own answer breaks off, so that its REST API never shows the rows behind it."""
+    """A value at which ksqlDB's own answer breaks off, so that its REST API never shows the rows after it."""

@@ -1,4 +1,4 @@
-"""The answer to one query: its columns, then whole lines of rows; every line has an end in size and in time."""
+"""The answer to one query: its columns, then complete lines of rows; every line is limited in size and time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ksql_lake.sources.ksqldb.body import Body, Cut
 from ksql_lake.sources.ksqldb.http import Connection, excerpt, shown
 
 BLOCK = 1 << 20
-LOOK = 0.25  # seconds between looks at the clock while a line is on its way
+LOOK = 0.25  # seconds between checks of the clock while a line arrives
 
 
 class Answer:
     """Reads one answer; close it, or use it as a context manager.
 
     Args:
-        timeout: seconds without a byte after which the server counts as gone, where something must come.
-        still_there: whether the server answers on a connection: the one given, or a new one for None.
+        timeout: seconds without a byte after which the server counts as gone, wherever it must send something.
+        still_there: whether the server answers, on the given connection or on a new one for None.
 
     Attributes:
         columns: those of the header.
@@ -109,9 +109,9 @@ class Answer:
         return bool(data)
 
     def read(self, timeout: float) -> bytes | None:
-        """Whole lines, about 1 MiB of them; b"" when the body has ended properly; None: nothing within `timeout` s.
+        """Complete lines, about 1 MiB of them; b"" when the body has ended properly; None: nothing within `timeout` s.
 
-        Once a part of a line has come it waits for the rest, so None always means that the answer stands between two
+        Once a part of a line has come it waits for the rest, so None always means that the answer is between two
         lines.
 
         Raises:
@@ -136,7 +136,7 @@ class Answer:
         return b"" if self._body.ended else None
 
     def _line_left(self) -> float:
-        """Seconds that the rest of the present line may still take."""
+        """How many seconds the rest of the current line may still take."""
         end = min(self._heard + self._timeout, self._begun + limits.PATIENCE * self._timeout)
         return end - time.monotonic()
 
@@ -158,10 +158,10 @@ class Answer:
         return lines
 
     def same_connection_info(self) -> bool:
-        """Whether the server is still there: one that shut down or restarted ends its answers whole before it goes.
+        """Whether the server is still there: one that shuts down ends its answers as if they were complete.
 
-        Asked on this very connection, which a server that went away has closed. Where the connection was not kept open
-        after the answer (a proxy, HTTP/1.0), new ones are asked: now, and once more after a second.
+        The request uses this same connection, which a server that went away has closed. Where the connection was not
+        kept open after the answer (a proxy, HTTP/1.0), it uses a new one: now, and again after a second.
         """
         if self._body.reusable and self._connection.address.proxy is None:
             return self._still_there(self._connection)
@@ -172,6 +172,6 @@ class Answer:
 
 
 def _size(kind: SqlType) -> int:
-    """How many types a type is made of."""
+    """How many types a type consists of."""
     inner = [kind.element, kind.key, *(field for _, field in kind.fields)]
     return 1 + sum(_size(one) for one in inner if one is not None)

@@ -10,7 +10,7 @@ from ksql_lake.sources.ksqldb.client import Answer
 from ksql_lake.sources.ksqldb.rows import ArrayEnd, Decoder, Element, ErrorRow, Final
 from ksql_lake.sources.pace import POLL, Limits
 
-NOT_SENT = "Failed to serialize"  # a TIME of 24:00 and more: the server reads it and cannot write it
+NOT_SENT = "Failed to serialize"  # a TIME of 24:00 or more: the server can read it but not write it
 
 
 class AnswerRows:
@@ -21,7 +21,7 @@ class AnswerRows:
         batch_size, lenient: see `Decoder`.
 
     Attributes:
-        started: when reading began, by `time.monotonic()`, which all times here go by.
+        started: when reading began, in `time.monotonic()`, like all times here.
         heard: when the last row came; the same as `started` before the first.
     """
 
@@ -32,7 +32,7 @@ class AnswerRows:
         self._closed = False
         self._failed: KsqlUnavailable | None = None
 
-    def look(self) -> list[Element] | None:
+    def poll(self) -> list[Element] | None:
         """What came: rows and tombstones; [] when nothing did for POLL seconds; None at the end of the body.
 
         Raises:
@@ -64,12 +64,12 @@ class AnswerRows:
         return found
 
     def endless(self) -> Iterator[list[Element]]:
-        """The rows of a push query, look by look; an empty list is a moment of silence. The caller stops.
+        """The rows of a push query as they come; an empty list is a moment of silence. The caller decides when to stop.
 
         Raises:
-            AnswerCut: it ended, which such a query never does by itself.
+            AnswerCut: it ended, which such a query should never do.
         """
-        while (found := self.look()) is not None:
+        while (found := self.poll()) is not None:
             yield found
         raise AnswerCut(f"{self.name}: the server ended a query that never ends")
 
@@ -78,9 +78,10 @@ class AnswerRows:
 
         Raises:
             AnswerCut: silence for `limits.first_row` seconds, more than `limits.duration` in all, an end without the
-                closing bracket, or a server that does not answer on the same connection any more: a part at most.
+                closing bracket, or a server that no longer answers on the same connection: the answer may be
+                incomplete.
         """
-        while (found := self.look()) is not None:
+        while (found := self.poll()) is not None:
             yield from found
             now = time.monotonic()
             if found:
@@ -93,4 +94,4 @@ class AnswerRows:
         if not self._closed:
             raise AnswerCut(f"{self.name}: the answer ended without its closing bracket")
         if not self.answer.same_connection_info():
-            raise AnswerCut(f"{self.name}: the server went away right after its answer, which may be a part only")
+            raise AnswerCut(f"{self.name}: the server went away right after its answer, which may be incomplete")

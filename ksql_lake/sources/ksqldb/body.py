@@ -1,7 +1,7 @@
 """The bytes of an HTTP answer in large pieces, with time-outs that lose nothing.
 
-In a stream the server sends each row as a chunk of its own, and HTTP libraries pay for every chunk. Here the framing
-is taken apart many chunks at a time, by the native library where it is built.
+In a stream the server sends each row as a separate chunk, which is slow in HTTP libraries. Here the framing is removed
+for many chunks at a time, by the native library where it is built.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Cut(Exception):
 
 
 class TooLong(Exception):
-    """The body is larger than what is read of it."""
+    """The body is larger than allowed."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The REST client: server info, sources, rows of a query; each failure as one clear message."""
+"""The REST client: server info, sources, rows of a query; each failure has one clear message."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Server:
-    """Where ksqlDB is and how to be let in; `timeout` in seconds."""
+    """Where ksqlDB is and how to log in; `timeout` in seconds."""
 
     url: str
     user: str | None = None
@@ -98,7 +98,7 @@ class Client:
 
     @property
     def clock(self) -> dt.datetime | None:
-        """What time it was at the server when it last answered; None when it does not say."""
+        """The server's time when it last answered; None when it does not send it."""
         with contextlib.suppress(TypeError, ValueError):
             return parsedate_to_datetime(self._date or "")
         return None
@@ -120,13 +120,16 @@ class Client:
     def sources(self) -> list[tuple[str, str, bool]]:
         """(name, "stream" or "table", windowed) of everything the server has."""
         kinds = ("stream", "table")
-        return [found for kind in kinds for found in self._told(partial(listed, kind=kind), f"LIST {kind.upper()}S;")]
+        return [
+            found for kind in kinds
+            for found in self._described(partial(listed, kind=kind), f"LIST {kind.upper()}S;")
+        ]
 
     def resolve(self, name: str, kind: str) -> Source:
         """Find a source by its exact name, in upper case, or uniquely in any case.
 
         Raises:
-            SourceError: there is none, or several, or it is of the other kind.
+            SourceError: there is none, there are several, or it is a table instead of a stream or the reverse.
         """
         there = {n: k for n, k, _ in self.sources()}
         folded = [n for n in there if n.upper() == name.upper()]
@@ -135,23 +138,23 @@ class Client:
             match = folded[0]
         if match is None:
             close = folded or difflib.get_close_matches(name.upper(), [n for n, k in there.items() if k == kind], 3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else "; LIST STREAMS and LIST TABLES do not show it"
+            hint = f"; did you mean {' or '.join(close)}?" if close else "; LIST STREAMS and LIST TABLES do not list it"
             raise SourceError(f"{name}: no such {kind} on {self.url}{hint}")
         if there[match] != kind:
             raise SourceError(f"{match} is a {there[match]} on {self.url}, not a {kind}; change feed_type of the feed")
-        return self._told(source, f"DESCRIBE {quote(match)};")
+        return self._described(source, f"DESCRIBE {quote(match)};")
 
     def description(self, name: str) -> dict[str, Any]:
         """`sourceDescription` of DESCRIBE name EXTENDED; `name` as the server spells it."""
-        return self._told(description, f"DESCRIBE {quote(name)} EXTENDED;")
+        return self._described(description, f"DESCRIBE {quote(name)} EXTENDED;")
 
     def settings(self) -> dict[str, str]:
         """The server's own settings, as far as it shows them."""
-        return self._told(settings, "LIST PROPERTIES;")
+        return self._described(settings, "LIST PROPERTIES;")
 
     def running(self) -> frozenset[str]:
         """The ids of the queries that the server runs at present, push queries included."""
-        return self._told(queries, "SHOW QUERIES;")
+        return self._described(queries, "SHOW QUERIES;")
 
     def query(self, sql: str, *, earliest: bool = False) -> Answer:
         """Start a query and read its header.
@@ -183,7 +186,7 @@ class Client:
             return None
         return None
 
-    def _told(self, read: Callable[[Any], T], statement: str) -> T:
+    def _described(self, read: Callable[[Any], T], statement: str) -> T:
         """What a statement of /ksql answers, read by one of the functions of `described`."""
         content = self._small("POST", "/ksql", {"ksql": statement, "streamsProperties": {}}, limits.METADATA)
         try:
@@ -202,12 +205,13 @@ class Client:
             content = response.body.read_all(most, self.server.timeout, limits.PATIENCE * self.server.timeout)
         except TooLong:
             connection.close()
-            raise KsqlError(f"{self.url}: {path} answers with more than {most:,} bytes, as ksqlDB never does; check "
+            raise KsqlError(f"{self.url}: the answer of {path} has more than {most:,} bytes, which ksqlDB never "
+                            "sends; check "
                             "host and port") from None
         except TimeoutError:
             connection.close()
             raise KsqlUnavailable(
-                f"{self.url}: {path} was not answered whole in time (KSQLDB_TIMEOUT is {self.server.timeout:g} s)"
+                f"{self.url}: {path} was not answered completely in time (KSQLDB_TIMEOUT is {self.server.timeout:g} s)"
             ) from None
         except Cut as error:
             connection.close()
@@ -285,9 +289,9 @@ class Client:
             code, words = int(error.get("error_code", 0)), excerpt(str(error.get("message", "")), limits.WORDS)
         advice = {
             401: "check KSQLDB_USER and KSQLDB_PASSWORD",
-            403: "this user may not do that; ask for the right",
+            403: "this user may not do that; ask for the permission",
             404: "something answers there that is not ksqlDB; check host and port",
-            407: "the proxy wants a login: http://user:password@host:port in HTTP_PROXY or HTTPS_PROXY",
+            407: "the proxy needs a login: http://user:password@host:port in HTTP_PROXY or HTTPS_PROXY",
         }.get(status, "")
         if "ROWPARTITION" in words or "ROWOFFSET" in words:
             advice = "streams need ksqlDB 0.24 / Confluent Platform 7.1 or later"

@@ -1,4 +1,4 @@
-"""What ksqlDB tells of itself and of its sources, as typed values; anything it would not say is refused."""
+"""What ksqlDB says about itself and its sources, as typed values; anything that ksqlDB would not send is refused."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ksql_lake.base import limits
 
 
 class Unexpected(Exception):
-    """An answer in another form than ksqlDB's; the message says what was expected."""
+    """An answer that does not have ksqlDB's form; the message says what was expected."""
 
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What /info says; a part that this version of the server does not tell is None."""
+    """The content of /info; a part that this version of the server does not send is None."""
 
     version: str
     kafka_cluster_id: str | None
@@ -24,7 +24,7 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class Source:
-    """A stream or table as DESCRIBE tells it; `window` is TUMBLING, HOPPING, SESSION or None."""
+    """A stream or table as DESCRIBE shows it; `window` is TUMBLING, HOPPING, SESSION or None."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to one server over a socket of our own: every byte is counted, every wait has an end.
+"""HTTP/1.1 to one server over a socket: every byte is counted, every wait is limited.
 
 Only what ksqlDB needs: GET and POST, no redirects, no cookies, no compression, no login but the one that the settings
 name (never ~/.netrc). HTTP_PROXY, HTTPS_PROXY and NO_PROXY are followed.
@@ -27,7 +27,7 @@ _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 
 
 class Malformed(Exception):
-    """What answers there does not speak HTTP, or not as ksqlDB does; the message says how."""
+    """The server does not speak HTTP, or not like ksqlDB; the message says how."""
 
 
 class NoAnswer(OSError):
@@ -36,7 +36,7 @@ class NoAnswer(OSError):
 
 @dataclass(frozen=True)
 class Proxy:
-    """What stands in between by the environment; `setting` is the variable that says so."""
+    """The proxy that the environment asks for; `setting` is the name of the variable."""
 
     host: str
     port: int
@@ -60,7 +60,7 @@ class Address:
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
     def target(self, path: str) -> str:
-        """What stands in the request line: for a forward proxy the whole URL."""
+        """The target in the request line: for a forward proxy the whole URL."""
         through = self.proxy is not None and self.scheme == "http"
         return f"http://{self.netloc}{self.path}{path}" if through else self.path + path
 
@@ -69,7 +69,7 @@ def address(url: str) -> Address:
     """The address of an http:// or https:// URL.
 
     Raises:
-        ConfigError: a proxy that the environment names is of a kind that is not supported.
+        ConfigError: the environment names a kind of proxy that is not supported.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

@@ -62,7 +62,7 @@ def _fails(client: Client, name: str, partition: int, offset: int, limits: Limit
     try:
         with client.query(sql, earliest=True) as answer:
             rows = AnswerRows(answer, name)
-            while (found := rows.look()) is not None and not found:
+            while (found := rows.poll()) is not None and not found:
                 if time.monotonic() - rows.started > limits.first_row + limits.idle:
                     break
     except RowNotSent:

@@ -29,7 +29,7 @@ HEADER = [("ROWTIME", "BIGINT"), ("ROWPARTITION", "INTEGER"), ("ROWOFFSET", "BIG
 
 
 def push_query(source: str, wanted: Wanted, columns: str = ", *") -> str:
-    """The push query that brings the wanted rows, with all their columns or with "" only where they are.
+    """The push query for the wanted rows, with all their columns, or only their place where `columns` is "".
 
     300 ORs overflow the server's stack, CASE works to 1,000 partitions; beyond that the least offset filters.
     Rows with ROWOFFSET % 1000 < 2 come from everywhere and show that the server is still reading.
@@ -67,8 +67,8 @@ class PushRows(Reading):
     """One push query as a `Reading`.
 
     Attributes:
-        sent: partition -> the offset of the last row that was handed out.
-        stays: decides, when the reading is left, whether the query goes on; given the error it is left with.
+        sent: partition -> the offset of the last row that was returned.
+        stays: decides at the end of the reading whether the query stays open; called with the error that ends it.
     """
 
     proven = False
@@ -118,7 +118,7 @@ class PushRows(Reading):
         return found
 
     def _check(self, batch: pa.RecordBatch) -> None:
-        """That each row says where it is."""
+        """Make sure that each row says where it is."""
         for column, (name, _) in zip(batch.columns, HEADER, strict=False):
             if column.null_count:
                 raise KsqlError(f"{self._rows.name}: the answer is not what ksqlDB sends: a row without {name}")
@@ -208,7 +208,7 @@ class PushSource:
         sql = f"SELECT ROWTIME, ROWOFFSET FROM {where} EMIT CHANGES LIMIT 1;"
         with self._client.query(sql, earliest=True) as answer:
             rows = AnswerRows(answer, self.name)
-            while (found := rows.look()) is not None:
+            while (found := rows.poll()) is not None:
                 for batch in found:
                     if isinstance(batch, pa.RecordBatch) and len(batch):
                         return int(numbers(batch.column(1))[0]), int(numbers(batch.column(0))[0])

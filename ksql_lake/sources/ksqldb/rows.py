@@ -1,4 +1,4 @@
-"""The rows of an answer, exactly: lines of bytes in, Arrow record batches of the header's types out."""
+"""Decodes the rows of an answer exactly: lines of bytes in, Arrow record batches of the header's types out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ksql_lake.sources.row_source import Flaw as Flaw
 from ksql_lake.sources.row_source import Flawed as Flawed
 
 TAIL = b"]}},\n"  # how a row ends that another element follows
-PATIENCE = 8  # blocks of which the native reader took next to nothing, after which a query's rows are left to Python
+PATIENCE = 8  # blocks of which the native reader read next to nothing, after which Python reads the rest of a query
 WAY_OUT = 'to export the other rows, set "on_bad_value" to "null" or "quarantine" in the feed file'
 SCATTERED = 16  # runs of plain rows in a block, of less than eight on average: tiny batches cost more than they save
 
@@ -66,8 +66,8 @@ class Decoder:
     Args:
         batch_size: the rows that are Python objects at a time. Batches of the native reader, which makes none, are as
             long as the lines they come from.
-        native: False leaves the native reader out.
-        lenient: hand rows with a value that its type cannot hold out as `Flawed`, instead of raising SchemaError.
+        native: False does without the native reader.
+        lenient: return rows with a value that its type cannot hold as `Flawed`, instead of raising SchemaError.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Decoder:
             return None
 
     def _decode_native(self, reader: RowReader, lines: bytes, end: int) -> list[Element]:
-        """Plain rows by the native reader, what stands between them row by row."""
+        """Read plain rows by the native reader, and what is between them row by row."""
         elements: list[Element] = []
         at = odd = rows = runs = 0
         while at < end:
@@ -123,7 +123,7 @@ class Decoder:
         return elements
 
     def _decode_end(self, lines: bytes) -> list[Element]:
-        """What follows the last row that is ended by a comma: of a pulled table, its last row and the bracket."""
+        """Read what follows the last row that ends with a comma: of a pulled table, its last row and the bracket."""
         line = lines.rstrip()
         if self._reader is not None and line.endswith(b"}}]"):
             row = line[:-1] + b",\n"
@@ -223,7 +223,7 @@ def parse(text: bytes) -> Any:
     """JSON with exact numbers.
 
     Raises:
-        KsqlError: it is none.
+        KsqlError: it is not JSON.
     """
     try:
         return _DECODER.decode(text.decode("utf-8", "surrogatepass"))
@@ -232,7 +232,7 @@ def parse(text: bytes) -> Any:
 
 
 class _TooLong:
-    """A number of more digits than any type has, which no converter takes."""
+    """A number with more digits than any type has, which no converter accepts."""
 
 
 def _whole(token: str) -> int | _TooLong:
@@ -254,7 +254,7 @@ _DECODER = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=
 
 
 def shape(value: Any) -> str:
-    """What a value is, without the value: messages go where an erasure does not look."""
+    """A description of a value without the value: messages go where erasures do not search."""
     if isinstance(value, dict):
         return f"an object with {', '.join(str(key)[:40] for key in list(value)[:5]) or 'nothing in it'}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""JSON values of ksqlDB as Arrow takes them, exactly; times without datetime, which knows the years 1 to 9999 only.
+"""Converts JSON values of ksqlDB exactly to what Arrow takes; times without datetime, which ends at the year 9999.
 
 The header's types decide, never the values. Inside a STRUCT the server uses another encoding: dates and times are
 numbers, decimals went through a double, maps whose keys are not strings are pairs.

@@ -1,4 +1,4 @@
-"""REMOTE=s3://bucket/prefix or az://container/prefix: where the remote home of a lake lies. Never a secret."""
+"""REMOTE=s3://bucket/prefix or az://container/prefix: where a lake's remote is. Never holds a secret."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIERS = {
     "az": ("Hot", "Cool", "Cold", "Archive"),
 }
 ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE", "Archive"})
-# bytes that are billed at least, and days: what is smaller or goes earlier costs as if it were not
+# the least bytes and days that are billed: smaller objects, and those deleted earlier, cost as much
 LEAST_DAYS = {
     "STANDARD_IA": 30, "ONEZONE_IA": 30, "GLACIER_IR": 90, "GLACIER": 90, "DEEP_ARCHIVE": 180,
     "Cool": 30, "Cold": 90, "Archive": 180,
@@ -57,8 +57,8 @@ def parse(text: str, setting: str = "REMOTE") -> Address:
     scheme, found, rest = text.partition("://")
     if found and scheme == "gs":
         raise ConfigError(
-            f"{setting} names Google Cloud Storage, which is not supported: nothing in our tests plays that service "
-            "whole, so nobody could say that a lake there is safe. Use s3:// or az://"
+            f"{setting} names Google Cloud Storage, which is not supported, because there is no emulator to test it "
+            "with. Use s3:// or az://"
         )
     if not found or scheme not in TIERS:
         raise ConfigError(f"{setting} must look like s3://bucket/prefix or az://container/prefix")
@@ -71,7 +71,7 @@ def parse(text: str, setting: str = "REMOTE") -> Address:
     prefix = prefix.strip("/")
     if not BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"{setting} is {text!r}: {bucket!r} cannot be the name of a bucket; expected 3 to 63 small letters, "
+            f"{setting} is {text!r}: {bucket!r} cannot be the name of a bucket; expected 3 to 63 lower-case letters, "
             "digits, dots and dashes"
         )
     if not PREFIX.fullmatch(prefix) or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):

@@ -59,7 +59,7 @@ class AzureStore:
         Raises:
             ConfigError: neither is set, or one cannot be right.
         """
-        logging.getLogger("azure").setLevel(logging.WARNING)  # it tells every request
+        logging.getLogger("azure").setLevel(logging.WARNING)  # it logs every request
         pauses = ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=RETRIES)
         options: dict[str, Any] = {"retry_policy": pauses, "max_single_put_size": BLOCK, "max_block_size": BLOCK,
                    "max_single_get_size": BLOCK, "max_chunk_get_size": BLOCK,
@@ -88,12 +88,13 @@ class AzureStore:
 
     def create(self, key: str, path: Path, crc32: int, tier: str | None = None) -> None:
         size, md5 = path.stat().st_size, _read(path, crc32)
-        if size > SINGLE and self._mine(key, size, crc32):  # its condition is looked at after all was sent
+        # The store checks its condition only after everything was sent.
+        if size > SINGLE and self._mine(key, size, crc32):
             return
         settings = ContentSettings(content_type="application/octet-stream", content_md5=bytearray(md5))
         try:
             with path.open("rb") as file:
-                self._told(key, lambda: self._blob(key).upload_blob(
+                self._asked(key, lambda: self._blob(key).upload_blob(
                     file, length=size, overwrite=False, metadata={"crc32": str(crc32)}, content_settings=settings,
                     validate_content=True, standard_blob_tier=StandardBlobTier(tier) if tier else None,
                 ))
@@ -102,13 +103,13 @@ class AzureStore:
                 raise
 
     def _mine(self, key: str, size: int, crc32: int) -> bool:
-        """Whether the blob is there and is what we want to upload: an answer of an earlier try was lost."""
+        """Whether the blob is there already with the same content: the answer to an earlier attempt was lost."""
         try:
             there = self.stat(key)
         except Gone:
             return False
         if not there.holds(size, crc32):
-            raise Taken(f"{self.url}/{key}: another object is there, of {there.size:,} bytes (ours has {size:,}); "
+            raise Taken(f"{self.url}/{key}: there is a different object of {there.size:,} bytes (ours has {size:,}); "
                         "see: python manage_feeds.py remote verify")
         return True
 
@@ -117,7 +118,7 @@ class AzureStore:
             "overwrite": True, "etag": etag, "match_condition": MatchConditions.IfNotModified
         }
         try:
-            done = self._told(key, lambda: self._blob(key).upload_blob(data, validate_content=True, **condition))
+            done = self._asked(key, lambda: self._blob(key).upload_blob(data, validate_content=True, **condition))
             return str(done["etag"])
         except (Taken, Gone):
             content = io.BytesIO()
@@ -135,10 +136,10 @@ class AzureStore:
             answer.readinto(sink)
             return str(answer.properties.etag)
 
-        return str(self._told(key, read))
+        return str(self._asked(key, read))
 
     def stat(self, key: str) -> Stat:
-        there = self._told(key, self._blob(key).get_blob_properties)
+        there = self._asked(key, self._blob(key).get_blob_properties)
         return self._stat(key, there)
 
     def _stat(self, key: str, there: Any) -> Stat:
@@ -152,7 +153,7 @@ class AzureStore:
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
         found = iter(self.container.list_blobs(name_starts_with=self.address.name(prefix)))
-        while (there := self._told("", lambda: next(found, None))) is not None:
+        while (there := self._asked("", lambda: next(found, None))) is not None:
             yield self._stat(self.address.key(there.name), there)
 
     def purge(self, key: str, versions: bool = False) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ class AzureStore:
         return tuple(self._delete_versions(key)) if versions else ()
 
     def _delete_versions(self, key: str) -> Iterator[str]:
-        """Earlier versions go one by one; what soft delete keeps, of these as well, cannot go before its time."""
+        """Delete earlier versions one by one; what soft delete keeps cannot be removed before its time."""
         refused: dict[str, Refused] = {}
         try:
             versions = [there.version_id for there in self._older(key) if there.version_id and not there.deleted]
@@ -171,7 +172,7 @@ class AzureStore:
                     refused[version] = error
             left = self._older(key)
         except Refused as error:
-            yield f"{self.url}/{key}: whether earlier versions stay is not known, as they cannot be listed ({error})"
+            yield f"{self.url}/{key}: earlier versions may still exist; they cannot be listed ({error})"
             return
         for there in left:
             if there.deleted:
@@ -193,12 +194,12 @@ class AzureStore:
         except HttpResponseError as error:
             if error.status_code != 400:
                 raise _failure(f"{self.url}/{key}", error) from None
-        found: Sequence[Any] = self._told(key, lambda: ask("deleted"))  # an account that cannot have versions
+        found: Sequence[Any] = self._asked(key, lambda: ask("deleted"))  # an account that cannot have versions
         return found
 
     def _delete(self, key: str, **more: str) -> None:
         try:
-            self._told(key, lambda: self._blob(key).delete_blob(**more))
+            self._asked(key, lambda: self._blob(key).delete_blob(**more))
         except Gone:
             pass
 
@@ -208,18 +209,18 @@ class AzureStore:
             return
         if there.archived:
             raise Archived(f"{self.url}/{key}: is archived; ask for it with: python manage_feeds.py remote pull")
-        self._told(key, lambda: self._blob(key).set_standard_blob_tier(tier))
+        self._asked(key, lambda: self._blob(key).set_standard_blob_tier(tier))
 
     def restore(self, key: str, days: int) -> None:
         there = self.stat(key)
         if there.archived and not there.restoring:
-            self._told(key, lambda: self._blob(key).set_standard_blob_tier("Hot", rehydrate_priority="Standard"))
+            self._asked(key, lambda: self._blob(key).set_standard_blob_tier("Hot", rehydrate_priority="Standard"))
 
     def abort_stale(self, before: dt.datetime) -> int:
         return 0  # blocks that were never committed are invisible, and Azure removes them after a week
 
     def describe(self) -> Iterator[str]:
-        """What is switched on for the account and matters to a lake, a line each."""
+        """The settings of the account that matter to a lake, one line each."""
         note = "what is erased can be recovered for so long"
         try:
             policy = self.service.get_service_properties().get("delete_retention_policy")
@@ -239,8 +240,8 @@ class AzureStore:
         at_azure = plain.endswith(".core.windows.net")
         if not account or not at_azure and place.path.strip("/") != account:
             raise ConfigError(
-                f"{self.url}: files there cannot be read through {plain}; let AZURE_STORAGE_ENDPOINT, or BlobEndpoint "
-                "in the connection string, name the account's own address: https://ACCOUNT.blob.core.windows.net"
+                f"{self.url}: files there cannot be read through {plain}; set AZURE_STORAGE_ENDPOINT, or BlobEndpoint "
+                "in the connection string, to the account's own address: https://ACCOUNT.blob.core.windows.net"
             )
         options: dict[str, Any] = {} if at_azure else {
             "blob_storage_authority": place.netloc, "blob_storage_scheme": place.scheme,
@@ -249,14 +250,14 @@ class AzureStore:
         if key := getattr(self.service.credential, "account_key", None):
             options["account_key"] = key
         elif self.sas:
-            options["sas_token"] = f"?{self.sas.lstrip('?')}"  # which it puts behind the path as it is
+            options["sas_token"] = f"?{self.sas.lstrip('?')}"  # pyarrow appends it to the path unchanged
         return pyarrow.fs.AzureFileSystem(account, **options), self.address.url.partition("://")[2]
 
     def _blob(self, key: str) -> Any:
         return self.container.get_blob_client(self.address.name(key))
 
-    def _told(self, key: str, ask: Callable[[], Any]) -> Any:
-        """The answer, or the failure in the seam's own terms."""
+    def _asked(self, key: str, ask: Callable[[], Any]) -> Any:
+        """Run a request; its failures become the exceptions of `seam`."""
         what = f"{self.url}/{key}".rstrip("/")
         try:
             return ask()
@@ -276,12 +277,12 @@ def parts_of(text: str) -> dict[str, str]:
 def _named_key(account: str, key: str) -> AzureNamedKeyCredential:
     """
     Raises:
-        ConfigError: this is no key of Azure; the text is not repeated.
+        ConfigError: this is not an Azure key; the text is not repeated.
     """
     try:
         base64.b64decode(key, validate=True)
     except ValueError:
-        raise ConfigError("AZURE_STORAGE_KEY is wrong: expected text in base64, as the portal shows it") from None
+        raise ConfigError("AZURE_STORAGE_KEY is wrong: expected Base64 text as shown in the portal") from None
     return AzureNamedKeyCredential(account, key)
 
 
@@ -314,7 +315,7 @@ def _failure(what: str, error: HttpResponseError) -> RemoteError:
     if code in GONE or status == 404 and code != "ContainerNotFound":
         return Gone(f"{what}: there is no such object")
     if code in TAKEN or status == 412:
-        return Taken(f"{what}: another object is there")
+        return Taken(f"{what}: there is a different object")
     if code == "BlobArchived":
         return Archived(f"{what}: is archived; ask for it with: python manage_feeds.py remote pull")
     if status >= 500 or status == 429:

@@ -1,4 +1,4 @@
-"""`.state/remote.json`: that a lake has a remote home, and which. What leaves such a lake must be deleted there too."""
+"""`.state/remote.json`: which remote a lake has. What is removed from such a lake must be deleted there too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ksql_lake.store.remote import marker
 from ksql_lake.store.remote.marker import Marker
 from ksql_lake.store.remote.seam import ObjectStore, Refused
 
-PURGED_AT_ONCE = ("erase",)  # kinds of changes whose files hold what must not stay anywhere
+PURGED_AT_ONCE = ("erase",)  # kinds of changes whose old files must not stay anywhere
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def save(lake: Path, binding: Binding) -> None:
 
 
 def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
-    """Make this store the lake's remote, or find that it is. Written here before anything is uploaded.
+    """Make this store the lake's remote, or confirm that it is. Recorded here before anything is uploaded.
 
     Raises:
-        ConfigError: the lake's remote is another one.
+        ConfigError: the lake has a different remote.
         Refused: the store belongs to another lake.
     """
     mine = load(lake)
@@ -89,7 +89,7 @@ def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
 def leaving(
     gone: Iterable[Leaving], change: Change, before: Set[str] = frozenset(), after: Set[str] = frozenset()
 ) -> tuple[Leaving, ...]:
-    """What is to be deleted from the remote after a change: every file that left, and none that came back.
+    """What must be deleted from the remote after a change: every file that was removed, but none that came back.
 
     Args:
         before, after: paths of files in quarantine, of which a change does not say anything.

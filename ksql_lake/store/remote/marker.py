@@ -40,7 +40,7 @@ def read(store: ObjectStore) -> Marker | None:
 
 
 def bind(store: ObjectStore, mine: Marker) -> Marker:
-    """Claim a remote for a lake, or find that it is claimed already by the same one.
+    """Claim a remote for a lake, or confirm that this lake has claimed it already.
 
     Raises:
         Refused: it belongs to another lake.

@@ -1,4 +1,4 @@
-"""Where each file of a feed is opened: on this disk, or in the lake's remote home."""
+"""Where each file of a feed is opened: on this disk, or in the lake's remote."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HADOOP = ("hive", "spark", "delta")  # engines that read a bucket through Hadoop
 
 
 def sql_root(lake: Path, engine: str, env: Mapping[str, str]) -> str | None:
-    """The lake's remote as an SQL engine names it, without a slash at the end; None for a lake without one.
+    """The lake's remote as an SQL engine writes it, without a slash at the end; None for a lake without one.
 
     Args:
         env: where the name of an Azure account is read from.
@@ -50,7 +50,7 @@ def sql_root(lake: Path, engine: str, env: Mapping[str, str]) -> str | None:
 
 
 class Places:
-    """The files of one feed, wherever they lie. A remote is connected to only when one of its files is wanted.
+    """The files of one feed, wherever they are. The remote is contacted only when one of its files is needed.
 
     Args:
         env: credentials; default: the process's environment at the time of the first file in the remote.
@@ -82,7 +82,7 @@ class Places:
 
         Raises:
             FileNotFoundError: it is gone.
-            RemoteError: it is archived, or the store did not give it.
+            RemoteError: it is archived, or the store did not return it.
         """
         import pyarrow.parquet as pq
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ksql_lake.base.errors import RemoteError
 
 PIECE = 1 << 20  # bytes
-CONFLICTS = 5  # of one upload with somebody else's, each time looked at again
+CONFLICTS = 5  # of one upload with another one; the object is checked after each
 GONE = ("404", "NoSuchKey", "NotFound", "NoSuchVersion")
 TAKEN = ("412", "PreconditionFailed", "ConditionalRequestConflict")
 AWAY = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "500", "502", "503", "504", "429")
@@ -49,8 +49,8 @@ class S3Store:
 
     @classmethod
     def open(cls, address: Address) -> S3Store:
-        """With credentials, region and endpoint as every tool of AWS finds them."""
-        for name in ("boto3", "botocore"):  # which tell every request and where credentials came from
+        """With credentials, region and endpoint from where every AWS tool takes them."""
+        for name in ("boto3", "botocore"):  # they log every request and where credentials came from
             logging.getLogger(name).setLevel(logging.WARNING)
         session: Any = _told(address.url, boto3.session.Session)
         retries = {"mode": "standard", "max_attempts": RETRIES}
@@ -64,7 +64,8 @@ class S3Store:
     def create(self, key: str, path: Path, crc32: int, tier: str | None = None) -> None:
         size = path.stat().st_size
         for _ in range(CONFLICTS):
-            if size > SINGLE and self._mine(key, size, crc32):  # its condition is looked at after all was sent
+            # The store checks its condition only after everything was sent.
+            if size > SINGLE and self._mine(key, size, crc32):
                 return
             try:
                 if size > SINGLE:
@@ -80,13 +81,13 @@ class S3Store:
         raise Away(f"{self.url}/{key}: the store reports a conflict each time, though nothing is there")
 
     def _mine(self, key: str, size: int, crc32: int) -> bool:
-        """Whether the object is there and is what we want to upload: an answer of an earlier try was lost."""
+        """Whether the object is there already with the same content: the answer to an earlier attempt was lost."""
         try:
             there = self.stat(key)
         except Gone:
             return False
         if not there.holds(size, crc32):
-            raise Taken(f"{self.url}/{key}: another object is there, of {there.size:,} bytes (ours has {size:,}); "
+            raise Taken(f"{self.url}/{key}: there is a different object of {there.size:,} bytes (ours has {size:,}); "
                         "see: python manage_feeds.py remote verify")
         return True
 
@@ -181,8 +182,9 @@ class S3Store:
                     except Refused as error:
                         kept.append(f"{self.url}/{key} version {found['VersionId']} stays: {error}")
         except Refused as error:
-            kept.append(f"{self.url}/{key}: its earlier versions, if there are any, stay, as they cannot be listed "
-                        f"({error}); the right s3:ListBucketVersions is needed")
+            kept.append(f"{self.url}/{key}: earlier versions, if there are any, were not deleted, because they "
+                        "cannot be listed "
+                        f"({error}); grant s3:ListBucketVersions")
         return tuple(kept)
 
     def _delete(self, key: str, **more: str) -> None:
@@ -218,7 +220,7 @@ class S3Store:
         return len(stale)
 
     def describe(self) -> Iterator[str]:
-        """What is switched on for the bucket and matters to a lake, a line each."""
+        """The settings of the bucket that matter to a lake, one line each."""
         questions = (
             ("get_bucket_versioning", "versioning", lambda told: told.get("Status", "off"),
              "what is erased is purged with every version"),
@@ -251,12 +253,12 @@ class S3Store:
         return files, self.address.url.partition("://")[2]
 
     def _region(self) -> str | None:
-        """That of the bucket: boto3 finds it by itself where another one is configured, pyarrow does not."""
+        """The region of the bucket: boto3 finds it even where a different one is configured, pyarrow does not."""
         configured: str | None = self.client.meta.region_name
         try:
             there = self.client.head_bucket(Bucket=self.address.bucket)
         except (ClientError, BotoCoreError):
-            return configured  # what is wrong shows when a file is read
+            return configured  # an error appears when a file is read
         headers = there["ResponseMetadata"]["HTTPHeaders"]
         return there.get("BucketRegion") or headers.get("x-amz-bucket-region") or configured
 
@@ -281,7 +283,7 @@ class S3Store:
 
 
 class _Slice(io.RawIOBase):
-    """A part of an open file, as a file: so that a part is not held in memory."""
+    """A part of an open file as a file, so that it need not be held in memory."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self.file, self.start, self.length, self.place = file, start, length, 0
@@ -321,7 +323,7 @@ def _class(tier: str | None) -> dict[str, str]:
 
 
 def _told(what: str, ask: Callable[[], Any]) -> Any:
-    """The answer, or the failure in the seam's own terms."""
+    """Run a request; its failures become the exceptions of `seam`."""
     try:
         return ask()
     except ClientError as error:
@@ -339,7 +341,7 @@ def _failure(what: str, error: ClientError) -> RemoteError:
     if code in GONE:
         return Gone(f"{what}: there is no such object")
     if code in TAKEN:
-        return Taken(f"{what}: another object is there")
+        return Taken(f"{what}: there is a different object")
     if code == "InvalidObjectState":
         return Archived(f"{what}: is archived; ask for it with: python manage_feeds.py remote pull")
     if code in AWAY or status >= 500 and status != 501:

@@ -1,7 +1,7 @@
-"""What an object store must be able to do for a lake, and how it says that it cannot.
+"""What an object store must be able to do for a lake, and the exceptions for when it cannot.
 
 A key is relative to the remote's prefix and looks like a path below the lake: `streams/clicks/year=2025/...`.
-Every verb can be repeated: an answer that was lost after the store had acted is told from a conflict by looking.
+Every method can be repeated: it checks the object to distinguish a conflict from a success whose answer was lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 SINGLE = 64 << 20  # bytes; larger files go up in parts
-RETRIES = 6  # of one request, with longer pauses each time: a store that says "slow down" is waited for
+RETRIES = 6  # of one request, with a longer pause each time, also for a store that says "slow down"
 
 
 class Gone(RemoteError):
@@ -26,7 +26,7 @@ class Gone(RemoteError):
 
 
 class Taken(RemoteError):
-    """Another object stands under this key, or it changed since it was read."""
+    """There is a different object under this key, or it changed since it was read."""
 
 
 class Archived(RemoteError):
@@ -34,7 +34,7 @@ class Archived(RemoteError):
 
 
 class Refused(RemoteError):
-    """The store will not: credentials, rights, no such bucket, the clock, a checksum that differs. Do not retry."""
+    """The store refuses: credentials, rights, no such bucket, the clock, a checksum that differs. Do not retry."""
 
 
 class Away(RemoteError):
@@ -43,13 +43,13 @@ class Away(RemoteError):
 
 @dataclass(frozen=True)
 class Stat:
-    """What a store says about an object without sending it.
+    """What a store knows about an object, without its content.
 
     Args:
         size: bytes.
         crc32: as the store keeps it; None where it was never given (an object of somebody else, or from a listing).
         md5: of the content, where the store keeps one (Azure).
-        tier: the store's own word, such as STANDARD, GLACIER, Hot or Archive.
+        tier: in the store's own words, such as STANDARD, GLACIER, Hot or Archive.
         archived: it cannot be read now.
         restoring: a restore was asked for and is not done.
     """
@@ -65,12 +65,12 @@ class Stat:
     modified: dt.datetime | None = None
 
     def holds(self, size: int, crc32: int) -> bool:
-        """Whether this is the content of so many bytes and that checksum."""
+        """Whether the content has this size and checksum."""
         return self.size == size and self.crc32 == crc32
 
 
 class ObjectStore(Protocol):
-    """The ten verbs. All raise Refused and Away; each says what else."""
+    """The ten methods. All may raise Refused and Away; each names what else it raises."""
 
     @property
     def url(self) -> str:
@@ -113,10 +113,10 @@ class ObjectStore(Protocol):
         """All objects whose key starts with `prefix`, by key; without checksums. Never decide by this, only report."""
 
     def purge(self, key: str, versions: bool = False) -> tuple[str, ...]:
-        """Delete an object, with all earlier versions and snapshots when asked to; what is not there is no error.
+        """Delete an object, with all earlier versions and snapshots when asked to; a missing object is not an error.
 
         Returns:
-            What stays in spite of that and why, a line each: a locked version, a soft-deleted copy until some day.
+            A line for each thing that stays nevertheless: a locked version, a soft-deleted copy until some day.
         """
 
     def retier(self, key: str, tier: str) -> None:
@@ -127,7 +127,7 @@ class ObjectStore(Protocol):
         """
 
     def restore(self, key: str, days: int) -> None:
-        """Ask for an archived object to become readable for so many days; takes hours. Asking twice is no error.
+        """Ask for an archived object to be readable for this many days; takes hours. Asking twice is not an error.
 
         Raises:
             Gone.

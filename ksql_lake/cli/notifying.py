@@ -1,4 +1,4 @@
-"""Who learns how an export went: the metrics file, a ping and a command, as options or settings name them."""
+"""Notifications of an export: the metrics file, a ping and a command, as given by options or settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("export_to_data_lake")
 
 
 def chosen(args: argparse.Namespace) -> data_lake_config.Alerts:
-    """Who learns of this run: options before settings; of a demo or a dry run only who is named by an option."""
+    """Whom to notify of this run: options override settings; a demo or a dry run uses only the options."""
     settings = data_lake_config.Alerts()
     if not args.demo and not args.dry_run:
         settings = data_lake_config.load_alerts(os.environ)
@@ -36,7 +36,7 @@ def begin(settings: data_lake_config.Alerts) -> None:
 
 
 def end(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, seconds: float) -> None:
-    """Tell who is to learn of it how the run ended."""
+    """Send the notifications of how the run ended."""
     if settings.metrics_file:
         from ksql_lake.reporting import metrics
 
@@ -49,8 +49,8 @@ def end(ending: alerts.Ending, settings: data_lake_config.Alerts, lake: Path, se
 
 
 def _rules() -> tuple[float, tuple[str, ...]]:
-    """What the report goes by: MAX_DELETE_PERCENT as a share, and the feeds that CONFIG_FEEDS leaves out; the defaults
-    where the settings are wrong."""
+    """What the report depends on: MAX_DELETE_PERCENT as a share, and the feeds that CONFIG_FEEDS leaves out; the
+    defaults where the settings are wrong."""
     try:
         config = data_lake_config.load(os.environ)
     except ConfigError:

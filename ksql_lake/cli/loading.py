@@ -1,4 +1,4 @@
-"""What the commands look at: every feed as its metadata tells, and what of them cannot be used."""
+"""What the read-only commands work on: the metadata of every feed, and the metadata that cannot be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ksql_lake.reporting.summary import FeedRecord, read
 
 
 @dataclass(frozen=True)
-class Look:
+class LoadedFeeds:
     """All feeds, those that were exported, and the exit code where some cannot be used."""
 
     records: tuple[FeedRecord, ...]
@@ -29,12 +29,12 @@ class Look:
         return {record.name: record.state for record in self.exported if record.state is not None}
 
 
-def look(lake: Path, feed: str | None, *, reports: bool = False, off: Collection[str] = ()) -> Look:
-    """Read what the lake knows; metadata that cannot be used are reported, and the other feeds looked at.
+def load_feeds(lake: Path, feed: str | None, *, reports: bool = False, off: Collection[str] = ()) -> LoadedFeeds:
+    """Read the metadata of the feeds; what cannot be used is reported, and the other feeds are read.
 
     Args:
         feed: only this one.
-        reports: for a report, which names itself what cannot be used; a feed without any data is of interest, too.
+        reports: for a report, which itself lists what cannot be used and also shows feeds without data.
         off: feeds that are switched off by CONFIG_FEEDS.
 
     Raises:
@@ -47,7 +47,7 @@ def look(lake: Path, feed: str | None, *, reports: bool = False, off: Collection
     exported = tuple(sorted((r for r in records if r.state is not None), key=lambda r: (r.type, r.name)))
     if feed and not (records if reports else exported or problems):
         raise StateError(f"{feed}: was never exported; see: python manage_feeds.py list")
-    return Look(records, exported, ExitCode.FINDINGS if problems else ExitCode.OK)
+    return LoadedFeeds(records, exported, ExitCode.FINDINGS if problems else ExitCode.OK)
 
 
 def only_feed(parser: argparse.ArgumentParser) -> None:
