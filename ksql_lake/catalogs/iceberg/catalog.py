@@ -22,9 +22,9 @@ from ksql_lake.catalogs.tables import OURS, Columns, Found, Plan, Table, Values
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import catalog_record
 
 NAME = "ksql_lake"  # of the catalog in pyiceberg's settings, such as PYICEBERG_CATALOG__KSQL_LAKE__TOKEN
-RECORD = ".state/iceberg.json"
 SEQUENCE = "ksql_lake.sequence"  # of each snapshot
 DAY = "ksql_lake_day"  # the partition field
 MAPPING = "schema.name-mapping.default"
@@ -64,7 +64,7 @@ class Iceberg:
             from pyiceberg.catalog import load_catalog
         except ImportError:
             raise ConfigError("--register iceberg needs pyiceberg: pip install -r requirements-iceberg.txt") from None
-        self.record = Record(self.lake / RECORD)
+        self.record = Record(catalog_record(self.lake, "iceberg"))
         rest = self.uri.startswith(("http://", "https://"))
         given = {"type": "rest" if rest else "sql", "uri": self.uri}
         try:
