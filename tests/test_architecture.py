@@ -232,3 +232,12 @@ def test_commands_printed_on_stdout_are_made_complete() -> None:
             said = ast.unparse(call)
             complete = "file=sys.stderr" in said or "here(" in said
             assert complete or not script.search(said), f"{path}:{call.lineno}"
+
+
+def test_nothing_refers_to_a_document_that_is_not_here() -> None:
+    """Numbers of faults and issues, names of plans: a reader has only this repository."""
+    other = re.compile(r"\b(Faults? [A-F]?\d|[Ii]ssue #?\d|first[_ ]plan|kafka_direct|house\.md|user_design_doc)")
+    places = ("*.py", "*.md", "ksql_lake/**/*.py", "ksql_lake/**/*.c", "tests/*.py", "docs/*.md", "benchmarks/*.py")
+    files = [path for place in places for path in ROOT.glob(place) if path != Path(__file__)]
+    found = [f"{path}: {one.group()}" for path in files for one in other.finditer(path.read_text(encoding="utf-8"))]
+    assert len(files) > 200 and not found

@@ -33,7 +33,7 @@ class Target:
         kind: "glue", "hive" or "iceberg".
         uri: of a Hive metastore, or of an Iceberg catalog.
         location: where queries find the lake, such as s3://bucket/lake; None for its place on this machine.
-        warehouse: Iceberg: where the catalog puts its own files, where it does not say so itself.
+        warehouse: Iceberg: where the catalog's own files go, unless the catalog decides that itself.
         times: Hive: keep columns of type TIME, which Spark reads and Trino does not.
     """
 

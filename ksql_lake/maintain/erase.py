@@ -32,7 +32,7 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 class Found:
     """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many.
 
-    `quarantined`: the file lies in quarantine, or did before it went into the trash.
+    `quarantined`: the file is in quarantine, or was before it went to the trash.
     """
 
     path: PurePath

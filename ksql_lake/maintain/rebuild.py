@@ -216,7 +216,7 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
     """Add what a file that is not in the log says about its run.
 
     Args:
-        stuck: partitions whose resume point must not pass what is missing; only what lies there is covered.
+        stuck: partitions whose resume point must not pass what is missing; only what is there is covered.
     """
     generation, origin = file.generation, file.entry.origin
     if generation > state.generation:

@@ -1,4 +1,4 @@
-"""The receipt of an erasure: what was asked and by whom, what was done where, and what could not be looked at."""
+"""The receipt of an erasure: what was asked and by whom, what was done where, and what could not be searched."""
 
 from __future__ import annotations
 

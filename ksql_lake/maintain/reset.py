@@ -20,7 +20,7 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
         generation: of a stream: only this generation of its topic; None for all.
 
     Raises:
-        StateError: there is nothing to take out, or a file lies in the remote only.
+        StateError: there is nothing to take out, or a file is only in the remote.
     """
     files = [file for file in state.files if generation is None or file.generation == generation]
     bad = [file for file in state.quarantined if generation is None or file.generation == generation]

@@ -164,7 +164,7 @@ def _versions(state: FeedState, keep: int | None) -> list[Decision]:
 def _refusal(
     feed: str, state: FeedState, decisions: list[Decision], rule: Rule, now: dt.datetime
 ) -> tuple[str | None, bool]:
-    """Why the plan as a whole must not be carried out, None when it may; and whether that ends by itself."""
+    """Why the plan as a whole must not be carried out, None when it may; and whether that ends without an operator."""
     going = [decision for decision in decisions if decision.goes]
     if not going:
         return None, False

@@ -79,7 +79,7 @@ def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Bi
 
 
 def _refuse_another_copy(dataset: Dataset, state: FeedState, there: Mapping[str, Any], url: str) -> None:
-    """Refuse to go on when two copies of one lake are in use, such as a restored one and its original.
+    """Refuse to continue when two copies of one lake are in use, such as a restored one and its original.
 
     Raises:
         StateError: the remote's last change was not made by this copy.

@@ -266,7 +266,7 @@ def _age(
 class PartitionSummary:
     """One day of a stream or one version of a table; `label` is the day or the version in short.
 
-    `place`, of a lake with a remote: here, both, or remote where a file lies only there; else empty.
+    `place`, of a lake with a remote: here, both, or remote if one of its files is only there; else empty.
     """
 
     feed: str

@@ -12,6 +12,7 @@ from ksql_lake.base.errors import SchemaError
 
 _SAMPLE_ROWS = 65_536
 _DICTIONARY_RATIO = 0.5
+_FEW_ROWS, _FEW_DISTINCT, _ALL_DISTINCT = 8192, 0.25, 0.99
 
 
 def dictionary_columns(table: pa.Table) -> list[str]:
@@ -26,10 +27,21 @@ def dictionary_columns(table: pa.Table) -> list[str]:
         if pa.types.is_nested(kind):
             chosen += _leaves(column.name, kind)
         elif not pa.types.is_boolean(kind):
-            distinct = pc.count_distinct(sample.column(column.name), mode="only_valid").as_py()
-            if distinct <= _DICTIONARY_RATIO * sample.num_rows:
+            if _repeats(sample.column(column.name)):
                 chosen.append(column.name)
     return chosen
+
+
+def _repeats(sample: pa.ChunkedArray) -> bool:
+    """Whether at least half of the values are repetitions; where it is clear, a few rows tell."""
+    few = _distinct(sample.slice(0, _FEW_ROWS)) if len(sample) > _FEW_ROWS else _DICTIONARY_RATIO
+    if few <= _FEW_DISTINCT or few >= _ALL_DISTINCT:
+        return few <= _FEW_DISTINCT
+    return _distinct(sample) <= _DICTIONARY_RATIO
+
+
+def _distinct(sample: pa.ChunkedArray) -> float:
+    return float(pc.count_distinct(sample, mode="only_valid").as_py() / max(len(sample), 1))
 
 
 def resolved(names: Sequence[str], schema: pa.Schema) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from ksql_lake.store.remote import binding
 log = logging.getLogger("ksql_lake")
 JOURNAL = "commit.json"
 LEASE = ".lease"
-HISTORY = 100  # changes that are no export, kept in the metadata; the state log keeps all
+HISTORY = 100  # changes other than exports that the metadata keeps; the state log keeps all
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -220,7 +220,7 @@ def refuse_taken(dataset: Dataset, moves: Sequence[Sequence[str]]) -> None:
     for source, target in moves:
         if dataset.storage.stat(dataset.in_lake(source)) and dataset.storage.stat(dataset.in_lake(target)):
             raise StateError(
-                f"{dataset.in_lake(target)}: is in the way and is not in the metadata; move it out of the lake and "
+                f"{dataset.in_lake(target)}: is already there, but not in the metadata; move it out of the lake and "
                 "run again"
             )
 

@@ -64,7 +64,7 @@ def sealed(state: FeedState) -> tuple[str, bytes]:
 
 
 def remove_old(dataset: Dataset, state: FeedState) -> None:
-    """What no metadata name any more; with the feed's lock held nobody is making new ones."""
+    """Remove manifests that are no longer in the metadata; with the feed's lock held nobody writes new ones."""
     kept = {manifest.name for manifest in state.files.manifests}
     with contextlib.suppress(LinkError):  # what a link leads to is not ours
         dataset.storage.guard(dataset.lake, [dataset.manifests])

@@ -174,7 +174,7 @@ def _finish_erasure(
     config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any], closed: dict[str, str],
     remote: Sequence[str],
 ) -> int:
-    """Look again everywhere, and write down what was done and what could not be looked at."""
+    """Search everywhere again, and record what was done and what could not be searched."""
     from ksql_lake.maintain import leftovers, receipts
     from ksql_lake.store import metadata
     from ksql_lake.store.lake import datasets

@@ -63,7 +63,7 @@ class Places:
         """A file system of pyarrow, and the path in it.
 
         Raises:
-            StateError: the file lies in a remote that this lake does not know.
+            StateError: the file is in a remote that this lake does not know.
             ConfigError: its library is not installed.
         """
         if file.local:
