@@ -27,7 +27,7 @@ from ksql_lake.reporting.summary import summarise
 from ksql_lake.store.remote.seam import Away
 from tests.conftest import ROOT
 from tests.memory_store import MemoryStore
-from tests.remote_lakes import SETTINGS, database, files_of, fill, lake_in, metadata, remote, rows, use
+from tests.remote_lakes import SETTINGS, START, database, files_of, fill, lake_in, metadata, remote, rows, use
 from tests.stores import REAL, Server
 
 
@@ -375,6 +375,28 @@ def test_an_erasure_reaches_what_lies_only_in_the_remote(
     assert {path[:26] for path in files_of(lake)} == {"year=2025/month=01/day=17/"}, "what was away is away again"
     assert remote("verify", "s", "--deep") == 0 and "remote_gone" not in metadata(lake)
     assert not {key for key in memory.older if key.endswith(".parquet")}
+
+
+def test_a_restored_lake_still_drops_later_rows_of_an_erased_person(
+    lake: Path, memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a feed that did not exist at the time of the erasure, whose own metadata therefore do not have the rule."""
+    assert remote("push") == 0 and manage_feeds.main([*ERASE]) == 0 and remote("push") == 0
+    new = tmp_path / "new"
+    monkeypatch.setenv("DATA_LAKE_DIR", str(new))
+    assert remote("restore") == 0
+    rules = [(top / ".state" / "_erasures.jsonl").read_bytes() for top in (lake, new)]
+    assert rules[0] == rules[1] != b""
+    with database() as server:
+        server.create_stream("LATER", "`ID` STRING, `USER_ID` STRING", 1)
+        for i in range(6):
+            server.append("LATER", 0, START, [f"e{i}", f"user_{i}"])
+        for name, value in {**SETTINGS, "KSQLDB_URL": server.url}.items():
+            monkeypatch.setenv(name, value)
+        assert manage_feeds.main(["add", "--name", "later", "--type", "stream", "--source", "LATER"]) == 0
+        assert export_to_data_lake.main(["--stream", "later", "--quiet"]) == 0
+    found = ksql_lake.read("later", lake=new)["USER_ID"].tolist()
+    assert sorted(found) == [f"user_{i}" for i in range(6) if i != 4]
 
 
 def test_an_erasure_reaches_the_trash_of_days_that_were_away(
