@@ -26,8 +26,8 @@ from ksql_lake.model.change import Change
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import day_path, version_path
 from ksql_lake.model.state import Current, FeedState, LastRun, new_table
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store import journal, metadata
+from ksql_lake.store.dataset import Dataset, Move
 
 ROOT = Path(__file__).resolve().parent.parent
 START = dt.date(2022, 1, 1)
@@ -59,7 +59,7 @@ def _measured(lake: Path, number: int) -> str:
         night, peak = _process("export_to_data_lake.py", "--stream", "s", "--quiet")
         report, _ = _process("metadata_utils.py", "--report")
         commit = min(_commit(dataset, i) for i in range(5))
-    size = dataset.metadata.stat().st_size
+    size = os.stat(dataset.metadata).st_size
     return (f"{number:>8,} {night:>10.2f} s {peak:>5.0f} MB {1000 * commit:>13.1f} ms {report:>6.2f} s "
             f"{size:>13,} B")
 
@@ -68,11 +68,11 @@ def _grow(dataset: Dataset, number: int) -> None:
     """Many files of days long past, each a link to the same Parquet file, and the metadata that own them."""
     state = _state(dataset)
     first = next(iter(state.files))
-    real, days = dataset.directory / first.path, max(min(number // 100, 1000), 1)
+    real, days = dataset.local(first.path), max(min(number // 100, 1000), 1)
     entries = []
     for i in range(number):
         partition = day_path(START + dt.timedelta(days=i % days))
-        path = dataset.directory / partition / f"data_{i:06d}.parquet"
+        path = dataset.local(f"{partition}/data_{i:06d}.parquet")
         path.parent.mkdir(parents=True, exist_ok=True)
         if i % 50_000 == 49_999:  # a file system allows so many links to a file
             real = Path(shutil.copy(real, path))
@@ -82,13 +82,13 @@ def _grow(dataset: Dataset, number: int) -> None:
     run = "20250115T020000_000000"
     state.files.add(entries)
     state.sequence, state.run = state.sequence + 1, run
-    metadata.commit(dataset, run, state.sequence - 1, (), state, Change("export", state.sequence, run, "2025-01-15"))
+    journal.commit(dataset, run, state.sequence - 1, (), state, Change("export", state.sequence, run, "2025-01-15"))
 
 
 def _commit(dataset: Dataset, number: int) -> float:
     """Seconds of a commit that adds one file, of the state loaded for it as well."""
     run = f"20250116T020000_{number:06d}"
-    staged = dataset.staging / run / "f.parquet"
+    staged = dataset.staged(run, "f.parquet")
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"PAR1")
     started = time.perf_counter()
@@ -97,8 +97,8 @@ def _commit(dataset: Dataset, number: int) -> float:
     entry = FileEntry(f"{partition}/new_{number}.parquet", partition, 1, 4, 0, run, "export", "1.0", "2025-01-16")
     state.files.add([entry])
     state.sequence, state.run = state.sequence + 1, run
-    move = Move.of(dataset, staged, dataset.directory / entry.path)
-    metadata.commit(dataset, run, state.sequence - 1, [move], state, Change("export", state.sequence, run, "2025"))
+    move = Move.of(dataset, staged, dataset.file(entry.path))
+    journal.commit(dataset, run, state.sequence - 1, [move], state, Change("export", state.sequence, run, "2025"))
     return time.perf_counter() - started
 
 
@@ -131,18 +131,18 @@ def _table(lake: Path) -> int:
     for night in range(1, NIGHTS + 1):
         now = f"{dt.datetime(2022, 1, 1, 2) + dt.timedelta(days=night):%Y-%m-%dT%H:%M:%SZ}"
         run, path = f"{now[:10].replace('-', '')}T020000_{night:06d}", version_path(night)
-        (dataset.directory / path).mkdir(parents=True)
-        (dataset.directory / path / "f.parquet").write_bytes(b"PAR1")
+        dataset.local(path).mkdir(parents=True)
+        dataset.local(f"{path}/f.parquet").write_bytes(b"PAR1")
         state.files.add([FileEntry(f"{path}/f.parquet", path, 50, 4000, night, run, "export", "1.0", now)])
         state.sequence, state.run, state.last_export = state.sequence + 1, run, now
         state.last_version, state.current = night, Current(f"v{night}", path)
         state.last_run = LastRun(now, 50, 1, "ok")
-        metadata.commit(dataset, run, state.sequence - 1, (), state, Change("export", state.sequence, run, now))
+        journal.commit(dataset, run, state.sequence - 1, (), state, Change("export", state.sequence, run, now))
         moment = dt.datetime.fromisoformat(now)
         decided = retention.plan("t", state, retention.Rule(versions=7, max_share=1.0), moment)
         if decided.going:
             retention.apply(dataset, state, decided, f"{run}r", now=now, by="cron")
-    return dataset.metadata.stat().st_size + dataset.log.stat().st_size
+    return os.stat(dataset.metadata).st_size + os.stat(dataset.log).st_size
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def _lake(lake: Path, count: int, size: int) -> Path:
     for number in range(count):
         partition = f"year={2000 + number // 365:04d}/month=01/day={number % 28 + 1:02d}"
         path = f"{partition}/data_{number:06d}.parquet"
-        (dataset.directory / partition).mkdir(parents=True, exist_ok=True)
-        checksum = _write(dataset.directory / path, number, block, size)
+        dataset.local(partition).mkdir(parents=True, exist_ok=True)
+        checksum = _write(dataset.local(path), number, block, size)
         entries.append(FileEntry(
             path, partition, 1, size, checksum, "r1", "export", "1.0", "2025-01-01T00:00:00Z",
             rowtime_min=0, rowtime_max=0, offsets={0: (number, number, 1)}, generation=1,

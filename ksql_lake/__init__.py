@@ -4,7 +4,7 @@ Rooms, from the ground up; a room imports only rooms below its line:
 
     base                            errors, atomic files, the native library
     model                           plain typed values
-    sources    store                where rows come from; where files lie and how a change is made
+    sources    store                where rows come from; where files are kept and how a change is made
     quality    remote               checks and quarantine; the lake's second home in a bucket
     maintain   query   catalogs     what happens to data; reading it; catalogs of other systems
     ingest                          the export of one feed

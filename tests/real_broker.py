@@ -45,6 +45,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 auto.create.topics.enable=false
 log.retention.check.interval.ms=1000
+log.retention.ms=-1
 log.cleaner.backoff.ms=200
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS

@@ -7,6 +7,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,15 +120,98 @@ def test_listing_feeds_loads_nothing_heavy(heavy: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_only_the_store_knows_where_files_lie() -> None:
-    """Others ask a Dataset for a file's place and `open_parquet` for its rows, so that files can lie elsewhere."""
-    wrong = []
-    for name, path in MODULES.items():
-        if room_of(name) not in ("store", "embedded"):
-            text = path.read_text()
-            wrong += [name for pattern in ("ParquetFile(", ".directory / entry.path", ".directory / file.path")
-                      if pattern.replace(".directory", "dataset.directory") in text]
-    assert not wrong
+# What touches a file, on whatever it is called. Only the store may, so that a lake can lie elsewhere than on this disk.
+TOUCHES = {
+    "exists", "glob", "is_dir", "is_file", "is_symlink", "iterdir", "joinpath", "lstat", "mkdir", "read_bytes",
+    "read_text", "rename", "rglob", "rmdir", "rmtree", "scandir", "symlink_to", "touch", "unlink", "write_bytes",
+    "write_text",
+}
+CALLS = {
+    "open", *(f"os.{name}" for name in ("open", "stat", "listdir", "walk", "replace", "remove", "link", "chmod")),
+    "os.path.join", "pq.ParquetFile", "pq.ParquetWriter", "pq.read_table", "pq.read_metadata", "pq.read_schema",
+    "pq.write_table", "shutil.copy", "shutil.move", "tempfile.TemporaryFile",
+}
+# Modules that open files themselves, and which: none of them is a file of a feed or of what the lake knows.
+NOT_OF_THE_LAKE = {
+    "ksql_lake.cli.api": "looks whether the current directory has a lake",
+    "ksql_lake.cli.check": "tries out the disk itself: rights, room, where directories are mounted",
+    "ksql_lake.cli.demo": "makes a lake of its own and removes it",
+    "ksql_lake.reporting.observers": "the metrics file, which a setting names",
+    "ksql_lake.remote.audit": "a temporary file for an object that is checked",
+    "ksql_lake.sources.kafka.connection": "a properties file, which a setting names",
+    "ksql_lake.sources.ksqldb.client": "a certificate, which a setting names",
+}
+
+
+def paths_in(tree: ast.AST) -> set[str]:
+    """Names that are said to be paths somewhere in the package: arguments, fields, and functions that return one."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None and _is_path(node.annotation):
+            found.add(node.arg if isinstance(node, ast.arg) else ast.unparse(node.target).rpartition(".")[2])
+        elif isinstance(node, ast.FunctionDef) and node.returns is not None and _is_path(node.returns):
+            found.add(node.name)
+    return found
+
+
+def _is_path(annotation: ast.expr) -> bool:
+    return bool(re.fullmatch(r"(Pure)?Path( \| None)?", ast.unparse(annotation)))
+
+
+def last_name(node: ast.expr) -> str:
+    """`lake` of `lake`, `task.lake`, `lake_of(args)`; of a join, the last name of its left side."""
+    while isinstance(node, ast.Call | ast.BinOp):
+        node = node.func if isinstance(node, ast.Call) else node.left
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def touching(path: Path, known: set[str]) -> Iterator[str]:
+    """Every place in a module that joins a path, or opens, changes or looks for a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            text = isinstance(node.right, ast.JoinedStr) or isinstance(getattr(node.right, "value", None), str)
+            if text or last_name(node.left) in known:
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            opens = called.endswith(".open") and any(isinstance(argument, ast.Constant) for argument in node.args)
+            if opens or called in CALLS or called.rpartition(".")[2] in TOUCHES and "." in called:
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {called}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "ksql_lake.base.files":
+            yield f"{path.relative_to(ROOT)}:{node.lineno}: imports base.files"
+
+
+def test_only_the_store_joins_paths_of_the_lake_and_opens_its_files() -> None:
+    """Others get a file's place from a Dataset or the layout and hand it to a Storage."""
+    known = set[str]().union(*(paths_in(ast.parse(path.read_text())) for path in MODULES.values()))
+    known.add("lake_dir")  # of the Config, which is outside the package
+    assert {"lake", "directory", "staging"} <= known
+    below = ("base", "model", "store", "embedded")
+    above = {name: list(touching(path, known)) for name, path in MODULES.items() if room_of(name) not in below}
+    found = {name: lines for name, lines in above.items() if lines}
+    assert not {name: lines for name, lines in found.items() if name not in NOT_OF_THE_LAKE}
+    assert not set(NOT_OF_THE_LAKE) - set(found), "no longer needed"
+
+
+@pytest.mark.parametrize("code", [
+    "def f(lake: Path): return lake / name", "directory / f'{feed}.json'", "dataset.staging / run", "x / 'a.parquet'",
+    "open(path)", "path.open('rb')", "os.replace(a, b)", "place.unlink()", "list(top.iterdir())", "pq.read_table(path)",
+    "lake.joinpath('a')", "os.path.join(lake, 'a')", "(lake_of(args) / name).exists()",
+    "from ksql_lake.base.files import atomic_write",
+])
+def test_the_test_sees(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    module = tmp_path / "module.py"
+    module.write_text(code)
+    assert list(touching(module, {"lake", "directory", "staging", "lake_of"}))
+
+
+@pytest.mark.parametrize("code", ["rows / 2", "done / seconds", "catalog.open(names)", "text.replace('a', 'b')"])
+def test_the_test_sees_nothing_where_nothing_is(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    module = tmp_path / "module.py"
+    module.write_text(code)
+    assert not list(touching(module, {"lake", "directory", "staging"}))
 
 
 @pytest.mark.parametrize("script", ["feeds", "metadata"])
@@ -148,3 +232,12 @@ def test_commands_printed_on_stdout_are_made_complete() -> None:
             said = ast.unparse(call)
             complete = "file=sys.stderr" in said or "here(" in said
             assert complete or not script.search(said), f"{path}:{call.lineno}"
+
+
+def test_nothing_refers_to_a_document_that_is_not_here() -> None:
+    """Numbers of faults and issues, names of plans: a reader has only this repository."""
+    other = re.compile(r"\b(Faults? [A-F]?\d|[Ii]ssue #?\d|first[_ ]plan|kafka_direct|house\.md|user_design_doc)")
+    places = ("*.py", "*.md", "ksql_lake/**/*.py", "ksql_lake/**/*.c", "tests/*.py", "docs/*.md", "benchmarks/*.py")
+    files = [path for place in places for path in ROOT.glob(place) if path != Path(__file__)]
+    found = [f"{path}: {one.group()}" for path in files for one in other.finditer(path.read_text(encoding="utf-8"))]
+    assert len(files) > 200 and not found

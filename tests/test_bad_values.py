@@ -1,4 +1,4 @@
-"""Fault A10: what Parquet can hold is stored exactly, whatever its year; the rest follows the feed's `on_bad_value`."""
+"""What Parquet can hold is stored exactly, whatever its year; the rest follows the feed's `on_bad_value`."""
 
 from __future__ import annotations
 

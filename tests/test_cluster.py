@@ -159,7 +159,7 @@ def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, 
     from ksql_lake.model.feeds import load
     from ksql_lake.sources.ksqldb.client import Server
     from ksql_lake.sources.pace import Limits
-    from ksql_lake.store import metadata
+    from ksql_lake.store import journal
     from ksql_lake.store.writer import WriterOptions
 
     lake = tmp_path / "lake"
@@ -185,7 +185,7 @@ def test_a_worker_that_was_given_up_stages_nothing_more(ksqldb: EmbeddedKsqlDB, 
             if list(dataset.staging.rglob("*.parquet")):
                 break
             time.sleep(0.02)
-        assert len(metadata.recover(dataset)) == 1
+        assert len(journal.recover(dataset)) == 1
         assert not granted.exists() and not list(dataset.staging.iterdir())
         thread.join(30)
     assert len(raised) == 1 and "the run that asked for these files is over" in str(raised[0])

@@ -1,4 +1,4 @@
-"""Fault A7: a lake knows the Kafka cluster that fills it, and lets another one in only when told."""
+"""A lake knows the Kafka cluster that fills it, and accepts a different one only when asked to."""
 
 from __future__ import annotations
 

@@ -82,9 +82,10 @@ def comparable(value: Any) -> Any:
 
 def state(lake: Path, kind: str) -> Any:
     name = "s" if kind == "stream" else "t"
-    loaded = metadata.load(metadata.Dataset(lake, name, kind))
+    dataset = metadata.Dataset(lake, name, kind)
+    loaded = metadata.load(dataset)
     assert loaded is not None
-    assert verify(lake / f"{kind}s" / name, loaded, deep=True) == []
+    assert verify(dataset, loaded, deep=True) == []
     shown = comparable(loaded.to_json())
     # one more commit is what a run makes that finds the work done already
     return {key: item for key, item in shown.items() if key not in ("sequence", "last_run")}

@@ -340,13 +340,13 @@ def test_what_is_staged_is_as_closed_as_the_feed(
     ksqldb.append("S", 0, JAN15, ["a"])
     add_feed("s")
     modes: list[tuple[str, int]] = []
-    publish = staged.metadata.commit
+    publish = staged.journal.commit
 
     def look(dataset: Any, *args: Any) -> list[str]:
         modes.extend((path.name, path.stat().st_mode & 0o777) for path in dataset.staging.rglob("*.parquet"))
         return publish(dataset, *args)
 
-    monkeypatch.setattr(staged.metadata, "commit", look)
+    monkeypatch.setattr(staged.journal, "commit", look)
     old = os.umask(0)
     try:
         assert export_to_data_lake.main(["--stream", "s"]) == 0

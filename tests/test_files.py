@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ksql_lake.base.files import append_line, last_line
+from ksql_lake.base.files import append_line
+from ksql_lake.store.state_log import last_line
 
 
 @pytest.mark.parametrize("size", [1, 10, 65_535, 65_536, 65_537, 200_000])

@@ -20,9 +20,10 @@ from werkzeug.serving import make_server
 
 import manage_feeds
 import metadata_utils
-from ksql_lake.catalogs import glue, hive, record, tables, targets
+from ksql_lake.catalogs import glue, hive, tables, targets
 from ksql_lake.catalogs.registration import register as register_all
 from ksql_lake.embedded import EmbeddedKsqlDB
+from ksql_lake.store.local_disk import LocalDisk
 from tests.states import made_state
 from tests.test_export import DAY, JAN15, add_feed, export, make_stream, produce, state
 
@@ -259,7 +260,7 @@ def test_a_registration_that_broke_off_is_finished(
         raise OSError(28, "No space left on device", "glue.json")
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "atomic_write", full)
+        patch.setattr(LocalDisk, "put", full)
         register(code=1)
     assert "No space left on device" in capsys.readouterr().err
     changes(catalog)

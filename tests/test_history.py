@@ -119,7 +119,7 @@ def test_a_bug_before_the_first_feed_is_a_failure_of_every_feed(
         export_to_data_lake.main(["--all", "--quiet"])
     assert results(lake) == {"a": "failed", "b": "failed", "c": "failed"}
     assert "a bug: ZeroDivisionError: by accident" in lines(lake)[0]["findings"][0]["message"]
-    assert not list((lake / running.RUNNING).iterdir())
+    assert not list((lake / ".state/running").iterdir())
 
 
 def started(lake: Path) -> subprocess.Popen[str]:
@@ -196,14 +196,14 @@ def test_a_run_under_way_is_left_alone_and_a_strange_file_too(lake: Path) -> Non
     now = dt.datetime(2025, 1, 18, tzinfo=dt.UTC)
     with running.underway(lake, Started("r1", "2025-01-17T02:00:00Z", (("a", "stream"),))):
         for number, text in enumerate(("[1", "{}", '{"run": 1, "started": 2, "feeds": [3]}', "[" * 9999)):
-            (lake / running.RUNNING / f"{number}.json").write_text(text)
-        (lake / running.RUNNING / "link.json").symlink_to("/etc/hostname")
-        os.mkfifo(lake / running.RUNNING / "pipe.json")
-        (lake / running.RUNNING / ".0123.inprogress").touch()
+            (lake / ".state/running" / f"{number}.json").write_text(text)
+        (lake / ".state/running" / "link.json").symlink_to("/etc/hostname")
+        os.mkfifo(lake / ".state/running" / "pipe.json")
+        (lake / ".state/running" / ".0123.inprogress").touch()
         assert running.close_dead(lake, now) == []
-        assert not (lake / running.RUNNING / ".0123.inprogress").exists()
-        assert (lake / running.RUNNING / "r1.json").exists()
-    assert not (lake / running.RUNNING / "r1.json").exists()
+        assert not (lake / ".state/running" / ".0123.inprogress").exists()
+        assert (lake / ".state/running" / "r1.json").exists()
+    assert not (lake / ".state/running" / "r1.json").exists()
 
 
 ODD = [
@@ -288,7 +288,7 @@ def history_in_a_process(lake: Path, *argv: str) -> tuple[list[str], int]:
 
 def test_a_long_history_is_read_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long_history(tmp_path, 12)
-    whole = (tmp_path / history.RUNS).stat().st_size
+    whole = (tmp_path / "logs/runs.jsonl").stat().st_size
     start = history.since(tmp_path, dt.date(2025, 1, 17))
     assert start > whole * 2 // 3, "not all of it is looked at"
     assert history.since(tmp_path, dt.date(1, 1, 1)) == 0 and history.since(tmp_path, dt.date(9999, 12, 31)) > start
@@ -303,7 +303,7 @@ def test_a_line_that_never_ends_is_passed_over(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(history, "BLOCK", 700)
     (tmp_path / "logs").mkdir()
     good = '{"feed": "s", "ended": "2025-01-%02dT01:00:00Z", "rows": %d}\n'
-    (tmp_path / history.RUNS).write_text(good % (17, 1) + "x" * 5000 + "\n" + good % (18, 2) + good % (19, 3))
+    (tmp_path / "logs/runs.jsonl").write_text(good % (17, 1) + "x" * 5000 + "\n" + good % (18, 2) + good % (19, 3))
     unreadable = history.Unreadable()
     assert [run.rows for run in history.read(tmp_path, 0, unreadable)] == [1, 2, 3] and unreadable.lines == 1
     start = history.since(tmp_path, dt.date(2025, 1, 19))

@@ -1,4 +1,4 @@
-"""Faults C4 and C8: whatever answers there, the export ends soon, in little memory, with one line that says what.
+"""Whatever answers there, the export ends soon, in little memory, with one line that says what.
 
 Each case is the whole script against a server that does nothing but this, and "a bug" is never the answer.
 """

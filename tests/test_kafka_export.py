@@ -155,6 +155,17 @@ def test_a_recreated_topic_is_told_by_its_id_even_with_the_same_first_rows(place
     assert place.export(again)["rows"] == 5
 
 
+def test_a_recreated_topic_that_is_shorter_than_it_was(place: Place) -> None:
+    place.append(40)
+    place.export("kafka")
+    place.recreate()
+    place.made = 0
+    place.append(6)
+    result = place.export("kafka", code=1)
+    assert "the topic was recreated (Kafka gives it a different id)" in result["messages"][0]
+    assert result["rows"] == 6 and place.state()["generation"] == 2 and place.export("kafka")["rows"] == 0
+
+
 def test_a_lake_by_rest_over_a_topic_that_was_recreated_since(place: Place) -> None:
     place.append(20)
     place.export("rest")
@@ -252,7 +263,7 @@ def test_exact_values_are_for_the_first_export_on(place: Place) -> None:
     place.append(10)
     place.export("kafka")
     place.feed(exact_values=True)
-    assert "exact_values was false at the first export and is true now" in place.export("kafka", code=1)["messages"][0]
+    assert "exact_values was false at the first export and is now true" in place.export("kafka", code=1)["messages"][0]
 
 
 def test_exact_values_keep_what_rest_loses(place: Place) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+import export_to_data_lake
+import manage_feeds
+import metadata_utils
 from ksql_lake.sources.kafka import asked
 from tests.test_kafka_export import START, Place
 from tests.test_kafka_export import place as place
@@ -116,3 +120,64 @@ def test_a_kafka_of_another_cluster_is_refused(place: Place, monkeypatch: pytest
     assert "is Kafka cluster mockCluster" in message and "but ksqlDB reads from cluster " in message
     result = place.export("auto")
     assert result["road"] == "rest" and "but ksqlDB reads from cluster" in result["why"]
+
+
+def test_records_that_ksqldb_skips_are_shown(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.append(10)
+    for _ in range(3):
+        place.db.append("EVENTS", 1, START, None)
+    place.topics.publish("EVENTS")
+    metrics = place.lake.parent / "ksql_lake.prom"
+    told = ["--stream", "events", "--lake", str(place.lake), "--metrics-file", str(metrics)]
+    assert export_to_data_lake.main(told) == 0
+    assert 'ksql_lake_skipped_records{feed="events",type="stream"} 3' in metrics.read_text()
+    assert "rows compared with ksqlDB's, 3 records skipped by ksqlDB)" in capsys.readouterr().out
+    assert metadata_utils.main(["--report", "--lake", str(place.lake)]) == 0
+    assert "records that ksqlDB skipped, in the last run from Kafka: events 3" in capsys.readouterr().out
+    [run] = [json.loads(line) for line in (place.lake / "logs" / "runs.jsonl").read_text().splitlines()]
+    assert run["passed_over"] == 3
+    written = "".join(path.read_text() for path in (place.lake / "logs").glob("*.log"))
+    assert "partition 1: ksqlDB skips 3 records, the first at offset 5 (no value: a deletion)" in written
+
+
+REFUSED = {
+    "wrong servers": "127.0.0.1:1: cannot be reached",
+    "no rights": ": this user may not read the topic; it needs the ACLs Describe and Read",
+    "advertised": "a broker there calls itself 127.0.0.1:9, which cannot be reached from here",
+    "no topic": ": no such topic on",
+    "not the library": "is not a setting of librdkafka",
+    "format": "VALUE_FORMAT AVRO is not read from a topic yet",
+}
+
+
+SLOWLY = {"advertised", "wrong servers"}  # each takes several seconds, three times
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOWLY)) for c in REFUSED])
+def test_why_a_stream_cannot_come_from_kafka_is_told_beforehand_and_afterwards(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], case: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KSQLDB_TIMEOUT", "3")
+    place.append(10)
+    if case == "wrong servers":
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    elif case == "no rights":
+        place.kafka.call("topic_set_error", "EVENTS", 29)
+    elif case == "advertised":
+        place.kafka.call("broker_set_host_port", 1, "127.0.0.1", 9)
+    elif case == "no topic":
+        place.kafka.delete("EVENTS")
+    elif case == "not the library":
+        (tmp_path / "kafka.properties").write_text("sasl.user=x\n")
+        monkeypatch.setenv("KAFKA_CONFIG_FILE", str(tmp_path / "kafka.properties"))
+    else:
+        source = place.db.sources["EVENTS"]
+        told = {**source.description(True), "valueFormat": "AVRO"}
+        monkeypatch.setattr(type(source), "description", lambda self, extended: told)
+    assert manage_feeds.main(["check", "--online"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("events:")]
+    assert "; by REST (" in line and REFUSED[case] in line
+    result = place.export("auto")
+    assert (result["road"], result["rows"]) == ("rest", 10) and REFUSED[case] in result["why"]
+    message = place.export("kafka", code=1)["messages"][0]
+    assert REFUSED[case] in message and "\n" not in message

@@ -115,7 +115,7 @@ def trickle(database: EmbeddedKsqlDB, partition: int, every: float) -> Iterator[
         thread.join()
 
 
-# --- A1: a partition that stays silent holds no other up ------------------------------------------------------------
+# --- A silent partition does not hold up the others -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("why", ["expired", "no leader", "cut short"])
@@ -208,7 +208,7 @@ def test_at_the_time_limit_what_is_verified_is_published(
     assert after.code == 0 and len(rows(lake)) == 40 + run.rows + after.rows == count[0] and verified(lake)
 
 
-# --- A2: what a contradiction discards is neither published nor covered -----------------------------------------------
+# --- What a contradiction discards is neither published nor covered -----------------------------------------------
 
 
 @pytest.mark.parametrize("small_files", [True, False])
@@ -263,7 +263,7 @@ def _publish_and_die(dataset: Any, staged: Any) -> Any:
     raise OSError(5, "the machine went down here")
 
 
-# --- A3: a row below where the partition began ------------------------------------------------------------------------
+# --- A row below where the partition began ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("upto", [20, 1000, 1500])
@@ -401,7 +401,7 @@ def test_a_log_start_that_moves_back_while_the_anchor_stands_proves_nothing(
     assert (run.code, run.rows) == (0, 10) and state(tmp_path / "lake")["generation"] == 1
 
 
-# --- A4: fewer partitions ---------------------------------------------------------------------------------------------
+# --- Fewer partitions ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("days", [False, True])

@@ -18,6 +18,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
 from ksql_lake.model.entries import FileEntry, FileSet, summarised
+from ksql_lake.store import manifests as manifest_files
 from ksql_lake.store import metadata, state_log
 from ksql_lake.store.metadata import Dataset
 
@@ -80,7 +81,7 @@ def test_a_life_with_manifests_and_without(
     ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seal: int
 ) -> None:
     """Exports, a rebuild, an erasure, a compaction, retention and undo: the same rows, and no manifest left over."""
-    monkeypatch.setattr(metadata, "SEAL", seal)
+    monkeypatch.setattr(manifest_files, "SEAL", seal)
     lake = tmp_path / "lake"
     assert manage_feeds.main(["add", "--name", "s", "--type", "stream", "--source", "S", "--retention-days", "1"]) == 0
     for night in range(4):
@@ -120,7 +121,7 @@ def test_unknown_files_are_found_beside_manifests(
     ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """One that was added, and one that took the place of another: the number of files is the same then."""
-    monkeypatch.setattr(metadata, "SEAL", 1)
+    monkeypatch.setattr(manifest_files, "SEAL", 1)
     lake = tmp_path / "lake"
     assert manage_feeds.main(["add", "--name", "s", "--type", "stream", "--source", "S"]) == 0
     for i in range(6):
@@ -139,7 +140,7 @@ def test_unknown_files_are_found_beside_manifests(
 def test_a_damaged_or_lost_manifest_is_one_clear_line(
     ksqldb: EmbeddedKsqlDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(metadata, "SEAL", 1)
+    monkeypatch.setattr(manifest_files, "SEAL", 1)
     lake = tmp_path / "lake"
     assert manage_feeds.main(["add", "--name", "s", "--type", "stream", "--source", "S"]) == 0
     for i in range(3):

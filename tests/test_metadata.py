@@ -12,11 +12,11 @@ from ksql_lake.base import files
 from ksql_lake.base.errors import LakeBusyError, StateError
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store import journal, manifests, metadata
+from ksql_lake.store.dataset import Dataset, Move
 from tests.conftest import ROOT, YouForgotToChooseALake
 
-STEPS = ("open", "fsync", "rename", "replace", "mkdir", "chmod", "unlink", "write")
+STEPS = ("open", "fsync", "rename", "replace", "link", "mkdir", "chmod", "unlink", "write")
 
 
 class Killed(BaseException):
@@ -33,7 +33,7 @@ def _state(sequence: int, rows: int) -> FeedState:
 
 
 def _commit(dataset: Dataset, run: str, base: int, moves: list[Move], state: FeedState) -> None:
-    metadata.commit(dataset, run, base, moves, state, Change("export", base + 1, run, "2025-01-15T02:00:00Z"))
+    journal.commit(dataset, run, base, moves, state, Change("export", base + 1, run, "2025-01-15T02:00:00Z"))
 
 
 def _stage(dataset: Dataset, run: str, name: str) -> Move:
@@ -71,7 +71,7 @@ def test_fail_at_every_call_of_a_commit(
     tmp_path: Path, error: BaseException, seal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every Nth call fails until none does; recovery then makes the whole change or none of it, manifests included."""
-    monkeypatch.setattr(metadata, "SEAL", seal)
+    monkeypatch.setattr(manifests, "SEAL", seal)
     nth, fired = 0, True
     outcomes = set()
     while fired:
@@ -86,7 +86,7 @@ def test_fail_at_every_call_of_a_commit(
                 fired = False
             except (Killed, OSError):
                 pass
-        metadata.recover(dataset)
+        journal.recover(dataset)
         outcomes.add(tuple(_content(dataset)[0]))
         assert _content(dataset) in ((["a"], 1), (["a", "b", "c"], 2))
         assert not any(dataset.staging.iterdir())
@@ -101,11 +101,11 @@ def test_a_journal_on_another_state_is_refused(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path, "feed", "stream")
     _commit(dataset, "r1", 0, [], _state(1, 0))
     files.make_dirs(dataset.staging / "r9")
-    (dataset.staging / "r9" / metadata.JOURNAL).write_text(
+    (dataset.staging / "r9" / journal.JOURNAL).write_text(
         json.dumps({"run": "r9", "base": 7, "moves": [], "state": _state(8, 0).to_json()})
     )
     with pytest.raises(StateError, match="builds on change 7 of feed, but the lake is at 1"):
-        metadata.recover(dataset)
+        journal.recover(dataset)
     assert (dataset.staging / "r9").exists()
 
 

@@ -161,7 +161,7 @@ def test_values_and_labels_of_any_kind() -> None:
 def test_readme_names_metrics_that_exist() -> None:
     """And the other way round: each metric stands in README."""
     run = a_run(ended="2025-01-20T02:00:00Z", result="ok", seconds=1.0, rows=1, bytes=1, retries=0,
-                quarantined=0, checks=[{"check": "c", "column": "", "level": "warn", "failed": 0}])
+                quarantined=0, road="kafka", checks=[{"check": "c", "column": "", "level": "warn", "failed": 0}])
     stands = Standing(1, 1, 1, "2025-01-20T02:00:00Z", 0, 0, 0)
     whole = summary(last_run=run, freshness_seconds=1.0, freshness_limit=1.0, remote=stands)
     there = {key[0] for key in read(text([whole], RUN, "1.0"))}

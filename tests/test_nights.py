@@ -33,7 +33,7 @@ import manage_feeds
 import metadata_utils
 from ksql_lake.base import retry
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
-from ksql_lake.store import metadata
+from ksql_lake.store import journal, metadata
 
 JAN15 = 1_736_899_200_000
 HOUR = 3_600_000
@@ -235,7 +235,7 @@ class Nights:
     def recover(self) -> None:
         """Finish or forget what a killed run left, before rows are counted again."""
         for kind in ("stream", "table"):
-            metadata.recover(metadata.Dataset(self.lake, kind[0], kind, restricted=kind == "stream"))
+            journal.recover(metadata.Dataset(self.lake, kind[0], kind, restricted=kind == "stream"))
 
     def run(self, night: int) -> None:
         rng = self.rng

@@ -1,4 +1,4 @@
-"""Fault A17: one TIME of 24:00, which the server reads and cannot send, ends every answer that comes to it."""
+"""One TIME of 24:00, which the server can read but not send, ends every answer that reaches it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fault A11: streams and tables come through what stands in between, or a line says what it is; no login unasked."""
+"""Streams and tables can be read through proxies, or a line says what is in the way; no login is sent unasked."""
 
 from __future__ import annotations
 

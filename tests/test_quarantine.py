@@ -20,6 +20,7 @@ import pytest
 import export_to_data_lake
 import manage_feeds
 import metadata_utils
+from ksql_lake.base.figures import counted
 from ksql_lake.embedded import EmbeddedKsqlDB, Fault
 from ksql_lake.model import feeds
 from ksql_lake.store import state_log
@@ -534,7 +535,7 @@ def test_retention_takes_what_was_set_aside_with_its_day(old_days: Path, capsys:
     told = capsys.readouterr().out
     size = sum(f["bytes"] for f in [*state(lake)["files"], *state(lake)["quarantine"]] if "2025" in f["partition"])
     assert [re.split("  +", line)[1:4] for line in told.splitlines()[:3]] == [
-        ["goes", f"year=2025/month=01/day={day}", f"{rows} rows"] for day, rows in ((15, 10), (16, 10), (17, 1))]
+        ["goes", f"year=2025/month=01/day={day}", counted(rows, "row")] for day, rows in ((15, 10), (16, 10), (17, 1))]
     assert [line.split(" are kept")[1] for line in told.splitlines()[:3]] == [
         f"; {rows} of its rows are in quarantine" for rows in (1, 2, 1)]
     assert told.splitlines()[-1] == f"21 rows, {size:,} bytes would go" and aside(lake) == before

@@ -142,13 +142,13 @@ def test_a_torn_file_stops_the_rebuild_and_nothing_is_touched(lake: Path, capsys
 def test_a_commit_that_was_interrupted_is_finished_by_the_rebuild(lake: Path, ksqldb: EmbeddedKsqlDB,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between journal and metadata, and then the metadata are lost as well: the journal has the whole state."""
-    import ksql_lake.store.metadata as metadata
+    from ksql_lake.store import journal
 
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(metadata, "_carry_out", die)
+        patch.setattr(journal, "_carry_out", die)
         assert export_to_data_lake.main(["--stream", "s"]) == 130
     spoil(lake / "streams" / "s", "corrupt")
     assert list((lake / ".staging" / "s").glob("*/commit.json"))

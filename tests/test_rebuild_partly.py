@@ -260,7 +260,7 @@ def test_a_change_that_is_stuck_keeps_the_metadata(
     ksqldb: EmbeddedKsqlDB, lake: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A version of that name turned up meanwhile: one clear line, from the rebuild as well; nothing is lost."""
-    from ksql_lake.store import metadata as store
+    from ksql_lake.store import journal as store
 
     ksqldb.upsert("T", ["a", 1])
     assert export_to_data_lake.main(["--table", "t", "--quiet"]) == 0
@@ -280,7 +280,7 @@ def test_a_change_that_is_stuck_keeps_the_metadata(
         capsys.readouterr()
         assert run() == 1
         said = capsys.readouterr().err
-        assert "version=v2: is there already" in said and "move it" in said, said
+        assert "version=v2: is already there" in said and "move it" in said, said
         assert (directory / "_metadata.json").read_bytes() == known
     shutil.rmtree(there)
     assert metadata_utils.main(["--rebuild", "--feed", "t"]) == 0

@@ -111,6 +111,7 @@ def test_a_plan_says_what_it_would_do_and_does_nothing(lake: Path, memory: Memor
     assert remote("push", "--dry-run") == 0
     told = capsys.readouterr().out
     assert "s: 6 files," in told and "7 PUT, 1 GET; nothing was changed" in told and not memory.objects
+    assert "s: 6 files of 3 days that are over are small; merge them before the first push with: " in told
     assert remote("push") == 0
     capsys.readouterr()
     assert remote("drop", "s", "--days", "2025-01-15", "--dry-run") == 0

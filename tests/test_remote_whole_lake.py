@@ -77,6 +77,8 @@ def test_a_new_machine_has_the_quarantine_too(
     assert remote("restore") == 0 and "2 rows in quarantine fetched" in capsys.readouterr().out
     assert {path: (new / path).read_bytes() for path in aside_here(new)} == held and rows(new) == before
     assert metadata_utils.main(["--verify", "--deep"]) == 0 and remote("verify", "--deep") == 0
+    cluster = Path(".state") / "kafka_cluster.json"
+    assert (new / cluster).read_bytes() == (checked / cluster).read_bytes(), "rows of another one are refused still"
     assert manage_feeds.main(["quarantine", "s", "--import", "--force"]) == 0
     assert len(rows(new)) == len(before) + 2 and remote("push") == 0 and remote("verify") == 0
 
@@ -157,7 +159,12 @@ def test_a_lake_moves_to_another_remote(
     lake: Path, memory: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     before = rows(lake)
-    assert remote("push") == 0 and remote("forget") == 0
+    assert remote("push") == 0
+    use(MemoryStore(tmp_path / "other", url="s3://memory/other"), monkeypatch, "s3://memory/other")
+    assert remote("push") == 2
+    assert "REMOTE is s3://memory/other, but this lake's remote is s3://memory/lake" in capsys.readouterr().err
+    use(memory, monkeypatch)
+    assert remote("forget") == 0
     assert "REMOTE is still set to s3://memory/lake: unset it" in capsys.readouterr().out
     assert remote("push") == 1 and "belongs to another lake" in capsys.readouterr().err
     other = MemoryStore(tmp_path / "other", url="s3://memory/other")

@@ -17,7 +17,7 @@ import export_to_data_lake
 import ksql_lake
 import manage_feeds
 import metadata_utils
-from ksql_lake.base.files import atomic_write, exclusive_lock
+from ksql_lake.base.files import atomic_write
 from ksql_lake.catalogs import targets
 from ksql_lake.catalogs.hive import hive_type
 from ksql_lake.embedded import EmbeddedKsqlDB, encode
@@ -28,6 +28,7 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.reporting import findings as looking
 from ksql_lake.sources.kafka.formats import Refusal, plan_of
 from ksql_lake.sources.ksqldb import values
+from ksql_lake.store import layout
 from ksql_lake.store.metadata import Dataset
 
 JAN15 = 1_736_899_200_000
@@ -115,7 +116,8 @@ class PartitionsCsv:
         self._write(dataset, state)
 
     def _write(self, dataset: Dataset, state: FeedState) -> None:
-        with exclusive_lock(dataset.lake / ".state/.partitions.lock", "the CSV of partitions", wait=True):
+        lock = layout.catalog_lock(dataset.lake, "partitions")
+        with dataset.storage.lock(lock, "the CSV of partitions", wait=True):
             known = self.file.read_text().splitlines() if self.file.exists() else []
             others = [line for line in known if not line.startswith(f"{dataset.feed},")]
             mine = [f"{dataset.feed},{one.path},{one.records},{one.bytes}" for one in state.partitions]

@@ -1,4 +1,4 @@
-"""Faults A9, A12, A13, A14: a table is exported whole, or a line says why not; what is in the way is gone around."""
+"""A table is exported completely, or a line says why not; what is in the way is left alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def versions() -> list[str]:
 
 
 def test_the_next_free_version_number_is_taken(ksqldb: EmbeddedKsqlDB, tmp_path: Path) -> None:
-    """A9: a directory that is there already, restored from a backup, neither stops the table nor is it touched."""
+    """A directory that is there already, restored from a backup, neither stops the table nor is it touched."""
     fill(ksqldb, 3)
     add("t")
     assert export_to_data_lake.main(["--all"]) == 0

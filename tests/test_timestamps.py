@@ -249,7 +249,7 @@ def test_the_unit_is_fixed_at_the_first_export(ksqldb: EmbeddedKsqlDB, tmp_path:
         capsys.readouterr()
         assert export_to_data_lake.main([f"--{kind}", name]) == 1
         told = capsys.readouterr().err
-        assert f"{name}: timestamps was us at the first export and is ms now" in told and "change the feed back" in told
+        assert f"{name}: timestamps was us at the first export and is now ms" in told and "change the feed back" in told
         assert manage_feeds.main(["update", name, "timestamps=us"]) == 0
         assert export_to_data_lake.main([f"--{kind}", name]) == 0
     assert manage_feeds.main(["update", "s", "timestamps=ns"]) != 0

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions, dictionary_columns
+from ksql_lake.store.encodings import dictionary_columns
+from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions
 
 SCHEMA = pa.schema(
     [

@@ -129,8 +129,15 @@ def _kind(mode: int) -> str:
     return "a device"
 
 
-def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace a file by these bytes: a reader sees the old content or the new, also after a power cut."""
+def atomic_write(path: Path, data: bytes, mode: int = 0o644, *, new: bool = False) -> None:
+    """Replace a file by these bytes: a reader sees the old content or the new, also after a power cut.
+
+    Args:
+        new: there must be no such file yet, not even one that somebody adds at this moment.
+
+    Raises:
+        FileExistsError: there is one, and `new` is asked for.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.inprogress")
     made = False
     try:
@@ -142,7 +149,10 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.replace(temporary, path)
+        if new:
+            _add(temporary, path)
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         if made:
             with contextlib.suppress(OSError):
@@ -150,6 +160,20 @@ def atomic_write(path: Path, data: bytes, mode: int = 0o644) -> None:
         error.filename, error.filename2 = str(path), None  # what the caller asked for, not our name for it meanwhile
         raise
     fsync_dir(path.parent)
+
+
+def _add(temporary: Path, path: Path) -> None:
+    """Give a file its name where nothing has that name, unlike a rename, which replaces what is there."""
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if os.path.lexists(path):  # a file system without hard links, where looking first is all that can be done
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
 
 
 def _create(temporary: Path, mode: int) -> int:
@@ -211,19 +235,6 @@ def open_regular(path: Path, flags: int, mode: int) -> int:
         os.close(handle)
         raise LinkError(f"{path}: is not a regular file; remove it")
     return handle
-
-
-def last_line(path: Path) -> bytes:
-    """The last line of a file, however long the file is; b"" where there is none."""
-    if not path.exists():
-        return b""
-    with path.open("rb") as file:
-        start, tail = file.seek(0, os.SEEK_END), b""
-        while start and b"\n" not in tail.rstrip(b"\n"):
-            start = max(start - (64 << 10), 0)
-            file.seek(start)
-            tail = file.read()
-    return tail.rstrip(b"\n").rpartition(b"\n")[2]
 
 
 def remove_tree(directory: Path) -> None:

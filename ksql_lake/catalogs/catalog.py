@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ksql_lake.base.files import atomic_write, exclusive_lock, make_dirs
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
-from ksql_lake.store.metadata import Dataset
-
-SEEN = ".state/registered.json"  # catalog -> feed -> sequence number of the last change that the catalog has
-SEEN_LOCK = ".state/.registered.lock"
+from ksql_lake.store import layout
+from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.layout import storage_of
 
 
 class Catalog(Protocol):
@@ -21,7 +19,8 @@ class Catalog(Protocol):
 
     Both methods are called with the feed's lock held, and raise a LakeError (`base/errors.py`) or an OSError where the
     catalog could not be written; it is then reported and tried again. Feeds are exported side by side, so a catalog
-    that keeps several feeds in one file takes a lock of its own (`base/files.py: exclusive_lock`).
+    that keeps several feeds in one file takes a lock of its own (`dataset.storage.lock`).
+    Files of the lake are read and written by `dataset.storage`, at places that `store/layout.py` names.
     """
 
     @property
@@ -66,15 +65,15 @@ class CatalogObserver:
             self._remember(dataset, state)
 
     def _remember(self, dataset: Dataset, state: FeedState) -> None:
-        with exclusive_lock(dataset.lake / SEEN_LOCK, "the list of registered feeds", wait=True):
+        lock = layout.catalog_lock(dataset.lake, "registered")
+        with dataset.storage.lock(lock, "the list of registered feeds", wait=True):
             seen = _seen(dataset.lake)
             seen.setdefault(self.name, {})[dataset.feed] = state.sequence
-            make_dirs((dataset.lake / SEEN).parent)
-            atomic_write(dataset.lake / SEEN, json.dumps(seen, indent=1).encode())
+            dataset.storage.put(layout.registered(dataset.lake), json.dumps(seen, indent=1).encode())
 
 
 def _seen(lake: Path) -> dict[str, dict[str, int]]:
     try:
-        return dict(json.loads((lake / SEEN).read_bytes()))
+        return dict(json.loads(storage_of(lake).read(layout.registered(lake))))
     except (OSError, ValueError, TypeError):
         return {}

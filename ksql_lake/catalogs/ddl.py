@@ -111,7 +111,7 @@ def _names(dialect: str, states: Mapping[str, FeedState]) -> dict[str, str]:
 def _duckdb(name: str, state: FeedState, place: _Place) -> str:
     """A view of the columns that some file has: DuckDB refuses a column that no file has yet.
 
-    Files that lie only in the remote are named one by one: a pattern would find those that are here as well again.
+    Files that are only in the remote are listed one by one: a pattern would also match those that are here as well.
     """
     newest = max(_version_order(file.schema_version) for file in state.files)
     late = {c.disk_name for c in state.columns if _version_order(c.since) > newest}

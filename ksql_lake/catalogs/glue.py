@@ -15,9 +15,8 @@ from ksql_lake.base.errors import CatalogError
 from ksql_lake.catalogs.record import Record, key_of
 from ksql_lake.catalogs.tables import OURS, Columns, Found, Plan, Style, Table, Values, fingerprint, wanted
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import catalog_record
 
-RECORD = ".state/glue.json"
-LOCK = ".state/.glue.lock"
 CREATE, DELETE = 100, 25  # partitions that one request of Glue takes
 FORMAT = {
     "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
@@ -47,7 +46,7 @@ class Glue:
     described: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.record = Record(self.lake / RECORD)
+        self.record = Record(catalog_record(self.lake, "glue"))
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:

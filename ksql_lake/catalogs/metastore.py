@@ -16,9 +16,8 @@ from ksql_lake.base.errors import CatalogError, ConfigError
 from ksql_lake.catalogs.record import Record, key_of
 from ksql_lake.catalogs.tables import Columns, Found, Plan, Style, Table, Values, fingerprint, wanted
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import catalog_record
 
-RECORD = ".state/hive.json"
-LOCK = ".state/.hive.lock"
 AT_ONCE = 500  # partitions in one call
 TIMEOUT = 60_000  # ms for one answer
 PORT = 9083
@@ -49,7 +48,7 @@ class Metastore:
     tables: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.record = Record(self.lake / RECORD)
+        self.record = Record(catalog_record(self.lake, "hive"))
         try:
             from pymetastore.hive_metastore import ThriftHiveMetastore, ttypes
             from thrift.protocol import TBinaryProtocol

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
-from ksql_lake.base.files import atomic_write, make_dirs
 from ksql_lake.catalogs.tables import Plan, Values
+from ksql_lake.store.layout import storage_of
 
 
 @dataclass
 class Record:
     """The tables of one kind of catalog by endpoint, database and name."""
 
-    path: Path
+    path: PurePath
     tables: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         try:
-            self.tables = json.loads(self.path.read_bytes())
+            self.tables = json.loads(storage_of(self.path).read(self.path))
         except (OSError, ValueError):
             self.tables = {}  # nothing is lost: the catalog itself is asked
 
@@ -44,8 +44,9 @@ class Record:
             self._write()
 
     def _write(self) -> None:
-        make_dirs(self.path.parent)
-        atomic_write(self.path, json.dumps(self.tables, indent=1).encode())
+        storage = storage_of(self.path)
+        storage.make(self.path.parent)
+        storage.put(self.path, json.dumps(self.tables, indent=1).encode())
 
 
 def key_of(endpoint: str, database: str, table: str) -> str:

@@ -27,8 +27,8 @@ class Database(Protocol):
         """The tables of a feed as its metadata want them.
 
         Args:
-            root: where the lake lies for those who query it, such as s3://bucket/lake.
-            remote: where files lie that are not on the lake's disk, as the catalog's engines name it.
+            root: where queries find the lake, such as s3://bucket/lake.
+            remote: the place of files that are not on the lake's disk, in the form of the catalog's engines.
 
         Raises:
             LakeError: the catalog cannot hold this feed.

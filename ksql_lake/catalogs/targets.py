@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
-from ksql_lake.base.files import exclusive_lock
 from ksql_lake.catalogs.catalog import Catalog
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
 
@@ -32,7 +33,7 @@ class Target:
         kind: "glue", "hive" or "iceberg".
         uri: of a Hive metastore, or of an Iceberg catalog.
         location: where queries find the lake, such as s3://bucket/lake; None for its place on this machine.
-        warehouse: Iceberg: where the catalog puts its own files, where it does not say so itself.
+        warehouse: Iceberg: where the catalog's own files go, unless the catalog decides that itself.
         times: Hive: keep columns of type TIME, which Spark reads and Trino does not.
     """
 
@@ -77,7 +78,8 @@ def connected(target: Target, lake: Path, *, wait: bool = False) -> Iterator[Any
         LakeBusyError: another registration is running.
     """
     opened = {"glue": _glue, "hive": _hive, "iceberg": _iceberg}[target.kind]
-    with exclusive_lock(lake / f".state/.{target.kind}.lock", f"the {target.kind} catalog", wait=wait):
+    lock = layout.catalog_lock(lake, target.kind)
+    with storage_of(lake).lock(lock, f"the {target.kind} catalog", wait=wait):
         with opened(target, lake) as catalog:
             yield catalog
 

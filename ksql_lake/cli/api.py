@@ -15,6 +15,7 @@ from ksql_lake.base.errors import ConfigError
 from ksql_lake.base.settings import lake_path
 from ksql_lake.model import feeds as feed_files
 from ksql_lake.model.feeds import Feed, FeedProblem
+from ksql_lake.store import layout
 
 SOURCES = ("auto", "rest", "kafka")
 Row = dict[str, Any]
@@ -90,7 +91,7 @@ def _day(given: dt.date | str) -> dt.date:
 
 def _chosen(config: Config, names: Sequence[str] | str | None) -> tuple[list[Feed], list[FeedProblem]]:
     """Every enabled feed, or those named; a name that is not there is a problem of its own."""
-    active = config.lake_dir / "feeds" / "active"
+    active = layout.feed_files(config.lake_dir)
     loaded = feed_files.load_all(active)
     good = {feed.name: feed for feed in loaded if isinstance(feed, Feed)}
     bad = [feed for feed in loaded if isinstance(feed, FeedProblem)]
@@ -100,7 +101,8 @@ def _chosen(config: Config, names: Sequence[str] | str | None) -> tuple[list[Fee
     missing = [name for name in wanted if name not in good]
     broken = {problem.path.stem: problem for problem in bad}
     problems = [
-        broken.get(name) or FeedProblem(Path(f"{name}.json"), f"{active / name}.json: no such feed") for name in missing
+        broken.get(name) or FeedProblem(Path(f"{name}.json"), f"{feed_files.file_of(active, name)}: no such feed")
+        for name in missing
     ]
     return [good[name] for name in wanted if name in good], problems
 

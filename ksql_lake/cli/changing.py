@@ -58,7 +58,7 @@ def dataset(config: Config, name: str) -> Any:
 @contextlib.contextmanager
 def hold_feed(dataset: Any, read_only: bool = False) -> Iterator[tuple[Any, str]]:
     """(state, run) of a feed with its lock held and interrupted work finished; reading only takes no lock."""
-    from ksql_lake.store import metadata
+    from ksql_lake.store import journal, metadata
     from ksql_lake.store.hold import hold
 
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
@@ -66,8 +66,8 @@ def hold_feed(dataset: Any, read_only: bool = False) -> Iterator[tuple[Any, str]
         yield metadata.load(dataset), run
         return
     with hold(dataset):
-        metadata.recover(dataset)
+        journal.recover(dataset)
         state = metadata.current(dataset)
-        for problem in metadata.catch_up(dataset, state) if state else ():
+        for problem in journal.catch_up(dataset, state) if state else ():
             print(f"warning: {problem.line}", file=sys.stderr)
         yield state, run

@@ -15,6 +15,8 @@ from data_lake_config import Config
 from ksql_lake.base import figures
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.cli.hints import here
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 
 ROOM = 1 << 30  # bytes that should be free
 SHARE = 0.05  # of the disk that should be free
@@ -126,10 +128,8 @@ def _server(config: Config) -> Iterator[Answer]:
 
 def _clock(config: Config, now: float) -> Iterator[Answer]:
     """Where the server does not say what time it is: compare with the time at which the lake was last written to."""
-    try:
-        ahead = (config.lake_dir / "logs" / "runs.jsonl").stat().st_mtime - now
-    except OSError:
-        ahead = 0.0
+    there = storage_of(config.lake_dir).stat(layout.runs(config.lake_dir))
+    ahead = there.modified - now if there else 0.0
     if ahead > SKEW:
         yield Answer("clock", f"the last export ended {ahead:.0f} s from now; set the clock (NTP)", True)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import Any
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError
-from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.model import feeds, names
 from ksql_lake.model.feeds import Feed
+from ksql_lake.store import layout
 
 
 def active(config: Config) -> Path:
-    return config.lake_dir / "feeds" / "active"
+    return layout.feed_files(config.lake_dir)
 
 
 def archived(config: Config) -> Path:
-    return config.lake_dir / "feeds" / "archived"
+    return layout.feed_files(config.lake_dir, "archived")
 
 
 def now() -> str:
@@ -52,12 +51,14 @@ def free(config: Config, name: str) -> Path:
     Raises:
         FeedError: the name is not valid, is taken, or differs only in case from one that is taken.
     """
-    path = active(config) / f"{named(name)}.json"
+    from ksql_lake.store.lake import directories
+
+    path = feeds.file_of(active(config), named(name))
     known: dict[str, Path] = {}
     for directory in (active(config), archived(config)):
-        known |= {found.stem: found for found in directory.glob("*.json")}
-    for kind in ("streams", "tables"):
-        known |= {found.name: found for found in (config.lake_dir / kind).glob("*") if found.name not in known}
+        known |= {found.stem: found for found in feeds.files(directory)}
+    for kind in layout.KINDS:
+        known |= {one.name: Path(one) for one in directories(config.lake_dir, kind) if one.name not in known}
     if name in known and known[name].suffix == ".json":
         raise FeedError(f"{known[name]}: already exists; choose another name, or restore or edit that feed")
     if other := names.twin(name, known):
@@ -66,8 +67,8 @@ def free(config: Config, name: str) -> Path:
 
 
 def existing(config: Config, name: str) -> Path:
-    path = active(config) / f"{named(name)}.json"
-    if not path.exists():
+    path = feeds.file_of(active(config), named(name))
+    if not feeds.is_there(path):
         raise FeedError(f"{path}: no such feed; see: python manage_feeds.py list")
     return path
 
@@ -79,8 +80,8 @@ def version_name(text: str) -> str:
 
 def feed_of(config: Config, name: str) -> Feed:
     """A feed that is active or archived."""
-    kept = archived(config) / f"{named(name)}.json"
-    return feeds.load(kept if kept.exists() else active(config) / f"{name}.json")
+    kept = feeds.file_of(archived(config), named(name))
+    return feeds.load(kept if feeds.is_there(kept) else feeds.file_of(active(config), name))
 
 
 def save(path: Path, before: dict[str, Any] | None, after: dict[str, Any]) -> bool:
@@ -134,14 +135,6 @@ def all_active(config: Config, given: Sequence[str]) -> Sequence[str]:
 
 
 def move(path: Path, directory: Path, word: str) -> int:
-    make_dirs(directory)
-    target = directory / path.name
-    if target.exists() or target.is_symlink():
-        raise FeedError(f"{target}: already exists; move it away first")
-    if other := names.twin(path.stem, (found.stem for found in directory.glob("*.json"))):
-        raise FeedError(f"{target}: {names.twins(path.stem, other)}")
-    os.rename(path, target)
-    fsync_dir(directory)
-    fsync_dir(path.parent)
+    feeds.move(path, directory)
     print(f"{path.stem} is {word}")
     return ExitCode.OK

@@ -192,7 +192,7 @@ def _named(
             match = next((feed for feed in good if feed.name == name), None)
             broken = [problem for problem in bad if problem.path.stem == name]
             if match is None:
-                words = f"{active / name}.json: no such feed{_elsewhere(active, name)}"
+                words = f"{feeds.file_of(active, name)}: no such feed{_elsewhere(active, name)}"
                 missing = FeedProblem(Path(f"{name}.json"), words)
                 problems += broken or [missing]
             elif match.type != kind:
@@ -203,7 +203,7 @@ def _named(
 
 
 def _elsewhere(active: Path, name: str) -> str:
-    if any(path.stem == name for path in (active.parent / "archived").glob("*.json")):
+    if any(path.stem == name for path in feeds.files(active.with_name("archived"))):
         return f"; it is archived: python manage_feeds.py restore {name}"
-    close = difflib.get_close_matches(name, [path.stem for path in active.glob("*.json")], 1)
+    close = difflib.get_close_matches(name, [path.stem for path in feeds.files(active)], 1)
     return f"; did you mean {close[0]}?" if close else "; see: python manage_feeds.py list"

@@ -28,6 +28,7 @@ from ksql_lake.ingest.run_record import INTERRUPTED, RunRecord
 from ksql_lake.model import feeds
 from ksql_lake.model.findings import findings_of
 from ksql_lake.reporting import alerts
+from ksql_lake.store import layout
 
 log = logging.getLogger("export_to_data_lake")
 
@@ -95,8 +96,8 @@ def _settings(args: argparse.Namespace) -> data_lake_config.Config:
     try:
         return data_lake_config.load(os.environ)
     except ConfigError as error:
-        active = lake_of(args) / "feeds" / "active"
-        loaded = feeds.load_all(active, patterns=False) if active.is_dir() else []
+        active = layout.feed_files(lake_of(args))
+        loaded = feeds.load_all(active, patterns=False)
         good = [feed for feed in loaded if isinstance(feed, feeds.Feed)]
         named = (*args.stream, *args.table)
         off = _switched_off()
@@ -186,7 +187,7 @@ def _follow(args: argparse.Namespace, config: data_lake_config.Config, order: Or
 
 def _order(args: argparse.Namespace, config: data_lake_config.Config) -> Order:
     limited = days(args, dt.datetime.now(dt.UTC).date())
-    chosen, problems = choose(args, config.lake_dir / "feeds" / "active", config.switched_off)
+    chosen, problems = choose(args, layout.feed_files(config.lake_dir), config.switched_off)
     if limited and args.since:
         raise ConfigError("--since cannot be combined with --date or --from; use --from alone")
     if limited:
@@ -235,7 +236,7 @@ def _road(result: FeedResult, roads: bool) -> str:
     """Whether rows were read from Kafka or over REST and why, where both are possible."""
     if not result.road or not (roads or result.road == "kafka"):
         return ""
-    passed = f", {result.passed_over:,} records skipped" if result.passed_over else ""
+    passed = f", {counted(result.passed_over, 'record')} skipped by ksqlDB" if result.passed_over else ""
     return f"  by {'Kafka' if result.road == 'kafka' else 'REST'} ({result.why}{passed})"
 
 

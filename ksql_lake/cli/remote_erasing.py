@@ -17,8 +17,8 @@ class Erasing:
     """The part of an erasure that concerns the lake's remote, feed by feed; does nothing where there is no remote.
 
     Attributes:
-        problems: a line for each thing that could not be looked at there, or stays there: the erasure is not complete.
-        rows: of a dry run, those of the last feed that lie only in the remote.
+        problems: a line for each thing that could not be searched, or stays there: the erasure is not complete.
+        rows: of a dry run, those of the last feed that are only in the remote.
     """
 
     def __init__(self, config: Config, dry_run: bool) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ksql_lake.store.remote.binding import Binding
     from ksql_lake.store.remote.seam import ObjectStore
 
-STALE = dt.timedelta(days=1)  # an upload that began before and never ended is not at work any more
+STALE = dt.timedelta(days=1)  # an upload that began earlier and never ended is no longer running
 
 
 class Remote:

@@ -14,7 +14,6 @@ from pathlib import Path
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, LakeError
-from ksql_lake.base.files import make_closed, make_dirs, refuse_links
 from ksql_lake.base.logs import LogFormatter, also_to
 from ksql_lake.base.retry import until_answered
 from ksql_lake.cli.observing import observers
@@ -28,7 +27,9 @@ from ksql_lake.model.findings import findings_of
 from ksql_lake.sources.kafka.connection import connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import cluster, history, running
+from ksql_lake.store import cluster, history, layout
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import CLOSED
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -86,8 +87,9 @@ def carry_out(
     Args:
         turns: what to do with the feeds' tasks instead of exporting each once.
     """
-    refuse_links(config.lake_dir, (history.RUNS, running.RUNNING))
-    make_closed(config.lake_dir / ".state", 0o750)
+    lake, storage = config.lake_dir, storage_of(config.lake_dir)
+    storage.guard(lake, (layout.runs(lake), layout.running(lake)))
+    storage.close(layout.state(lake), CLOSED)
     named = (p for p in order.problems if p.path.is_absolute())
     names = (*((p.path.stem, "?") for p in named), *((feed.name, feed.type) for feed in order.feeds))
     with RunRecord(config.lake_dir, run_name(), names, order.days, results) as record:
@@ -221,7 +223,6 @@ def exit_code(results: Sequence[FeedResult]) -> int:
 
 def log_to(lake: Path, level: str, form: str) -> None:
     """Send what is logged to this month's log of the lake."""
-    make_dirs(lake / "logs")
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of the log
     root = logging.getLogger()
     for handler in root.handlers[:]:
@@ -234,7 +235,6 @@ def log_to(lake: Path, level: str, form: str) -> None:
 @contextlib.contextmanager
 def logged_beside(lake: Path, level: str, form: str) -> Iterator[None]:
     """Send what an export logs to this month's log of the lake, while the caller's own logging stays as it is."""
-    make_dirs(lake / "logs")
     file = log_file(lake, form)
     with contextlib.closing(file), contextlib.ExitStack() as added:
         for name in LOGGERS:
@@ -244,6 +244,7 @@ def logged_beside(lake: Path, level: str, form: str) -> Iterator[None]:
 
 def log_file(lake: Path, form: str) -> logging.FileHandler:
     """This month's log of the lake."""
-    file = logging.FileHandler(lake / "logs" / f"export_{dt.datetime.now(dt.UTC):%Y_%m}.log", encoding="utf-8")
+    path = layout.log_file(lake, dt.datetime.now(dt.UTC))
+    file = logging.FileHandler(path, encoding="utf-8")
     file.setFormatter(LogFormatter(form))
     return file

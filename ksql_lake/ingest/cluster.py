@@ -14,8 +14,9 @@ from typing import Any
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import ConfigError, LakeError
-from ksql_lake.base.files import atomic_write, make_closed
 from ksql_lake.ingest.workers import Workers
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 
 PATIENCE = 15  # seconds to wait for the scheduler to answer, and for a first worker
 
@@ -51,13 +52,13 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
     except TimeoutError:
         raise ConfigError(f"--cluster {address}: the scheduler has no worker; start one with: dask worker "
                           f"{address}") from None
-    probe = lake / ".staging" / f".probe_{secrets.token_hex(4)}.inprogress"
-    make_closed(probe.parent)
-    atomic_write(probe, b"do the workers see this lake?")
+    probe, storage = layout.probe(lake, secrets.token_hex(4)), storage_of(lake)
+    storage.close(probe.parent)
+    storage.put(probe, b"do the workers see this lake?")
     try:
         found = client.run(probe_worker, str(probe), on_error="return")
     finally:
-        probe.unlink()
+        storage.delete(probe)
     for worker, answer in sorted(found.items()):
         if "No module named" in str(answer) and isinstance(answer, Exception):  # Dask may wrap the ImportError
             raise ConfigError(f"--cluster: worker {worker} cannot import ksql_lake; start it with PYTHONPATH set to it")
@@ -76,7 +77,7 @@ def _inspect(client: Any, address: str, lake: Path) -> int:
 
 def probe_worker(probe: str) -> tuple[str, bool]:
     """On a worker: its version of this package, and whether it sees a file that was just written."""
-    return __version__, Path(probe).exists()
+    return __version__, storage_of(Path(probe)).stat(Path(probe)) is not None
 
 
 class _Executor(Executor):

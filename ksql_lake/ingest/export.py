@@ -37,10 +37,9 @@ from ksql_lake.sources.kafka.connection import Connection
 from ksql_lake.sources.ksqldb.client import Client, Server
 from ksql_lake.sources.ksqldb.long_push import LongPush
 from ksql_lake.sources.pace import Limits
-from ksql_lake.store import metadata, trash
-from ksql_lake.store.dataset import Observer
+from ksql_lake.store import journal, layout, metadata, trash
+from ksql_lake.store.dataset import Dataset, Observer
 from ksql_lake.store.hold import hold
-from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.writer import WriterOptions
 
 log = logging.getLogger("export_to_data_lake")
@@ -141,7 +140,7 @@ def export_feed(
         return _failed(task, LakeError(file_error(error)), started)
     except Exception as error:
         log.exception("%s: a bug", name)
-        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {task.lake / 'logs'}"
+        text = f"a bug: {type(error).__name__}: {error}; the traceback is in {layout.runs(task.lake).parent}"
         return _failed(task, LakeError(text), started)
     for note in outcome.notes:
         log.info("%s: %s", name, note)
@@ -240,15 +239,15 @@ def _export(
 ) -> Outcome:
     """Stage and publish, and again if the topic was recreated meanwhile. Call with the feed's lock held."""
     other = replace(dataset, kind="table" if dataset.kind == "stream" else "stream")
-    if other.metadata.exists() and not dataset.metadata.exists():
+    if dataset.storage.stat(other.metadata) and not dataset.storage.stat(dataset.metadata):
         raise SourceError(
             f"{task.feed.name}: was exported as a {other.kind}, but is now a {dataset.kind}; change feed_type back, "
             "or add a feed under another name"
         )
-    outcome = Outcome(notes=metadata.recover(dataset))
+    outcome = Outcome(notes=journal.recover(dataset))
     state = metadata.load_or_new(dataset, lambda: _new_state(task.feed))
     _refuse_other_unit(task.feed, state)
-    metadata.catch_up(dataset, state)  # an observer that fails here is reported by the commit that follows
+    journal.catch_up(dataset, state)  # an observer that fails here is reported by the commit that follows
     if (last := state.last_export) and last > now():
         message = f"the last export was at {last}, which is in the future by this machine's clock; set the clock"
         outcome.findings.append(Finding("clock", message, feed=task.feed.name))

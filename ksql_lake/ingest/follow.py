@@ -227,7 +227,7 @@ class _Ends:
     def __init__(self, task: FeedTask, broker: Broker, topic: str) -> None:
         self._task, self._broker, self._name = task, broker, topic
         self._known: FeedState | None = None
-        self._read_at: tuple[int, int] | None = None
+        self._read_at: str | None = None
 
     @classmethod
     def of(cls, task: FeedTask) -> _Ends:
@@ -252,12 +252,11 @@ class _Ends:
     def _state(self) -> FeedState | None:
         """The feed's state, read again when it has changed."""
         dataset = dataset_of(self._task)
-        try:
-            about = dataset.metadata.stat()
-        except FileNotFoundError:
+        there = dataset.storage.stat(dataset.metadata)
+        if there is None:
             return None
-        if self._read_at != (about.st_mtime_ns, about.st_ino):
-            self._read_at, self._known = (about.st_mtime_ns, about.st_ino), metadata.load(dataset)
+        if self._read_at != there.tag:
+            self._read_at, self._known = there.tag, metadata.load(dataset)
         return self._known
 
     def close(self) -> None:

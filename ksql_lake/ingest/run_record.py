@@ -12,7 +12,7 @@ from pathlib import Path
 from ksql_lake.base.errors import ExitCode, LakeError
 from ksql_lake.ingest.export import FeedResult
 from ksql_lake.model.findings import Finding, findings_of
-from ksql_lake.store import history, running
+from ksql_lake.store import history, layout, running
 from ksql_lake.store.history import Run
 from ksql_lake.store.running import Started
 
@@ -102,7 +102,7 @@ def run_of(run: str, result: FeedResult, ended: dt.datetime, days: Sequence[dt.d
 def _not_in_history(lake: Path, result: FeedResult, error: OSError) -> FeedResult:
     """A full disk must not hide how the feed went."""
     message = (
-        f"{lake / history.RUNS}: {error.strerror}; this run is missing from the history, but its rows are in "
+        f"{layout.runs(lake)}: {error.strerror}; this run is missing from the history, but its rows are in "
         "the lake"
     )
     lost = Finding("run", message, feed=result.feed)

@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.change import Change
 from ksql_lake.model.checks import Result
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store import journal
+from ksql_lake.store.dataset import Dataset, Move
 
 
 @dataclass
@@ -88,16 +87,16 @@ class Staged:
 def lease(dataset: Dataset) -> Iterator[Path]:
     """A file that a worker on another machine checks for before it creates a file.
 
-    It is removed when the reading is over, and by `metadata.recover` after a crash. So a worker that was given up
+    It is removed when the reading is over, and by `journal.recover` after a crash. So a worker that was given up
     stages nothing that would never be cleaned up.
     """
-    path = dataset.staging / f"{secrets.token_hex(8)}{metadata.LEASE}"
-    make_dirs(path.parent)
-    path.touch()
+    path = dataset.staged(f"{secrets.token_hex(8)}{journal.LEASE}")
+    dataset.storage.make(path.parent)
+    dataset.storage.put(path, b"")
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        dataset.storage.delete(path)
 
 
 def publish(dataset: Dataset, staged: Staged) -> FeedState:
@@ -107,13 +106,13 @@ def publish(dataset: Dataset, staged: Staged) -> FeedState:
         StateError: the lake is no longer at the state it builds on.
     """
     try:
-        problems = metadata.commit(
+        problems = journal.commit(
             dataset, staged.run, staged.base, staged.moves, staged.state, staged.change
         )
         staged.outcome.findings += problems
     except OSError:
-        if not (dataset.staging / staged.run / metadata.JOURNAL).exists():
-            remove_tree(dataset.staging / staged.run)  # a full disk needs the room
+        if not journal.is_journalled(dataset, staged.run):
+            dataset.storage.delete(dataset.staged(staged.run))  # a full disk needs the room
         raise
     state = staged.state
     if staged.again:

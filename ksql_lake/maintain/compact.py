@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.maintain.merges import Merge
@@ -15,9 +14,9 @@ from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset, Move
-from ksql_lake.store.parquet import open_parquet
+from ksql_lake.store import journal, trash
+from ksql_lake.store.dataset import Dataset, Move
+from ksql_lake.store.parquet import footer_of, open_parquet
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 
 
@@ -42,7 +41,7 @@ def compact(dataset: Dataset, state: FeedState, merge: Merge, run: str, *, tool:
         moves.append(Move.of(dataset, staged.staged, dataset.file(f"{staged.partition}/{staged.name}")))
     state.files.replace({file.path for file in merge.files}, [_entry(state, merge, staged, run) for staged in made])
     what = f"compact: {len(merge.files)} files of {merge.partition} into {len(made)}"
-    metadata.amend(dataset, run, state, moves, kind="compact", now=now, by=by, what=what)
+    journal.amend(dataset, run, state, moves, kind="compact", now=now, by=by, what=what)
     return len(made)
 
 
@@ -71,7 +70,7 @@ def _write(
     pairs = footer.pairs()
     with open_parquet(dataset.file(merge.files[-1].path)) as newest:
         options = options_like(newest, merge.files[-1], dataset.file_mode)
-    with PartitionWriter(dataset.staging / run / "files", table.schema, run, "data", options, pairs) as writer:
+    with PartitionWriter(dataset.staged(run, "files"), table.schema, run, "data", options, pairs) as writer:
         for batch in table.to_batches():
             writer.write(batch, merge.partition, f"{day:%Y%m%d}")
         return writer.close()
@@ -81,7 +80,7 @@ def _merged(dataset: Dataset, merge: Merge) -> dict[str, Counter[int]]:
     """Reading -> Kafka partition -> rows that this merge holds of it, so that a rebuild does not miss them."""
     found: dict[str, Counter[int]] = defaultdict(Counter)
     for file in merge.files:
-        footer = Footer.read(pq.read_metadata(dataset.file(file.path)).metadata or {})
+        footer = footer_of(dataset.file(file.path))
         if footer is not None and footer.reading is not None:
             found[footer.reading].update({partition: span[2] for partition, span in file.spans.items()})
         for reading, counts in (footer.merged if footer else {}).items():

@@ -6,16 +6,13 @@ coverage stay, so an erased row never comes back. Of the value, the receipt keep
 
 from __future__ import annotations
 
-import json
-import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 
 import pyarrow as pa
 
-from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.maintain.erased import Rules, hashed
 from ksql_lake.model.columns import schema_of
 from ksql_lake.model.entries import FileEntry
@@ -23,9 +20,9 @@ from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import Erasure, FeedState
 from ksql_lake.model.target import Mask, Meant, Target, as_mask
 from ksql_lake.quality import quarantine
-from ksql_lake.store import metadata, trash
-from ksql_lake.store.lake import leads_out
-from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store import journal, trash
+from ksql_lake.store.dataset import Dataset, Move
+from ksql_lake.store.layout import leads_out, storage_of
 from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.remote.binding import purged_now
 from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
@@ -35,10 +32,10 @@ from ksql_lake.store.writer import PartitionWriter, StagedFile, options_like
 class Found:
     """A file with rows of the person: its entry in the metadata (or in a bundle of the trash), and how many.
 
-    `quarantined`: the file lies in quarantine, or did before it went into the trash.
+    `quarantined`: the file is in quarantine, or was before it went to the trash.
     """
 
-    path: Path
+    path: PurePath
     entry: FileEntry
     rows: int
     bundle: trash.Bundle | None = None
@@ -48,21 +45,23 @@ class Found:
 def find(dataset: Dataset, state: FeedState, meant: Meant) -> Iterator[Found]:
     """Every file of a feed, in the lake, in the trash and in quarantine, that holds a row of the person."""
     for entry in state.files:
-        if rows := _count(dataset.directory, entry, meant):
-            yield Found(dataset.file(entry.path), entry, rows)
+        place = dataset.file(entry.path)
+        if rows := _count(dataset.lake, place, meant):
+            yield Found(place, entry, rows)
     for bundle in trash.bundles(dataset.lake, dataset.feed):
-        yield from find_in_bundle(bundle, meant)
+        yield from find_in_bundle(dataset.lake, bundle, meant)
     for entry in state.quarantined:
-        if rows := _count(dataset.lake, entry, meant):
-            yield Found(dataset.in_lake(entry.path), entry, rows, quarantined=True)
+        place = dataset.in_lake(entry.path)
+        if rows := _count(dataset.lake, place, meant):
+            yield Found(place, entry, rows, quarantined=True)
 
 
-def find_in_bundle(bundle: trash.Bundle, meant: Meant) -> Iterator[Found]:
+def find_in_bundle(lake: PurePath, bundle: trash.Bundle, meant: Meant) -> Iterator[Found]:
     """Every file of a bundle of the trash that holds such a row."""
     for entries, quarantined in ((bundle.files, False), (bundle.aside, True)):
         for entry in entries:
-            if rows := _count(bundle.directory, entry, meant):
-                yield Found(bundle.directory / entry.path, entry, rows, bundle, quarantined)
+            if rows := _count(lake, bundle.file(entry), meant):
+                yield Found(bundle.file(entry), entry, rows, bundle, quarantined)
 
 
 def aimed(state: FeedState, column: str, value: str) -> Target:
@@ -78,9 +77,9 @@ def declared(state: FeedState, target: Target) -> list[pa.DataType]:
 def has_key(dataset: Dataset, state: FeedState, target: Target) -> bool:
     """Whether a MAP of a feed has an entry with this name: no schema says so."""
     named = _Named(target)
-    return any(_count(dataset.directory, entry, named) for entry in state.files) or any(
-        _count(dataset.lake, entry, named) for entry in state.quarantined
-    )
+    places = [dataset.file(entry.path) for entry in state.files]
+    places += [dataset.in_lake(entry.path) for entry in state.quarantined]
+    return any(_count(dataset.lake, place, named) for place in places)
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,11 @@ class _Named:
         return self.target.rows_where(table, lambda leaf: as_mask(leaf.is_valid()))
 
 
-def _count(top: Path, entry: FileEntry, meant: Meant) -> int:
+def _count(lake: PurePath, place: PurePath, meant: Meant) -> int:
     """How many such rows a file holds; 0 where it is gone or is a link, both of which `leftovers` reports."""
-    path = top / entry.path
-    if leads_out(top, entry.path) or not path.exists():
+    if leads_out(lake, place) or not storage_of(lake).stat(place):
         return 0
-    with open_parquet(path) as parquet:
+    with open_parquet(place) as parquet:
         columns = meant.columns(parquet.schema_arrow)
         if not columns:
             return 0
@@ -129,7 +127,7 @@ def erase(
     })
     state.erasures = (*done, mine)
     what = f"erase: {rows} rows in {len(found)} files"
-    metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
+    journal.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
     return rows
 
 
@@ -144,7 +142,7 @@ def catch_up(dataset: Dataset, state: FeedState, rules: Rules, run: str, *, now:
         return 0
     rows, moves = _take_out(dataset, state, found, rules, run)
     what = f"erase: {rows} rows that were being exported"
-    metadata.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
+    journal.amend(dataset, run, state, moves, kind="erase", now=now, by=by, what=what)
     return rows
 
 
@@ -152,15 +150,15 @@ def _take_out(
     dataset: Dataset, state: FeedState, found: Sequence[Found], meant: Meant, run: str
 ) -> tuple[int, list[Move]]:
     """Stage the files without the rows, and name the new ones in the state; (rows, renames of the commit)."""
-    make_dirs(dataset.staging / run / "retired")
+    dataset.storage.make(dataset.staged(run, "retired"))
     moves: list[Move] = []
     for one in (file for file in found if file.bundle is None and not file.quarantined):
-        state.files.replace([one.entry.path], _replace(dataset, one, meant, run, dataset.directory, moves))
+        state.files.replace([one.entry.path], _replace(dataset, one, meant, run, dataset.file, moves))
     bad = {file.entry.path: file for file in found if file.bundle is None and file.quarantined}
     kept = list[FileEntry]()
     for entry in state.quarantined:
         file = bad.get(entry.path)
-        kept += _replace(dataset, file, meant, run, dataset.lake, moves) if file else [entry]
+        kept += _replace(dataset, file, meant, run, dataset.in_lake, moves) if file else [entry]
     state.quarantine = None if state.quarantine is None else tuple(kept)
     trash.count_removed(state, [replace(file.entry, rows=file.rows) for file in found if file.bundle is None], "erase")
     state.remote_gone = purged_now(state.remote_gone, {file.entry.path for file in found if file.bundle})
@@ -176,11 +174,11 @@ def erase_from_trash(dataset: Dataset, meant: Meant, run: str) -> tuple[int, int
     """
     rows = files = 0
     for bundle in trash.bundles(dataset.lake, dataset.feed):
-        for file in list(find_in_bundle(bundle, meant)):
+        for file in list(find_in_bundle(dataset.lake, bundle, meant)):
             files += 1
             _swap(dataset, file, meant, f"{run}e{files}")
             rows += file.rows
-    remove_tree(dataset.staging / run)
+    dataset.storage.delete(dataset.staged(run))
     return rows, files
 
 
@@ -188,30 +186,31 @@ def _swap(dataset: Dataset, file: Found, meant: Meant, unique: str) -> None:
     assert file.bundle is not None
     made = [(new, _entry(dataset, file, new, unique)) for new in _rewrite(dataset, file, meant, unique)]
     for new, entry in made:
-        make_dirs((file.bundle.directory / entry.path).parent, dataset.dir_mode)
-        os.rename(new.staged, file.bundle.directory / entry.path)
-        fsync_dir((file.bundle.directory / entry.path).parent)
-    path = file.bundle.directory / trash.MANIFEST
-    manifest = json.loads(path.read_bytes())
+        dataset.storage.move(new.staged, file.bundle.file(entry), dataset.file_mode)
+    manifest = file.bundle.read_manifest()
     key = "quarantine" if file.quarantined else "files"
     kept = [entry for entry in manifest[key] if entry["path"] != file.entry.path]
     manifest[key] = [*kept, *(entry.to_json() for _, entry in made)]
-    atomic_write(path, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), dataset.file_mode)
-    file.path.unlink()
+    dataset.storage.put(file.bundle.manifest, trash.as_text(manifest), dataset.file_mode)
+    dataset.storage.delete(file.path)
 
 
 def _replace(
-    dataset: Dataset, file: Found, meant: Meant, run: str, directory: Path, moves: list[Move]
+    dataset: Dataset, file: Found, meant: Meant, run: str, place: Callable[[str], PurePath], moves: list[Move]
 ) -> list[FileEntry]:
-    """Stage the file without the rows; its entry, or none when nothing of a stream's file is left."""
+    """Stage the file without the rows; its entry, or none when nothing of a stream's file is left.
+
+    Args:
+        place: where the path of an entry leads.
+    """
     number = len(moves)
     staged = _rewrite(dataset, file, meant, f"{run}e{number}")
-    retired = dataset.staging / run / "retired" / f"{number}_{file.path.name}"
+    retired = dataset.staged(run, "retired", f"{number}_{file.path.name}")
     moves.append(Move.of(dataset, file.path, retired))
     entries = list[FileEntry]()
     for new in staged:
         entry = _entry(dataset, file, new, f"{run}e{number}")
-        moves.append(Move.of(dataset, new.staged, directory / entry.path))
+        moves.append(Move.of(dataset, new.staged, place(entry.path)))
         entries.append(entry)
     return entries
 
@@ -221,7 +220,7 @@ def _entry(dataset: Dataset, file: Found, new: StagedFile, unique: str) -> FileE
     path = f"{new.partition}/{new.name}"
     if file.quarantined:
         name = quarantine.file_name(unique, new.partition, 1)
-        path = (quarantine.directory(dataset) / name).relative_to(dataset.lake).as_posix()
+        path = quarantine.path_of(dataset, name)
     entry = replace(
         file.entry, path=path, rows=new.rows, bytes=new.bytes, crc32=new.crc32, remote=None, local=True
     )
@@ -243,7 +242,7 @@ def _rewrite(dataset: Dataset, file: Found, meant: Meant, unique: str) -> list[S
         footer = {k.decode(): v.decode() for k, v in pairs.items() if k.startswith(b"ksql_lake")}
         schema = parquet.schema_arrow.remove_metadata()
         run = unique.rpartition("e")[0]
-        directory = dataset.staging / run / unique
+        directory = dataset.staged(run, unique)
         with PartitionWriter(directory, schema, unique, stem, options, footer) as writer:
             for batch in parquet.iter_batches():
                 left = batch.filter(pa.array(~meant.rows_of(batch)))
@@ -255,23 +254,21 @@ def _replace_bundle(
     dataset: Dataset, bundle: trash.Bundle, found: Sequence[Found], meant: Meant, run: str, moves: list[Move]
 ) -> None:
     """Move the whole bundle to a new name: no name in the lake is ever used twice."""
-    directory = bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}")
+    after = replace(bundle, directory=bundle.directory.with_name(f"{bundle.directory.name}e{run[-6:]}"))
     holding = {file.entry.path: file for file in found}
     kept: dict[str, list[FileEntry]] = {"files": [], **({"quarantine": []} if bundle.aside else {})}
     for key, entries in (("files", bundle.files), ("quarantine", bundle.aside)):
         for entry in entries:
             if replaced := holding.get(entry.path):
-                kept[key] += _replace(dataset, replaced, meant, run, directory, moves)
+                kept[key] += _replace(dataset, replaced, meant, run, after.place, moves)
             elif not entry.local:
                 kept[key].append(entry)
-            elif (bundle.directory / entry.path).exists():
-                moves.append(Move.of(dataset, bundle.directory / entry.path, directory / entry.path))
+            elif bundle.holds(entry):
+                moves.append(Move.of(dataset, bundle.file(entry), after.file(entry)))
                 kept[key].append(entry)
-    manifest = json.loads((bundle.directory / trash.MANIFEST).read_bytes())
     listed = {key: [entry.to_json() for entry in entries] for key, entries in kept.items()}
-    staged = dataset.staging / run / f"{len(moves)}_{trash.MANIFEST}"
-    text = json.dumps({**manifest, **listed}, indent=2, ensure_ascii=False)
-    atomic_write(staged, text.encode(), dataset.file_mode)
-    retired = dataset.staging / run / "retired" / f"{len(moves)}_{trash.MANIFEST}"
-    moves.append(Move.of(dataset, bundle.directory / trash.MANIFEST, retired))
-    moves.append(Move.of(dataset, staged, directory / trash.MANIFEST))
+    staged = dataset.staged(run, f"{len(moves)}_{trash.MANIFEST}")
+    dataset.storage.put(staged, trash.as_text({**bundle.read_manifest(), **listed}), dataset.file_mode)
+    retired = dataset.staged(run, "retired", f"{len(moves)}_{trash.MANIFEST}")
+    moves.append(Move.of(dataset, bundle.manifest, retired))
+    moves.append(Move.of(dataset, staged, after.manifest))

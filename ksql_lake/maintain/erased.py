@@ -15,22 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ksql_lake.base.files import append_line, make_dirs
 from ksql_lake.model.recorded import RecordedColumn
 from ksql_lake.model.state import FeedState
 from ksql_lake.model.target import Mask, Target, as_mask
 from ksql_lake.model.values import canonical, spellings
-from ksql_lake.store.metadata import Dataset
-
-RULES = ".state/_erasures.jsonl"  # beginning with _, as all files of the lake that belong to no feed
-OLD_RULES = ".state/erasures.jsonl"  # where earlier versions kept them; a feed called erasures has its state log there
+from ksql_lake.store import layout
+from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import RESTRICTED
 
 
 @dataclass
@@ -103,7 +102,7 @@ def is_same(rule: Mapping[str, Any], target: Target) -> bool:
     return same and bool(rule["hash"] == salted(rule["salt"], target.value))
 
 
-def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
+def remember(lake: PurePath, target: Target, feeds: Sequence[str]) -> None:
     """Record that this person's later rows must be dropped: in all feeds, including those not exported yet.
 
     Args:
@@ -115,14 +114,15 @@ def remember(lake: Path, target: Target, feeds: Sequence[str]) -> None:
         return
     salt = known[0]["salt"] if known else secrets.token_hex(16)  # one for all: a value is hashed once
     rule = {"column": target.column, **hashed(salt, target.value), "feeds": sorted(feeds)}
-    make_dirs((lake / RULES).parent)
-    append_line(lake / RULES, json.dumps(rule, ensure_ascii=False).encode(), 0o640)
+    path, storage = layout.erasure_rules(lake), storage_of(lake)
+    storage.make(path.parent)
+    storage.append(path, json.dumps(rule, ensure_ascii=False).encode(), RESTRICTED)
 
 
-def _remembered(lake: Path) -> list[dict[str, Any]]:
-    found = []
-    for path in (lake / OLD_RULES, lake / RULES):
-        for line in path.read_bytes().splitlines() if path.exists() else ():
+def _remembered(lake: PurePath) -> list[dict[str, Any]]:
+    found, storage = [], storage_of(lake)
+    for path in (layout.old_erasure_rules(lake), layout.erasure_rules(lake)):
+        for line in storage.read(path).splitlines() if storage.stat(path) else ():
             try:
                 rule = json.loads(line)
             except ValueError:

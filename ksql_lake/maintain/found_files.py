@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +19,10 @@ from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.quality import quarantine
 from ksql_lake.store import metadata
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.metadata import Dataset
-from ksql_lake.store.parquet import open_parquet
+from ksql_lake.store.parquet import checksum_of, open_parquet
 from ksql_lake.store.writer import LEVEL
-
-PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,9 @@ class Found:
         return self.footer.sequence, self.footer.reading or ""
 
 
-def files_below(dataset: Dataset, directory: Path, root: Path | None = None) -> tuple[list[Found], list[Path]]:
+def files_below(
+    dataset: Dataset, directory: PurePath, root: PurePath | None = None
+) -> tuple[list[Found], list[PurePath]]:
     """The files of this tool in the order in which they were written, and other files.
 
     Args:
@@ -77,7 +77,8 @@ def in_order(*lists: Sequence[Found]) -> list[Found]:
 
 
 def _found(
-    dataset: Dataset, root: Path, path: Path, parquet: pq.ParquetFile, footer: Footer, pairs: Mapping[bytes, bytes]
+    dataset: Dataset, root: PurePath, path: PurePath, parquet: pq.ParquetFile, footer: Footer,
+    pairs: Mapping[bytes, bytes],
 ) -> Found:
     labels = json.loads(pairs[quarantine.LABELS.encode()]) if quarantine.LABELS.encode() in pairs else None
     relative = path.relative_to(root if labels is None else dataset.lake)
@@ -85,7 +86,7 @@ def _found(
     entry = FileEntry(
         relative.as_posix(),
         relative.parent.as_posix() if labels is None else quarantine.partition_of(path.name),
-        parquet.metadata.num_rows, path.stat().st_size, _checksum(path), footer.run, footer.origin,
+        parquet.metadata.num_rows, _size(path), checksum_of(path), footer.run, footer.origin,
         footer.schema_version, _moment(footer.run), codec, level,
         reasons=None if labels is None else quarantine.reasons(path, labels),
     )
@@ -109,12 +110,9 @@ def _compression(parquet: pq.ParquetFile) -> tuple[str, int | None]:
     return "none" if name == "uncompressed" else str(name), None if level is None else int(level)
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as raw:
-        while piece := raw.read(PIECE):
-            checksum = zlib.crc32(piece, checksum)
-    return checksum
+def _size(place: PurePath) -> int:
+    there = storage_of(place).stat(place)
+    return there.size if there else 0
 
 
 def _moment(run: str) -> str:

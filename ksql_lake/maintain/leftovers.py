@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,8 @@ import pyarrow.parquet as pq
 from ksql_lake.base.figures import counted
 from ksql_lake.model.target import Target
 from ksql_lake.model.values import spellings
+from ksql_lake.store.lake import everything
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.parquet import open_parquet
 
 KEY = b"ksql_lake"
@@ -95,8 +96,11 @@ def search(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[s
     """
     found = SearchResult(unseen=[Unseen(f"feed {feed}", why) for feed, why in sorted(closed.items())])
     needle = _Needle.of(target)
-    for path in _files(lake, found):
+    for path, unseen in everything(lake):
         parts = path.relative_to(lake).parts
+        if unseen:
+            found.unseen.append(Unseen("/".join(parts) or ".", unseen))
+            continue
         feed = feed_of(parts)
         if (feeds and feed and feed not in feeds) or (feed in closed and parts[0] == ".staging"):
             continue
@@ -110,8 +114,8 @@ def search(lake: Path, target: Target, feeds: Collection[str], closed: Mapping[s
     return found
 
 
-def _one(path: Path, name: str, target: Target, needle: _Needle, found: SearchResult) -> None:
-    with path.open("rb") as file:
+def _one(path: PurePath, name: str, target: Target, needle: _Needle, found: SearchResult) -> None:
+    with storage_of(path).open(path) as file:
         start = file.read(MAGIC)
     if path.suffix == ".parquet" or start[:4] == b"PAR1":
         found.parquet_files += 1
@@ -128,25 +132,6 @@ def _one(path: Path, name: str, target: Target, needle: _Needle, found: SearchRe
         found.unseen.append(Unseen(name, "neither Parquet nor text"))
 
 
-def _files(lake: Path, found: SearchResult) -> Iterator[Path]:
-    for top, directories, names in os.walk(lake, onerror=lambda error: found.unseen.append(_unreadable(lake, error))):
-        directories.sort()
-        for name in sorted([*names, *directories]):
-            path = Path(top) / name
-            if path.is_symlink():
-                if not path.resolve().is_relative_to(lake.resolve()):
-                    where = str(path.relative_to(lake))
-                    found.unseen.append(Unseen(where, "a symbolic link that leads out of the lake"))
-            elif path.is_file():
-                yield path
-            elif not path.is_dir() and path.exists():
-                found.unseen.append(Unseen(str(path.relative_to(lake)), "neither a file nor a directory"))
-
-
-def _unreadable(lake: Path, error: OSError) -> Unseen:
-    return Unseen(os.path.relpath(error.filename, lake), error.strerror or str(error))
-
-
 def feed_of(parts: tuple[str, ...]) -> str | None:
     """The feed that a file belongs to, by its place in the lake."""
     if parts[0] in ("streams", "tables", ".staging", "quarantine") and len(parts) > 2:
@@ -158,7 +143,7 @@ def feed_of(parts: tuple[str, ...]) -> str | None:
     return None
 
 
-def _rows(path: Path, target: Target) -> int:
+def _rows(path: PurePath, target: Target) -> int:
     """Rows of a Parquet file, by the names its own footer gives to its columns."""
     with open_parquet(path) as parquet:
         meant = Target(target.column, target.value, _names(parquet))
@@ -203,15 +188,15 @@ class _Needle:
         name = None if significant else _word([target.column.rpartition(".")[2]], re.IGNORECASE, b"=/")
         return cls(_word(sorted(forms), around=b"" if significant else b"=/"), name)
 
-    def lines(self, path: Path) -> int:
+    def lines(self, path: PurePath) -> int:
         """How many lines of a file mention the value; of JSON, only what is written for people or by them."""
         is_json = path.suffix in (".json", ".jsonl", ".aside")
         if not is_json:
-            with path.open("rb") as file:
+            with storage_of(path).open(path) as file:
                 return sum(self._meets(line) for line in file)
         if path.suffix != ".jsonl":
-            return sum(self._meets(text) for text in _texts(path.read_bytes()))
-        with path.open("rb") as file:
+            return sum(self._meets(text) for text in _texts(storage_of(path).read(path)))
+        with storage_of(path).open(path) as file:
             return sum(any(self._meets(text) for text in _texts(line)) for line in file)
 
     def _meets(self, text: bytes) -> bool:

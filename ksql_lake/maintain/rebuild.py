@@ -8,14 +8,11 @@ them, so that the next export reads them again; where two files hold the same ro
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.base.figures import counted
-from ksql_lake.base.files import fsync_dir
 from ksql_lake.maintain import receipts
 from ksql_lake.maintain.found_away import add_away, as_logged, remote_state
 from ksql_lake.maintain.found_files import Found, files_below, in_order
@@ -27,9 +24,8 @@ from ksql_lake.model.entries import FileEntry, FileSet
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import Current, FeedState, new_stream, new_table
-from ksql_lake.quality import quarantine
-from ksql_lake.store import metadata, state_log, trash
-from ksql_lake.store.metadata import Dataset
+from ksql_lake.store import journal, metadata, state_log, trash
+from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.remote import binding
 from ksql_lake.store.state_log import Logged
 
@@ -49,11 +45,11 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         StateError: no journal, log or Parquet file says what the feed holds, two files contradict each other, or
             an interrupted change cannot be finished; nothing was touched.
     """
-    journals = sorted(dataset.staging.glob(f"*/{metadata.JOURNAL}"))
-    if journals:
-        return _finish(dataset, [json.loads(path.read_bytes())["moves"] for path in journals], stamp)
+    interrupted = journal.journals(dataset)
+    if interrupted:
+        return _finish(dataset, [one["moves"] for one in interrupted], stamp)
     found, strange = files_below(dataset, dataset.directory)
-    bad, _ = files_below(dataset, quarantine.directory(dataset))
+    bad, _ = files_below(dataset, dataset.quarantine)
     log = list(state_log.states(dataset.log))
     if not found and not bad and not log and not binding.is_bound(dataset.lake):
         raise StateError(f"{dataset.directory}: no Parquet file of ours and no state log; nothing to rebuild from")
@@ -71,7 +67,7 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
         done.append(f"kept the old metadata as {copy}")
     done += _discard(dataset, twice, stamp) if twice else []
     metadata.restore(dataset, state)
-    metadata.recover(dataset)
+    journal.recover(dataset)
     if not log:
         done.append(
             "there was no state log: runs that wrote no file, and files that were removed since, are no longer known"
@@ -85,14 +81,13 @@ def rebuild(dataset: Dataset, stamp: str) -> list[str]:
 def _finish(dataset: Dataset, moves: Sequence[Sequence[Sequence[str]]], stamp: str) -> list[str]:
     """An interrupted change has the whole new state in its journal."""
     for some in moves:
-        metadata.refuse_taken(dataset, some)
+        journal.refuse_taken(dataset, some)
     done = []
     copy = metadata.keep_copy(dataset, stamp)
     if copy is not None:
-        os.unlink(dataset.metadata)  # it may be damaged, and the journal has the whole state
-        fsync_dir(dataset.directory)
+        dataset.storage.delete(dataset.metadata)  # it may be damaged, and the journal has the whole state
         done.append(f"kept the old metadata as {copy}")
-    return [*done, *metadata.recover(dataset, trusted=True)]
+    return [*done, *journal.recover(dataset, trusted=True)]
 
 
 def _discard(dataset: Dataset, twice: Sequence[Found], stamp: str) -> list[str]:
@@ -122,7 +117,7 @@ def _gone(dataset: Dataset, files: Sequence[FileEntry], log: Sequence[Logged]) -
             known = {}
     there = {file.path for file in files}
     gone = [path for path in known if path not in there]
-    lines = [f"{dataset.directory / path}: is missing, but the state log lists it" for path in gone]
+    lines = [f"{dataset.file(path)}: is missing, but the state log lists it" for path in gone]
     rows = int(log[-1].state.get("total_records") or 0) - sum(file.rows for file in files)
     if rows <= 0:
         return lines
@@ -221,7 +216,7 @@ def _cover(state: FeedState, file: Found, stuck: Collection[int]) -> None:
     """Add what a file that is not in the log says about its run.
 
     Args:
-        stuck: partitions whose resume point must not pass what is missing; only what lies there is covered.
+        stuck: partitions whose resume point must not pass what is missing; only what is there is covered.
     """
     generation, origin = file.generation, file.entry.origin
     if generation > state.generation:

@@ -1,39 +1,34 @@
-"""The receipt of an erasure: what was asked and by whom, what was done where, and what could not be looked at."""
+"""The receipt of an erasure: what was asked and by whom, what was done where, and what could not be searched."""
 
 from __future__ import annotations
 
 import json
-import os
 import secrets
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import atomic_write, make_dirs
 from ksql_lake.maintain.erased import hashed, is_same
 from ksql_lake.model.target import Target
-
-RECEIPTS = "logs/erasures"
-
-
-def lock(lake: Path) -> Path:
-    """Hold the lock of erasures: only one runs at a time."""
-    return lake / ".state" / "erase.erasure"
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import CLOSED, RESTRICTED
 
 
-def begin(lake: Path, target: Target, receipt: str, *, rule: str, now: str, by: str) -> dict[str, Any]:
+def begin(lake: PurePath, target: Target, receipt: str, *, rule: str, now: str, by: str) -> dict[str, Any]:
     """A receipt of what was begun; an unfinished one of the same value and column is continued.
 
-    Call with `lock` held.
+    Call with the lock of erasures held.
 
     Raises:
         StateError: a receipt cannot be read.
     """
-    for temporary in (lake / RECEIPTS).glob(".*.inprogress"):
-        os.unlink(temporary)  # of a call that was killed: with the lock held nobody else writes
-    for path in sorted((lake / RECEIPTS).glob("*.json")):
+    storage, receipts = storage_of(lake), layout.receipts(lake)
+    for temporary in storage.list(receipts, ".*.inprogress"):
+        storage.delete(temporary)  # of a call that was killed: with the lock held nobody else writes
+    for path in storage.list(receipts, "*.json"):
         try:
-            known: dict[str, Any] = json.loads(path.read_bytes())
+            known: dict[str, Any] = json.loads(storage.read(path))
             goes_on = is_same(known, target) and not known["ended"] and known["later"] == rule
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(f"{path}: not readable as a receipt ({error}); move it away") from None
@@ -47,20 +42,21 @@ def begin(lake: Path, target: Target, receipt: str, *, rule: str, now: str, by: 
     return begun
 
 
-def concern(lake: Path, feed: str) -> bool:
+def concern(lake: PurePath, feed: str) -> bool:
     """Whether an erasure took rows out of a feed; also when a receipt cannot be read."""
-    for path in (lake / RECEIPTS).glob("*.json"):
+    storage = storage_of(lake)
+    for path in storage.list(layout.receipts(lake), "*.json"):
         try:
-            if any(line["feed"] == feed and line["rows"] for line in json.loads(path.read_bytes())["feeds"]):
+            if any(line["feed"] == feed and line["rows"] for line in json.loads(storage.read(path))["feeds"]):
                 return True
         except (ValueError, KeyError, TypeError, AttributeError):
             return True
     return False
 
 
-def write(lake: Path, receipt: dict[str, Any]) -> Path:
+def write(lake: PurePath, receipt: dict[str, Any]) -> PurePath:
     """Write a receipt, readable by the owner and the group only."""
-    path = lake / RECEIPTS / f"{receipt['receipt']}.json"
-    make_dirs(path.parent, 0o750)
-    atomic_write(path, (json.dumps(receipt, indent=2, ensure_ascii=False) + "\n").encode(), 0o640)
+    path, storage = layout.receipt(lake, receipt["receipt"]), storage_of(lake)
+    storage.make(path.parent, CLOSED)
+    storage.put(path, (json.dumps(receipt, indent=2, ensure_ascii=False) + "\n").encode(), RESTRICTED)
     return path

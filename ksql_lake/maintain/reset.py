@@ -7,8 +7,8 @@ from typing import Any
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.anchor import anchors_json
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset
+from ksql_lake.store import journal, trash
+from ksql_lake.store.dataset import Dataset
 
 
 def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, *, now: str, by: str) -> int:
@@ -20,7 +20,7 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
         generation: of a stream: only this generation of its topic; None for all.
 
     Raises:
-        StateError: there is nothing to take out, or a file lies in the remote only.
+        StateError: there is nothing to take out, or a file is only in the remote.
     """
     files = [file for file in state.files if generation is None or file.generation == generation]
     bad = [file for file in state.quarantined if generation is None or file.generation == generation]
@@ -32,8 +32,8 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
     if away:
         raise StateError(f"{dataset.feed}: {away[0]} is only in the remote; bring it back with: "
                          f"python manage_feeds.py remote pull {dataset.feed}")
-    there = [file for file in files if dataset.file(file.path).is_file()]
-    kept = [file for file in bad if dataset.in_lake(file.path).is_file()]
+    there = [file for file in files if dataset.storage.stat(dataset.file(file.path))]
+    kept = [file for file in bad if dataset.storage.stat(dataset.in_lake(file.path))]
     before = _position(state, generation)
     moves = trash.stage(dataset, there, run, now=now, by=by, why=trash.RESET, aside=kept, before=before)
     state.files.remove([file.path for file in files])
@@ -42,7 +42,7 @@ def reset(dataset: Dataset, state: FeedState, generation: int | None, run: str, 
         state.quarantine = tuple(file for file in state.quarantined if file.path not in gone)
     _begin(state, generation)
     what = f"reset{f' of generation {generation}' if generation else ''}: {len(files)} files to the trash"
-    metadata.amend(dataset, run, state, moves, kind="reset", now=now, by=by, what=what)
+    journal.amend(dataset, run, state, moves, kind="reset", now=now, by=by, what=what)
     return sum(file.rows for file in [*files, *bad])
 
 

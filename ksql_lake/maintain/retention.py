@@ -9,15 +9,15 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from zoneinfo import ZoneInfo
 
 from ksql_lake.base.figures import counted
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day, parse_version
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import metadata, trash
-from ksql_lake.store.metadata import Dataset
+from ksql_lake.store import journal, layout, trash
+from ksql_lake.store.dataset import Dataset
 
 GUARDS = ("clock", "stale", "amount")
 NIGHTS = 3  # days on which a plan is refused and reported; after that it is carried out, as the rule asks
@@ -164,7 +164,7 @@ def _versions(state: FeedState, keep: int | None) -> list[Decision]:
 def _refusal(
     feed: str, state: FeedState, decisions: list[Decision], rule: Rule, now: dt.datetime
 ) -> tuple[str | None, bool]:
-    """Why the plan as a whole must not be carried out, None when it may; and whether that ends by itself."""
+    """Why the plan as a whole must not be carried out, None when it may; and whether that ends without an operator."""
     going = [decision for decision in decisions if decision.goes]
     if not going:
         return None, False
@@ -202,7 +202,7 @@ def remember(dataset: Dataset, state: FeedState, decided: Plan, rule: Rule, run:
     if decided.ends and days != before:
         state.extra = {**state.extra, REFUSED: {"rule": rule.name, "days": days[-NIGHTS:]}}
         what = f"retention: refused, {len(decided.decisions)} partitions stay"
-        metadata.amend(dataset, run, state, (), kind="retention", now=now, by=by, what=what)
+        journal.amend(dataset, run, state, (), kind="retention", now=now, by=by, what=what)
 
 
 def _behind(feed: str, state: FeedState, now: dt.datetime) -> str | None:
@@ -254,7 +254,7 @@ def _moment(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
-def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: str, by: str) -> list[Path]:
+def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: str, by: str) -> list[PurePath]:
     """Move what the plan removes to the trash. Call with the feed's lock held, on the state the plan was made from.
 
     Returns:
@@ -262,8 +262,8 @@ def apply(dataset: Dataset, state: FeedState, decided: Plan, run: str, *, now: s
     """
     wanted = {decision.partition for decision in decided.going}
     held = _set_aside(state) if dataset.kind == "stream" else {}
-    closed = _leads_out(dataset.quarantine.parent, dataset.feed)
-    linked = {path for path in wanted if _leads_out(dataset.directory, path) or (closed and path in held)}
+    closed = _leads_out(dataset, dataset.quarantine)
+    linked = {path for path in wanted if _leads_out(dataset, dataset.file(path)) or (closed and path in held)}
     wanted -= linked
     if wanted:
         _confirm(state, now)
@@ -280,13 +280,6 @@ def _confirm(state: FeedState, now: str) -> None:
     state.extra = kept | ({CONFIRMED: future} if future and not state.is_table else {})
 
 
-def _leads_out(top: Path, partition: str) -> bool:
-    """Whether a part of the path to a partition is a symbolic link, which may lead out of the lake."""
-    path = top
-    if top.is_symlink():
-        return True
-    for part in Path(partition).parts:
-        path /= part
-        if path.is_symlink():
-            return True
-    return path.is_dir() and any(entry.is_symlink() for entry in path.iterdir())
+def _leads_out(dataset: Dataset, place: PurePath) -> bool:
+    """Whether a link is on the path to a partition, or in it: which may lead out of the lake."""
+    return any(layout.leads_out(dataset.lake, one) for one in (place, *dataset.storage.list(place)))

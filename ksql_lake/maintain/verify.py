@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -16,23 +15,24 @@ from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.findings import Finding
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
-from ksql_lake.store.metadata import QUARANTINE, parquet_files
-from ksql_lake.store.parquet import open_parquet
+from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.metadata import parquet_files
+from ksql_lake.store.parquet import checksum_of, open_parquet
 
 Offsets = dict[tuple[int, int], list[np.ndarray]]  # (generation, Kafka partition) -> offsets of one file each
 
 
-def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[Finding]:
-    """What is wrong with one feed; nothing when all is well.
+def verify(dataset: Dataset, state: FeedState, *, deep: bool = False) -> list[Finding]:
+    """What is wrong with one feed, in quarantine too; nothing when all is well.
 
     Args:
-        directory: the feed's directory; its quarantine is checked as well.
         deep: read every row group, checksum every file and check each (generation, partition, offset).
     """
-    lake, feed = directory.parents[1], directory.name
-    known = {directory / file.path: file for file in state.files if file.local}
-    known |= {lake / entry.path: entry for entry in state.quarantined}
-    found = {path for top in (directory, lake / QUARANTINE / feed) for path in parquet_files(top)}
+    feed = dataset.feed
+    known = {dataset.file(file.path): file for file in state.files if file.local}
+    known |= {dataset.in_lake(entry.path): entry for entry in state.quarantined}
+    found = {path for top in (dataset.directory, dataset.quarantine) for path in parquet_files(top)}
     findings = [
         _finding("damaged", feed, f"{path}: missing, though the metadata lists it", known[path])
         for path in sorted(set(known) - found)
@@ -47,7 +47,7 @@ def verify(directory: Path, state: FeedState, *, deep: bool = False) -> list[Fin
         if deep and not wrong:
             wrong = _deep(path, known[path], offsets)
         findings += [_finding("damaged", feed, what, known[path]) for what in wrong]
-    return findings + list(_repeated(directory, feed, offsets))
+    return findings + list(_repeated(dataset.directory, feed, offsets))
 
 
 def _finding(kind: str, feed: str, what: str, file: FileEntry) -> Finding:
@@ -59,7 +59,7 @@ def _finding(kind: str, feed: str, what: str, file: FileEntry) -> Finding:
     return Finding(kind, f"{what}; {hint}", feed=feed)
 
 
-def _repeated(directory: Path, feed: str, offsets: Offsets) -> Iterator[Finding]:
+def _repeated(directory: PurePath, feed: str, offsets: Offsets) -> Iterator[Finding]:
     for (generation, partition), parts in sorted(offsets.items()):
         every = np.concatenate(parts)
         twice = len(every) - len(np.unique(every))
@@ -71,9 +71,10 @@ def _repeated(directory: Path, feed: str, offsets: Offsets) -> Iterator[Finding]
             )
 
 
-def _file(path: Path, file: FileEntry, state: FeedState) -> list[str]:
-    if path.stat().st_size != file.bytes:
-        return [f"{path}: altered, it has {path.stat().st_size} bytes, the metadata says {file.bytes}"]
+def _file(path: PurePath, file: FileEntry, state: FeedState) -> list[str]:
+    there = storage_of(path).stat(path)
+    if there is None or there.size != file.bytes:
+        return [f"{path}: altered, it has {there.size if there else 0} bytes, the metadata says {file.bytes}"]
     try:
         with open_parquet(path) as parquet:
             rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
@@ -89,12 +90,8 @@ def _file(path: Path, file: FileEntry, state: FeedState) -> list[str]:
     return findings
 
 
-def _deep(path: Path, file: FileEntry, offsets: Offsets) -> list[str]:
-    checksum = 0
-    with path.open("rb") as raw:
-        while piece := raw.read(1 << 20):
-            checksum = zlib.crc32(piece, checksum)
-    if checksum != file.crc32:
+def _deep(path: PurePath, file: FileEntry, offsets: Offsets) -> list[str]:
+    if checksum_of(path) != file.crc32:
         return [f"{path}: altered, its checksum differs from the one in the metadata"]
     findings = []
     with open_parquet(path) as parquet:
@@ -108,7 +105,7 @@ def _deep(path: Path, file: FileEntry, offsets: Offsets) -> list[str]:
     return findings
 
 
-def _offsets(path: Path, file: FileEntry, rows: pa.Table, offsets: Offsets) -> list[str]:
+def _offsets(path: PurePath, file: FileEntry, rows: pa.Table, offsets: Offsets) -> list[str]:
     findings = []
     partitions, numbers = rows["ROWPARTITION"].to_numpy(), rows["ROWOFFSET"].to_numpy()
     for partition in np.unique(partitions).tolist():

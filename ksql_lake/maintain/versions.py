@@ -8,8 +8,8 @@ from ksql_lake.base.errors import SourceError
 from ksql_lake.model.entries import megabytes
 from ksql_lake.model.partitions import parse_version, version_path
 from ksql_lake.model.state import Current, FeedState
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset
+from ksql_lake.store import journal
+from ksql_lake.store.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def rollback(dataset: Dataset, state: FeedState, version: str, run: str, *, now:
         return False
     state.current = Current(version, version_path(int(version[1:])))
     what = f"rollback: current is {version}, was {before}"
-    metadata.amend(dataset, run, state, (), kind="rollback", now=now, by=by, what=what)
+    journal.amend(dataset, run, state, (), kind="rollback", now=now, by=by, what=what)
     return True
 
 
@@ -63,7 +63,7 @@ def pin(dataset: Dataset, state: FeedState, version: str, run: str, *, pinned: b
         return False
     state.pinned = tuple(sorted(after, key=lambda name: int(name[1:])))
     word = "pin" if pinned else "unpin"
-    metadata.amend(dataset, run, state, (), kind="pin", now=now, by=by, what=f"{word}: {version}")
+    journal.amend(dataset, run, state, (), kind="pin", now=now, by=by, what=f"{word}: {version}")
     return True
 
 

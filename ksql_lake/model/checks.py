@@ -63,7 +63,7 @@ class Check:
 
     @property
     def by_row(self) -> bool:
-        """Whether it judges each row by itself, so that bad rows can be quarantined."""
+        """Whether it checks single rows, so that bad ones can be quarantined."""
         return FORMS[self.check].rows
 
 
@@ -201,7 +201,7 @@ def _is_bound(value: object) -> bool:
 
 
 def _order(value: Bound) -> tuple[int, Any]:
-    """A key by which two bounds of one kind are compared; 3 is no bound."""
+    """A sort key for two bounds of the same type; 3 is not a bound."""
     if not isinstance(value, str):
         return 0, value
     for rank, read in enumerate((_finite, moment, dt.time.fromisoformat)):

@@ -31,11 +31,11 @@ def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column],
     for old in recorded:
         column = present.get(old.name)
         if column is None:
-            raise SchemaError(f"{feed}: column {old.name} is gone from the source; {_way_out()}")
+            raise SchemaError(f"{feed}: column {old.name} is gone from the source; {_way_out(feed)}")
         if str(column.type) != old.ksql_type:
             raise SchemaError(
                 f"{feed}: column {old.name} was {old.ksql_type} and is now {column.type}, which plain readers "
-                f"of a mixed directory cannot follow; {_way_out()}"
+                f"of a mixed directory cannot follow; {_way_out(feed)}"
             )
     known = {old.name for old in recorded}
     added = [column for column in now if column.name not in known]
@@ -54,8 +54,9 @@ def evolve(feed: str, recorded: Sequence[RecordedColumn], now: Sequence[Column],
     return (*recorded, *new), version
 
 
-def _way_out() -> str:
-    return "change it back, or archive this feed and add a new one under another name (its data stays)"
+def _way_out(feed: str) -> str:
+    return (f"change it back, or keep the data as they are and begin anew: python manage_feeds.py archive {feed}, then "
+            "add the source under another name: python manage_feeds.py add --source SOURCE --name NAME")
 
 
 def record_schema(state: FeedState, now: str) -> bool:

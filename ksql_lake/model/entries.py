@@ -245,7 +245,7 @@ class FileSet:
         for manifest in list(self.manifests) if len(gone) < len(wanted) else ():
             entries = self._entries(manifest)
             hit = [file for file in entries if file.path in wanted]
-            if hit:  # what is left of the manifest is written anew, with the next one
+            if hit:  # the rest of the manifest is written again, with the next one
                 self.manifests.remove(manifest)
                 self.recent = [*(file for file in entries if file.path not in wanted), *self.recent]
                 gone += hit
@@ -267,7 +267,7 @@ class FileSet:
         left = set(new) - {file.path for file in self.recent}
         for manifest in list(self.manifests) if left else ():
             held = self._entries(manifest)
-            if any(file.path in left for file in held):  # written anew, with the next manifest
+            if any(file.path in left for file in held):  # written again, with the next manifest
                 self.manifests.remove(manifest)
                 self.recent = [*held, *self.recent]
         self.recent = [new.get(file.path, file) for file in self.recent]

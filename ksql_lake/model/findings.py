@@ -32,7 +32,7 @@ KINDS = {
     "clock": "warning",  # events in the future, or a clock that is wrong
     "remote": "warning",  # files that are not in the lake's remote yet
     "busy": "warning",  # the last run found the feed locked by another run
-    "quarantine": "note",  # rows in quarantine that nobody has looked at
+    "quarantine": "note",  # rows in quarantine that nobody has dealt with
     "retention": "note",  # data that is due to be removed; as a warning: removing it was refused
     "small files": "note",  # past days in more files than they need
     "schema": "note",  # columns added lately

@@ -13,7 +13,7 @@ def problem(value: Any, kind: Any, where: str = "") -> str | None:
     """What is wrong with a value, such as "files.rows: expected int, found str"; None when it is of its type.
 
     Args:
-        kind: a type, a dataclass (whose fields are looked at), or tuple, Mapping, dict and unions of these.
+        kind: a type, a dataclass (whose fields are checked), or tuple, Mapping, dict and unions of these.
         where: what the value is called.
     """
     if kind is Any:

@@ -12,22 +12,22 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 
 import numpy as np
 import pyarrow as pa
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.model.checks import Check
 from ksql_lake.model.columns import as_schema, rows_schema
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.footer import Footer
 from ksql_lake.model.partitions import day_path, disk_names, parse_day
-from ksql_lake.model.state import FeedState
+from ksql_lake.model.state import QUARANTINE, FeedState
 from ksql_lake.quality.checker import BadRows, Checker, count_reasons
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import Dataset, Move
+from ksql_lake.store import journal
+from ksql_lake.store.dataset import Dataset, Move
 from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.writer import PartitionWriter, StagedFile, WriterOptions, options_like
 
@@ -83,11 +83,11 @@ class Aside:
         """The renames of a commit, and the entries that go with them, less run, origin, schema version and times."""
         moves, entries = list[Move](), list[FileEntry]()
         for number, file in enumerate(self.files, 1):
-            target = directory(dataset) / file_name(unique, file.partition, number)
-            moves.append(Move.of(dataset, file.staged, target))
-            entries.append(entry_of(dataset, file, target, self._options, reasons(file.staged, self.labels)))
+            path = path_of(dataset, file_name(unique, file.partition, number))
+            moves.append(Move.of(dataset, file.staged, dataset.in_lake(path)))
+            entries.append(entry_of(dataset, file, path, self._options, reasons(file.staged, self.labels)))
         if moves:
-            make_dirs(dataset.quarantine.parent)  # of all feeds: open, whatever the feed's access
+            dataset.storage.make(dataset.quarantine.parent)  # of all feeds: open, whatever the feed's access
         return moves, entries
 
 
@@ -108,12 +108,12 @@ def partition_of(name: str) -> str:
     return f"version={label}" if label.startswith("v") else day_path(dt.datetime.strptime(label, "%Y%m%d").date())
 
 
-def directory(dataset: Dataset) -> Path:
-    """The files of a feed's rows in quarantine."""
-    return dataset.quarantine
+def path_of(dataset: Dataset, name: str) -> str:
+    """A file in a feed's quarantine as the metadata name it: from the top of the lake."""
+    return f"{QUARANTINE}/{dataset.feed}/{name}"
 
 
-def reasons(path: Path, labels: Sequence[str] | set[str]) -> dict[str, int]:
+def reasons(path: PurePath, labels: Sequence[str] | set[str]) -> dict[str, int]:
     """How many rows of a file failed which check."""
     with open_parquet(path) as parquet:
         column = parquet.read(columns=[parquet.schema_arrow.names[-1]]).column(0)
@@ -121,13 +121,13 @@ def reasons(path: Path, labels: Sequence[str] | set[str]) -> dict[str, int]:
 
 
 def entry_of(
-    dataset: Dataset, file: StagedFile, target: Path, options: WriterOptions, reasons: Mapping[str, int]
+    dataset: Dataset, file: StagedFile, path: str, options: WriterOptions, reasons: Mapping[str, int]
 ) -> FileEntry:
     """The metadata's entry for one file in quarantine; its path is relative to the lake."""
     return file.entry(
         run="", origin="", schema_version="", exported_at="", generation=0 if dataset.kind == "stream" else None,
         compression=options.compression, compression_level=options.compression_level,
-        path=target.relative_to(dataset.lake).as_posix(), reasons=reasons,
+        path=path, reasons=reasons,
     )
 
 
@@ -177,7 +177,7 @@ class Import:
 
     def carry_out(self, entries: Sequence[FileEntry], *, now: str, by: str) -> Readmitted:
         """Import these entries; nothing is changed when no row of them passes."""
-        make_dirs(self.dataset.staging / self.run / "retired")
+        self.dataset.storage.make(self.dataset.staged(self.run, "retired"))
         gone = set()
         for number, entry in enumerate(entries):
             if self._one(entry, f"{self.run}q{number}"):
@@ -190,12 +190,12 @@ class Import:
             self.state.files.add(replace(file, exported_at=now) for file in self.files)
             self._amend(rows, now, by)
         else:
-            remove_tree(self.dataset.staging / self.run)
+            self.dataset.storage.delete(self.dataset.staged(self.run))
         return Readmitted(rows, left)
 
     def _amend(self, rows: int, now: str, by: str) -> None:
         what = f"quarantine: {rows} rows imported"
-        metadata.amend(
+        journal.amend(
             self.dataset, self.run, self.state, self.moves, kind="quarantine", now=now, by=by, what=what
         )
 
@@ -206,11 +206,11 @@ class Import:
         with open_parquet(path) as parquet:
             schema = rows_schema(state)
             checker = Checker(dataset.feed, self.checks, schema, {c.name: c.disk_name for c in state.columns})
-            directory_ = dataset.staging / self.run
             footer = self._footer(entry, Footer.read(parquet.metadata.metadata or {}))
             like = options_like(parquet, entry, dataset.file_mode)
-            aside = Aside(directory_ / f"{unique}left", schema, f"{unique}left", like, footer)
-            with PartitionWriter(directory_ / unique, schema, unique, "data", self.options, footer) as writer:
+            staged = partial(dataset.staged, self.run)
+            aside = Aside(staged(f"{unique}left"), schema, f"{unique}left", like, footer)
+            with PartitionWriter(staged(unique), schema, unique, "data", self.options, footer) as writer:
                 for batch in parquet.iter_batches():
                     self._batch(as_schema(batch, schema), checker, writer, aside, entry.partition)
                 made = writer.close()
@@ -230,10 +230,10 @@ class Import:
         writer.write(batch, partition, day)
 
     def _replace(
-        self, entry: FileEntry, path: Path, made: Sequence[StagedFile], aside: Aside, unique: str
+        self, entry: FileEntry, path: PurePath, made: Sequence[StagedFile], aside: Aside, unique: str
     ) -> None:
         dataset = self.dataset
-        self.moves.append(Move.of(dataset, path, dataset.staging / self.run / "retired" / path.name))
+        self.moves.append(Move.of(dataset, path, dataset.staged(self.run, "retired", path.name)))
         for file in made:
             self.moves.append(Move.of(dataset, file.staged, dataset.file(f"{file.partition}/{file.name}")))
             self.files.append(file.entry(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 
 from ksql_lake.base.arrays import python
 from ksql_lake.model.state import FeedState
-from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.remote.places import Places
 
 KEPT = 1024
@@ -91,12 +89,12 @@ class _Column:
 
 
 def column_stats(
-    directory: Path, state: FeedState, partitions: Sequence[str], places: Places | None = None
+    places: Places, state: FeedState, partitions: Sequence[str]
 ) -> list[ColumnStats]:
     """Statistics of each column over some partitions of a feed, in the order of the files' columns.
 
     Args:
-        places: where the files of a lake with a remote are; None: all in `directory`.
+        places: where the feed's files lie.
 
     Raises:
         OSError, ArrowInvalid: a file is missing or not Parquet.
@@ -105,7 +103,7 @@ def column_stats(
     rows = 0
     for file in state.files:
         if file.partition in partitions:
-            with places.open(file) if places else open_parquet(directory / file.path) as parquet:
+            with places.open(file) as parquet:
                 _add(columns, parquet)
                 rows += parquet.metadata.num_rows
     for column in columns.values():

@@ -33,6 +33,7 @@ from ksql_lake.model.values import utc
 from ksql_lake.query import moments
 from ksql_lake.query.moments import Spans
 from ksql_lake.store import metadata
+from ksql_lake.store.layout import KINDS, storage_of
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import Places
 
@@ -69,7 +70,7 @@ def find(lake: Path, name: str) -> Dataset:
     Raises:
         ConfigError: there is no such lake or feed, or there are two.
     """
-    if not lake.is_dir():
+    if storage_of(lake).stat(lake) is None:
         raise ConfigError(f"{lake.resolve()}: no such directory; lake= names the data lake")
     there = feeds(lake)
     folder, _, plain = name.rpartition("/")
@@ -136,8 +137,8 @@ def feeds(lake: Path) -> list[Dataset]:
     """Every feed that was exported into a lake, whether or not it still has a feed file."""
     return [
         Dataset(lake, path.parent.name, kind)
-        for kind in ("stream", "table")
-        for path in sorted((lake / f"{kind}s").glob(f"*/{metadata.METADATA}"))
+        for kind in KINDS
+        for path in storage_of(lake).list(lake, f"{kind}s/*/{metadata.METADATA}")
     ]
 
 

@@ -11,11 +11,12 @@ from ksql_lake.base.errors import RemoteError
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.state import QUARANTINE
 from ksql_lake.remote import mirror
-from ksql_lake.remote.turn import Turn, checksum
+from ksql_lake.remote.turn import Turn
 from ksql_lake.store import trash
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.remote.address import Address
 from ksql_lake.store.remote.seam import Archived, Gone, ObjectStore, Stat, Taken
+from ksql_lake.store.remote.transfer import checksum
 
 
 def in_trash(dataset: Dataset) -> set[str]:

@@ -3,7 +3,6 @@ like any other file and uploaded under new names, and the old objects are delete
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -11,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksql_lake.base.errors import RemoteError
-from ksql_lake.base.files import atomic_write
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror, plans, turn
@@ -20,6 +18,7 @@ from ksql_lake.remote.turn import Turn
 from ksql_lake.store import trash
 from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.places import Places
+from ksql_lake.store.remote.transfer import fetch
 from ksql_lake.store.trash import Bundle
 
 Columns = Callable[[pa.Schema], list[str]]  # those that may hold the value
@@ -96,13 +95,12 @@ def bring_here(search: Search) -> set[str]:
 
 
 def _into_bundle(one: Turn, bundle: Bundle, file: FileEntry) -> None:
-    turn.fetch(one.store, one.key(file), file, bundle.directory / file.path)
-    path = bundle.directory / trash.MANIFEST
-    manifest = json.loads(path.read_bytes())
+    fetch(one.store, one.key(file), file, bundle.local(file))
+    manifest = bundle.read_manifest()
     for entry in manifest["files"]:
         if entry["path"] == file.path:
             entry.pop("local", None)
-    atomic_write(path, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), one.dataset.file_mode)
+    one.dataset.storage.put(bundle.manifest, trash.as_text(manifest), one.dataset.file_mode)
 
 
 def is_needed(state: FeedState, before: int) -> bool:

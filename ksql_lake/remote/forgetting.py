@@ -13,8 +13,9 @@ from pathlib import Path
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import notice
-from ksql_lake.store import metadata, trash
+from ksql_lake.store import journal, trash
 from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.remote import binding
 
 LOST = "remote lost"  # why rows are no longer in the lake
@@ -26,7 +27,7 @@ def only_there(state: FeedState) -> list[FileEntry]:
 
 
 def unbind(lake: Path) -> None:
-    binding.path_of(lake).unlink(missing_ok=True)
+    storage_of(lake).delete(binding.path_of(lake))
 
 
 def forget(dataset: Dataset, state: FeedState, run: str, *, now: str, by: str) -> list[FileEntry]:
@@ -41,8 +42,8 @@ def forget(dataset: Dataset, state: FeedState, run: str, *, now: str, by: str) -
     trash.count_removed(state, lost, LOST)
     _without_versions(state, {file.partition for file in lost})
     what = f"forget: the remote is given up, and {len(lost)} files with it"
-    metadata.amend(dataset, run, state, [], kind="forget", now=now, by=by, what=what)
-    (dataset.directory / notice.NAME).unlink(missing_ok=True)
+    journal.amend(dataset, run, state, [], kind="forget", now=now, by=by, what=what)
+    dataset.storage.delete(dataset.file(notice.NAME))
     return lost
 
 

@@ -6,22 +6,20 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from ksql_lake.base.errors import StateError
 from ksql_lake.model.entries import FileSet
 from ksql_lake.model.state import QUARANTINE, FeedState
-from ksql_lake.store import state_log
+from ksql_lake.store import layout, state_log
 from ksql_lake.store.dataset import METADATA, Dataset
+from ksql_lake.store.layout import STATUSES, feed_file, storage_of
 from ksql_lake.store.metadata import as_text
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import Gone, ObjectStore, Taken
 
 LAKE = "lake"
-# files of no single feed that a restored lake needs; without the last one it would take rows of another Kafka cluster
-WHOLE_LAKE = (".state/erasures.jsonl", "logs/runs.jsonl", ".state/kafka_cluster.json")
-RECEIPTS = "logs/erasures"
 
 
 def key_of(dataset: Dataset, path: str = METADATA) -> str:
@@ -81,7 +79,7 @@ def bring_up(dataset: Dataset, state: FeedState, store: ObjectStore, binding: Bi
 
 
 def _refuse_another_copy(dataset: Dataset, state: FeedState, there: Mapping[str, Any], url: str) -> None:
-    """Refuse to go on when two copies of one lake are in use, such as a restored one and its original.
+    """Refuse to continue when two copies of one lake are in use, such as a restored one and its original.
 
     Raises:
         StateError: the remote's last change was not made by this copy.
@@ -106,26 +104,27 @@ def _for_remote(state: FeedState, binding: Binding) -> FeedState:
 
 
 def _keep_feed(dataset: Dataset, store: ObjectStore) -> None:
-    for path in (dataset.log, *(dataset.lake / "feeds" / place / f"{dataset.feed}.json"
-                                for place in ("active", "archived"))):
+    for path in (dataset.log, *(feed_file(dataset.lake, dataset.feed, status) for status in STATUSES)):
         keep(store, dataset.lake, path)
-    for place, other in (("active", "archived"), ("archived", "active")):
-        if (dataset.lake / "feeds" / place / f"{dataset.feed}.json").exists():
+    for place, other in (STATUSES, reversed(STATUSES)):
+        if dataset.storage.stat(feed_file(dataset.lake, dataset.feed, place)):
             store.purge(f"feeds/{other}/{dataset.feed}.json")
 
 
-def keep_lake(lake: Path, store: ObjectStore) -> None:
+def keep_lake(lake: PurePath, store: ObjectStore) -> None:
     """The lake's own files: rules for later rows of erased persons, receipts, the run history."""
-    for name in WHOLE_LAKE:
-        keep(store, lake, lake / name)
-    for path in sorted((lake / RECEIPTS).glob("*.json")):
+    rules = (layout.erasure_rules(lake), layout.old_erasure_rules(lake))
+    # without the last one a restored lake would take rows of another Kafka cluster
+    for path in (*rules, layout.runs(lake), layout.kafka_cluster(lake)):
+        keep(store, lake, path)
+    for path in storage_of(lake).list(layout.receipts(lake), "*.json"):
         keep(store, lake, path)
 
 
-def keep(store: ObjectStore, lake: Path, path: Path) -> None:
+def keep(store: ObjectStore, lake: PurePath, path: PurePath) -> None:
     """Copy a small file to the remote as it is now; a missing file is skipped."""
     try:
-        data = path.read_bytes()
+        data = storage_of(lake).read(path)
     except FileNotFoundError:
         return
     key = path.relative_to(lake).as_posix()

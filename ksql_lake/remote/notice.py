@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ksql_lake.base.files import atomic_write
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
 from ksql_lake.store.dataset import Dataset
@@ -14,14 +13,14 @@ NAMED = 20  # partitions
 
 def write(dataset: Dataset, state: FeedState, binding: Binding) -> None:
     """Write the notice, or remove it where everything is here."""
-    path = dataset.directory / NAME
+    path, storage = dataset.file(NAME), dataset.storage
     away = sorted({file.partition for file in state.files if not file.local})
     if not away:
-        path.unlink(missing_ok=True)
+        storage.delete(path)
         return
     text = _text(dataset.feed, f"{binding.url}/{dataset.kind}s/{dataset.feed}", away)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        atomic_write(path, text.encode(), dataset.file_mode)
+    if not storage.stat(path) or storage.read(path) != text.encode():
+        storage.put(path, text.encode(), dataset.file_mode)
 
 
 def _text(feed: str, url: str, away: list[str]) -> str:

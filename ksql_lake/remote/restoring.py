@@ -10,16 +10,18 @@ from pathlib import Path
 
 from ksql_lake.base.errors import ConfigError, RemoteError
 from ksql_lake.base.figures import counted
-from ksql_lake.base.files import atomic_write, make_dirs
 from ksql_lake.model.entries import FileSet
 from ksql_lake.model.state import FeedState
-from ksql_lake.remote import mirror, turn
-from ksql_lake.store import metadata, state_log
+from ksql_lake.remote import mirror
+from ksql_lake.store import layout, metadata, state_log
 from ksql_lake.store.dataset import METADATA, Dataset
 from ksql_lake.store.lake import dataset_of
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.remote import binding, marker
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import ObjectStore
+from ksql_lake.store.remote.transfer import fetch
+from ksql_lake.store.storage import CLOSED, OPEN, RESTRICTED
 
 SMALL = ("feeds/", ".state/", "logs/")  # what is copied as it is
 
@@ -39,12 +41,12 @@ def begin(lake: Path, store: ObjectStore) -> Iterator[str]:
     known = binding.load(lake)
     if known is not None and known != Binding(found.lake, store.url):
         raise ConfigError(f"{lake}: holds a lake with a different remote, {known.url}; restore into an empty directory")
-    if known is None and any(lake.glob("*s/*/" + METADATA)):
+    if known is None and storage_of(lake).list(lake, f"*s/*/{METADATA}"):
         raise ConfigError(f"{lake}: already holds a lake; restore into an empty directory")
     binding.save(lake, Binding(found.lake, store.url))
     keys = [there.key for there in store.list()]
     for key in keys:
-        if key.startswith(SMALL) and not (lake / key).exists():
+        if key.startswith(SMALL) and not storage_of(lake).stat(layout.at(lake, key)):
             _copy(lake, store, key)
     for key in keys:
         parts = key.split("/")
@@ -55,16 +57,16 @@ def begin(lake: Path, store: ObjectStore) -> Iterator[str]:
 def _copy(lake: Path, store: ObjectStore, key: str) -> None:
     content = io.BytesIO()
     store.get(key, content)
-    path = lake / key
+    path, storage = layout.at(lake, key), storage_of(lake)
     closed = key.startswith((".state/", "logs/erasures/"))
-    make_dirs(path.parent, 0o750 if key.startswith("logs/erasures/") else 0o755)
-    atomic_write(path, content.getvalue(), 0o640 if closed else 0o644)
+    storage.make(path.parent, CLOSED if key.startswith("logs/erasures/") else 0o755)
+    storage.put(path, content.getvalue(), RESTRICTED if closed else OPEN)
 
 
 def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Iterator[str]:
-    make_dirs(lake / f"{kind}s")
     dataset = dataset_of(lake, name, kind)
-    if dataset.metadata.exists():
+    dataset.storage.make(dataset.directory.parent)
+    if dataset.storage.stat(dataset.metadata):
         return
     told, _ = mirror.read(store, key)
     if told is None:
@@ -85,22 +87,24 @@ def _feed(lake: Path, store: ObjectStore, key: str, name: str, kind: str) -> Ite
 
 def _quarantine(dataset: Dataset, store: ObjectStore, state: FeedState) -> None:
     """Files in quarantine are always on this disk: fetch them before the metadata lists them, again after a crash."""
+    storage = dataset.storage
+    storage.close(layout.staging(dataset.lake))
+    storage.make(dataset.quarantine.parent)  # of all feeds: open, whatever the feed's access
     for file in state.quarantined:
-        path = dataset.in_lake(file.path)
-        make_dirs(path.parent.parent)
-        make_dirs(path.parent, dataset.dir_mode)
-        turn.fetch(store, mirror.key_of(dataset, file.path), file, path)
-        path.chmod(dataset.file_mode)
+        staged = dataset.staged("restore", file.path)
+        fetch(store, mirror.key_of(dataset, file.path), file, staged)
+        storage.move(staged, dataset.in_lake(file.path), dataset.file_mode)
+    storage.delete(dataset.staged("restore"))
 
 
 def _shorten_log(dataset: Dataset, state: FeedState) -> None:
     """Drop lines of the state log about changes that are not in the remote's metadata."""
-    if not dataset.log.exists():
+    if not dataset.storage.stat(dataset.log):
         return
-    lines = dataset.log.read_bytes().splitlines(keepends=True)
+    lines = dataset.storage.read(dataset.log).splitlines(keepends=True)
     kept = [line for line in lines if _sequence(line) <= state.sequence]
     if len(kept) < len(lines):
-        atomic_write(dataset.log, b"".join(kept), 0o640)
+        dataset.storage.put(dataset.log, b"".join(kept), RESTRICTED)
 
 
 def _sequence(line: bytes) -> int:

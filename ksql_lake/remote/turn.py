@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from ksql_lake.base.errors import RemoteError
-from ksql_lake.base.files import make_dirs
 from ksql_lake.model.entries import FileEntry, Leaving, Remote
 from ksql_lake.model.state import FeedState
 from ksql_lake.remote import mirror, notice, plans
 from ksql_lake.remote.plans import Part, Plan
-from ksql_lake.store import metadata, trash
+from ksql_lake.store import journal, trash
 from ksql_lake.store.dataset import Dataset, Move
 from ksql_lake.store.remote.address import ARCHIVES
 from ksql_lake.store.remote.binding import Binding
 from ksql_lake.store.remote.seam import Gone, ObjectStore
+from ksql_lake.store.remote.transfer import fetch, md5
 
 AT_A_TIME = 8  # requests
 BATCH_FILES, BATCH_BYTES = 500, 2 << 30  # after so much a push records what is there
-PIECE = 1 << 20  # bytes
 RESTORED_DAYS = 7  # an archived object stays readable
 T = TypeVar("T")
 
@@ -54,7 +52,7 @@ class Turn:
     def path(self, file: FileEntry) -> Path:
         """Where a file of the feed, or one in quarantine, is on this disk."""
         aside = mirror.is_quarantine(file.path)
-        return self.dataset.in_lake(file.path) if aside else self.dataset.file(file.path)
+        return Path(self.dataset.in_lake(file.path)) if aside else self.dataset.local(file.path)
 
     def mark(self, entries: Sequence[FileEntry]) -> None:
         """Replace the state's entries with the same paths by these."""
@@ -69,7 +67,7 @@ class Turn:
     def commit(self, moves: Sequence[Move], kind: str, what: str) -> None:
         run = self.next_run()
         self.commits += 1
-        metadata.amend(self.dataset, run, self.state, moves, kind=kind, now=self.now, by=self.by, what=what)
+        journal.amend(self.dataset, run, self.state, moves, kind=kind, now=self.now, by=self.by, what=what)
         notice.write(self.dataset, self.state, self.binding)
 
 
@@ -138,7 +136,7 @@ def _proof(turn: Turn, file: FileEntry) -> str | None:
         return f"{turn.store.url}/{key}: missing from the remote, so its day stays here; see: remote verify"
     if not there.holds(file.bytes, file.crc32):
         return f"{turn.store.url}/{key}: is not what was uploaded, so its day stays here; see: remote verify"
-    if there.md5 is not None and there.md5 != _md5(turn.path(file)):
+    if there.md5 is not None and there.md5 != md5(turn.path(file)):
         return f"{turn.store.url}/{key}: differs from the local file, so its day stays here; see: remote verify"
     return None
 
@@ -160,18 +158,10 @@ def forget_wrong(turn: Turn) -> list[str]:
     return [f"{turn.store.url}/{turn.key(file)}: is sent again" for file in wrong]
 
 
-def _md5(path: Path) -> bytes:
-    found = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            found.update(piece)
-    return found.digest()
-
-
 def _take_from_disk(turn: Turn, parts: Sequence[Part]) -> None:
     files = [file for part in parts for file in part.files]
-    dropped = turn.dataset.staging / turn.next_run() / "dropped"  # removed with the staging directory, at the end
-    make_dirs(dropped.parent)
+    dropped = turn.dataset.staged(turn.next_run(), "dropped")  # removed with the staging directory, at the end
+    turn.dataset.storage.make(dropped.parent)
     moves = trash.moves(turn.dataset, files, dropped)
     turn.state.files.mark([replace(file, local=False) for file in files])
     size = sum(file.bytes for file in files)
@@ -191,8 +181,8 @@ def pull(turn: Turn, plan: Plan) -> list[str]:
             waiting += asleep
             continue
         run = turn.next_run()
-        there = turn.dataset.staging / run / "pulled"
-        make_dirs(there)
+        there = partial(turn.dataset.staged, run, "pulled")
+        turn.dataset.storage.make(there())
         _, failed = _each(part.files, lambda file, there=there: _download(turn, file, there))  # type: ignore[misc]
         if failed is not None:
             raise failed
@@ -202,11 +192,11 @@ def pull(turn: Turn, plan: Plan) -> list[str]:
     return waiting
 
 
-def _back(dataset: Dataset, part: Part, there: Path) -> list[Move]:
+def _back(dataset: Dataset, part: Part, there: Callable[[str], Path]) -> list[Move]:
     """A table's version by one rename of its directory, so that no reader sees half of it; days file by file."""
-    whole = dataset.kind == "table" and not (dataset.file(part.partition)).exists()
+    whole = dataset.kind == "table" and not dataset.storage.stat(dataset.file(part.partition))
     paths = [part.partition] if whole else [file.path for file in part.files]
-    return [Move.of(dataset, there / path, dataset.directory / path) for path in paths]
+    return [Move.of(dataset, there(path), dataset.file(path)) for path in paths]
 
 
 def _asleep(turn: Turn, files: Sequence[FileEntry]) -> list[str]:
@@ -227,35 +217,9 @@ def _asleep(turn: Turn, files: Sequence[FileEntry]) -> list[str]:
     return lines
 
 
-def _download(turn: Turn, file: FileEntry, there: Path) -> None:
-    fetch(turn.store, turn.key(file), file, there / file.path)
+def _download(turn: Turn, file: FileEntry, there: Callable[[str], Path]) -> None:
+    fetch(turn.store, turn.key(file), file, there(file.path))
     turn.progress(file.bytes)
-
-
-def fetch(store: ObjectStore, key: str, file: FileEntry, path: Path) -> None:
-    """Download one file of the lake and check that it is the one that was uploaded.
-
-    Raises:
-        RemoteError: it is gone, archived or altered.
-    """
-    make_dirs(path.parent)
-    with path.open("w+b") as sink:
-        try:
-            store.get(key, sink)
-        except Gone:
-            raise Gone(f"{store.url}/{key}: missing, though the metadata lists it; see: remote verify") from None
-        size, found = checksum(sink)
-    if (size, found) != (file.bytes, file.crc32):
-        raise RemoteError(f"{store.url}/{key}: is not what was uploaded (its checksum differs); see: remote verify")
-
-
-def checksum(file: BinaryIO) -> tuple[int, int]:
-    """Bytes and CRC-32 of an open file, from its start."""
-    size, found = 0, 0
-    file.seek(0)
-    while piece := file.read(PIECE):
-        size, found = size + len(piece), zlib.crc32(piece, found)
-    return size, found
 
 
 def retier(turn: Turn, plan: Plan) -> int:

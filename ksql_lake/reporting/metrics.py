@@ -135,6 +135,8 @@ _PER_FEED: tuple[tuple[str, str, Value], ...] = (
     ("ksql_lake_unpushed_files", "Files that are not in the remote yet.", _of_remote("unpushed_files")),
     ("ksql_lake_oldest_unpushed_timestamp_seconds", "When the oldest of them was exported.", _oldest_unpushed),
     ("ksql_lake_quarantined_rows", "Rows that the feed's last run put into quarantine.", _of_run("quarantined")),
+    ("ksql_lake_skipped_records", "Records of the topic that ksqlDB skipped, in the feed's last run from Kafka.",
+     lambda summary: summary.last_run.passed_over if summary.last_run and summary.last_run.road == "kafka" else None),
 )
 
 

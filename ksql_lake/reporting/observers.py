@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ksql_lake.base.files import append_line, make_dirs
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import Amendment, FeedState
 from ksql_lake.reporting import metrics
+from ksql_lake.store import layout
 from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import RESTRICTED
 
-CHANGES = "logs/changes.jsonl"
 TAIL = 1 << 20  # bytes of the log that are searched for the last change that was written
 
 
@@ -43,16 +44,16 @@ class ChangeLog:
     def _write(self, dataset: Dataset, change: Amendment) -> None:
         if change in _tail(dataset.lake, dataset.feed):
             return  # passed on again, after a crash
-        path = dataset.lake / CHANGES
-        make_dirs(path.parent)
+        path = layout.changes(dataset.lake)
+        dataset.storage.make(path.parent)
         line = {"at": change.at, "feed": dataset.feed, "by": change.by, "what": change.what}
-        append_line(path, json.dumps(line, ensure_ascii=False).encode(errors="replace"), 0o640)
+        dataset.storage.append(path, json.dumps(line, ensure_ascii=False).encode(errors="replace"), RESTRICTED)
 
 
 def _tail(lake: Path, feed: str) -> Iterator[Amendment]:
     """The changes of a feed in the last part of the log; a line of another shape is skipped."""
     try:
-        with (lake / CHANGES).open("rb") as file:
+        with storage_of(lake).open(layout.changes(lake)) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - TAIL, 0))
             lines = file.read().splitlines()
     except FileNotFoundError:

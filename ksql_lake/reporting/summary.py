@@ -23,8 +23,10 @@ from ksql_lake.remote.plans import Policy
 from ksql_lake.remote.standing import Standing, places_of, standing
 from ksql_lake.remote.standing import findings as findings_of_remote
 from ksql_lake.reporting.findings import findings_of_runs, findings_of_state, missed
-from ksql_lake.store import history, metadata, running
+from ksql_lake.store import history, layout, metadata, running
 from ksql_lake.store.history import Run
+from ksql_lake.store.lake import directories
+from ksql_lake.store.layout import KINDS, STATUSES, storage_of
 from ksql_lake.store.remote import binding
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -97,11 +99,9 @@ def read(
         runs.setdefault(run.feed, []).append(run)
     kinds = {
         directory.name: kind
-        for kind in ("stream", "table")
-        for directory in (lake / f"{kind}s").glob("*")
-        if directory.is_dir() and not directory.name.startswith(".")
+        for kind in KINDS for directory in directories(lake, kind) if not directory.name.startswith(".")
     }
-    active = {path.stem for path in (lake / "feeds" / "active").glob("*.json")}
+    active = {path.stem for path in storage_of(lake).list(lake, "feeds/active/*.json")}
     names = sorted({*kinds, *active, *runs} if feed is None else {feed} & {*kinds, *active, *runs})
     records = (_record(lake, name, kinds.get(name), runs.get(name, []), name in off) for name in names)
     return [record for record in records if _is_known(record) or record.name == feed]
@@ -118,7 +118,7 @@ def _record(lake: Path, name: str, kind: str | None, runs: list[Run], off: bool)
     feed, feed_problem, status = _feed(lake, name)
     if off and status in ("active", "disabled"):
         status = "off"
-    if feed is not None and (lake / f"{feed.type}s" / name).is_dir():
+    if feed is not None and storage_of(lake).stat(layout.directory(lake, feed.type, name)):
         kind = feed.type  # the name may have been another kind of feed before
     state, metadata_problem = (None, None) if kind is None else _state(lake, name, kind)
     known = kind or (feed.type if feed else runs[-1].type if runs else "-")
@@ -128,9 +128,9 @@ def _record(lake: Path, name: str, kind: str | None, runs: list[Run], off: bool)
 
 def _feed(lake: Path, name: str) -> tuple[Feed | None, str | None, str]:
     """(feed, what is wrong with its file, status)."""
-    for status in ("active", "archived"):
-        path = lake / "feeds" / status / f"{name}.json"
-        if path.exists():
+    for status in STATUSES:
+        path = layout.feed_file(lake, name, status)
+        if storage_of(lake).stat(path):
             try:
                 feed = feeds.load(path)
             except FeedError as error:
@@ -266,7 +266,7 @@ def _age(
 class PartitionSummary:
     """One day of a stream or one version of a table; `label` is the day or the version in short.
 
-    `place`, of a lake with a remote: here, both, or remote where a file lies only there; else empty.
+    `place`, of a lake with a remote: here, both, or remote if one of its files is only there; else empty.
     """
 
     feed: str

@@ -144,6 +144,10 @@ def _totals(summaries: Sequence[FeedSummary], now: dt.datetime, ink: Ink, name: 
         here, there = sum(one.local_bytes for one in stands), sum(one.remote_bytes for one in stands)
         lines.append(ink("quiet", f"{size(here)} here, {size(there)} in the remote, "
                                   f"{size(sum(one.due_bytes for one in stands))} due to leave this disk"))
+    skipped = {s.feed: s.last_run.passed_over for s in summaries if s.last_run and s.last_run.passed_over}
+    if skipped:
+        named = ", ".join(f"{feed} {records:,}" for feed, records in skipped.items())
+        lines.append(ink("quiet", f"records that ksqlDB skipped, in the last run from Kafka: {named}"))
     ended = max((summary.last_run.ended for summary in summaries if summary.last_run), default=None)
     ago = since(ended, now)
     if ended is not None and ago is not None:

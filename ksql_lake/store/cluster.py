@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ksql_lake.base.errors import ConfigError, StateError
-from ksql_lake.base.files import atomic_write, make_closed
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import CLOSED, RESTRICTED
 
-RECORD = ".state/kafka_cluster.json"
 WAY_OUT = "remove it, and the next export records the cluster again"
 
 
-def known(lake: Path) -> dict[str, Any] | None:
+def known(lake: PurePath) -> dict[str, Any] | None:
     """What the lake has recorded: `kafka_cluster_id`, `since`, `url`; None for a lake without a record.
 
     Raises:
         StateError: the record cannot be read.
     """
-    path = lake / RECORD
+    path = layout.kafka_cluster(lake)
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(storage_of(lake).read(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -31,7 +32,7 @@ def known(lake: Path) -> dict[str, Any] | None:
     return found
 
 
-def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: bool = False) -> str | None:
+def admit(lake: PurePath, cluster_id: str | None, url: str, now: str, *, accept: bool = False) -> str | None:
     """Allow a cluster to fill the lake: the recorded one, the first one, or with `accept` a different one.
 
     Args:
@@ -59,15 +60,17 @@ def admit(lake: Path, cluster_id: str | None, url: str, now: str, *, accept: boo
     record: dict[str, Any] = {"kafka_cluster_id": cluster_id, "since": now, "url": url}
     if noted is not None:
         record["before"] = [*noted.get("before", ()), {key: noted.get(key) for key in ("kafka_cluster_id", "since")}]
-    make_closed((lake / RECORD).parent, 0o750)
-    atomic_write(lake / RECORD, (json.dumps(record, indent=2) + "\n").encode(), 0o640)
-    _forget_halves(lake / RECORD)
+    path, storage = layout.kafka_cluster(lake), storage_of(lake)
+    storage.close(path.parent, CLOSED)
+    storage.put(path, (json.dumps(record, indent=2) + "\n").encode(), RESTRICTED)
+    _forget_halves(path)
     return None if noted is None else f"{lake}: is filled from Kafka cluster {cluster_id} from now on"
 
 
-def _forget_halves(path: Path) -> None:
+def _forget_halves(path: PurePath) -> None:
     """Remove temporary files of runs that were killed while writing the record; their names end with the process id."""
-    for half in path.parent.glob(f".{path.name}.*.inprogress"):
+    storage = storage_of(path)
+    for half in storage.list(path.parent, f".{path.name}.*.inprogress"):
         number = half.name.split(".")[-2]
         if number.isdecimal() and not Path("/proc", number).exists():
-            half.unlink(missing_ok=True)
+            storage.delete(half)

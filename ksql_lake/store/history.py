@@ -9,18 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from ksql_lake import __version__
-from ksql_lake.base.files import append_line, make_dirs
 from ksql_lake.model.checks import Result
 from ksql_lake.model.findings import Finding, read_findings
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 
-RUNS = "logs/runs.jsonl"
 TAIL = 4 << 20  # bytes at the end of the history that a report reads: some 10,000 runs
 LONGEST = 4 << 20  # bytes; this tool writes no longer line
 BLOCK = 1 << 20
@@ -141,11 +140,11 @@ def read_checks(entries: Any) -> Iterator[Result]:
             yield Result(check, column, level, failed, rows, message or f"{failed:,} of {rows:,} rows")
 
 
-def append(lake: Path, run: Run) -> None:
+def append(lake: PurePath, run: Run) -> None:
     """Add one run, durably."""
-    path = lake / RUNS
-    make_dirs(path.parent)
-    append_line(path, json.dumps(run.as_line(__version__), ensure_ascii=False).encode(errors="replace"))
+    path, storage = layout.runs(lake), storage_of(lake)
+    storage.make(path.parent)
+    storage.append(path, json.dumps(run.as_line(__version__), ensure_ascii=False).encode(errors="replace"))
 
 
 @dataclass
@@ -155,12 +154,12 @@ class Unreadable:
     lines: int = 0
 
 
-def runs(lake: Path, tail: int = TAIL, feeds: Collection[str] | None = None) -> list[Run]:
+def runs(lake: PurePath, tail: int = TAIL, feeds: Collection[str] | None = None) -> list[Run]:
     """The runs in the newest `tail` bytes of the history, oldest first; of these feeds, or of all."""
     return [run for run in read(lake, max(_length(lake) - tail, 0)) if feeds is None or run.feed in feeds]
 
 
-def read(lake: Path, start: int = 0, unreadable: Unreadable | None = None) -> Iterator[Run]:
+def read(lake: PurePath, start: int = 0, unreadable: Unreadable | None = None) -> Iterator[Run]:
     """The runs from a byte of the history on, oldest first; no more than one line is in memory.
 
     Args:
@@ -168,7 +167,7 @@ def read(lake: Path, start: int = 0, unreadable: Unreadable | None = None) -> It
         unreadable: counts the lines that were skipped.
     """
     try:
-        file = (lake / RUNS).open("rb")
+        file = storage_of(lake).open(layout.runs(lake))
     except FileNotFoundError:
         return
     with file:
@@ -204,14 +203,14 @@ def _parsed(text: bytes) -> Run | None:
         return None
 
 
-def since(lake: Path, first: dt.date) -> int:
+def since(lake: PurePath, first: dt.date) -> int:
     """The byte of the history where the runs that ended on a day (UTC) or later begin; found from the end."""
     wanted = dt.datetime.combine(first, dt.time(), dt.UTC)
     earlier = iso(wanted - SLACK) if wanted > dt.datetime(1, 1, 3, tzinfo=dt.UTC) else ""
     position = _length(lake)
     if not position:
         return 0
-    with (lake / RUNS).open("rb") as file:
+    with storage_of(lake).open(layout.runs(lake)) as file:
         while position > 0:
             position = max(position - BLOCK, 0)
             newest = next((run for run in map(_parsed, reversed(_lines_of_block(file, position))) if run), None)
@@ -227,11 +226,9 @@ def _lines_of_block(file: BinaryIO, position: int) -> list[bytes]:
     return lines[1 if position else 0 : -1]
 
 
-def _length(lake: Path) -> int:
-    try:
-        return os.stat(lake / RUNS).st_size
-    except FileNotFoundError:
-        return 0
+def _length(lake: PurePath) -> int:
+    there = storage_of(lake).stat(layout.runs(lake))
+    return there.size if there else 0
 
 
 def same_weekday(known: Sequence[Run], feed: str, now: dt.datetime) -> tuple[int, ...]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 
-from ksql_lake.base.files import exclusive_lock, make_closed, refuse_links
-from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset
+from ksql_lake.store import layout
+from ksql_lake.store.dataset import Dataset
 
 
-def places(dataset: Dataset) -> tuple[Path, ...]:
+def places(dataset: Dataset) -> tuple[PurePath, ...]:
     """Every directory and file that any change of a feed may write to."""
     return (
         dataset.lock, dataset.log, dataset.staging, dataset.metadata, dataset.manifests,
-        dataset.lake / QUARANTINE / dataset.feed, dataset.lake / TRASH,
+        dataset.quarantine, layout.trash(dataset.lake),
     )
 
 
@@ -26,7 +26,8 @@ def hold(dataset: Dataset, *, wait: bool = False) -> Iterator[None]:
         LakeBusyError: another process holds it and `wait` is False.
         LinkError: a link is in the place of the feed; nothing was touched.
     """
-    refuse_links(dataset.lake, places(dataset))
-    with exclusive_lock(dataset.lock, dataset.feed, wait=wait):
-        make_closed(dataset.lake / ".staging")  # closed to others until it is published, whatever the feed's access
+    storage = dataset.storage
+    storage.guard(dataset.lake, places(dataset))
+    with storage.lock(dataset.lock, dataset.feed, wait=wait):
+        storage.close(layout.staging(dataset.lake))  # closed to others until it is published, whatever the access
         yield

@@ -1,7 +1,8 @@
 """Runs in progress: a file for each in `.state/running/`, locked as long as its process lives.
 
 The kernel releases the lock when the process ends, however it ends. So a file without a lock belongs to a run that was
-killed, or whose machine stopped, and that never recorded how it ended.
+killed, or whose machine stopped, and that never recorded how it ended. A process belongs to one machine, and so do
+these files: they are on the local disk, in whatever storage the lake is.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any
 from ksql_lake.base.errors import LakeError
 from ksql_lake.base.files import make_dirs
 from ksql_lake.model.findings import Finding
-from ksql_lake.store import history, metadata
+from ksql_lake.store import history, layout, metadata
+from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.history import Run
 
-RUNNING = ".state/running"
 KILLED = (
     "the run that began at {} was killed, or the machine stopped{}; nothing is lost, the next run continues from there"
 )
@@ -53,7 +54,7 @@ class Started:
 @contextlib.contextmanager
 def underway(lake: Path, started: Started) -> Iterator[None]:
     """Mark a run as in progress until the block ends; does nothing where the lake cannot be written."""
-    directory = lake / RUNNING
+    directory = Path(layout.running(lake))
     path, hidden = directory / f"{started.run}.json", directory / f".{secrets.token_hex(6)}.inprogress"
     handle = None
     with contextlib.suppress(OSError):
@@ -101,7 +102,7 @@ def _runs(lake: Path, found: Sequence[Started], now: dt.datetime) -> list[Run]:
 def _run(lake: Path, started: Started, feed: str, kind: str, now: dt.datetime) -> Run:
     """How a dead run left a feed: a commit that it made counts, though the run did not report it."""
     try:
-        state = metadata.load(metadata.Dataset(lake, feed, kind)) if kind in ("stream", "table") else None
+        state = metadata.load(Dataset(lake, feed, kind)) if kind in ("stream", "table") else None
     except LakeError:
         state = None
     files = [file for file in state.files.recent if file.run == started.run] if state else []
@@ -123,7 +124,7 @@ def _dead(lake: Path, *, forget: bool = False) -> Iterator[Sequence[Started]]:
     held: list[tuple[int, Path]] = []
     found: list[Started] = []
     try:
-        for path in sorted((lake / RUNNING).glob("*")):  # including those of runs that died while writing them
+        for path in sorted(Path(layout.running(lake)).glob("*")):  # those of runs that died writing them, too
             handle = _lock(path)
             if handle is None:
                 continue

@@ -8,15 +8,17 @@ in every line of earlier versions. A torn line is skipped; the line after it is 
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
-from ksql_lake.base.files import append_line, last_line, make_closed
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import CLOSED, RESTRICTED
 
 AFTER = "after"
 LISTED = 200  # files of a change that a line names
@@ -47,14 +49,14 @@ class Logged:
         return str(max(times, default=self.state.get("created_at", "")))
 
 
-def states(path: Path) -> Iterator[Logged]:
+def states(path: PurePath) -> Iterator[Logged]:
     """The states in the log, oldest first."""
     for line, state in _folded(path):
         if state is not None:
             yield Logged(line["sequence"], state)
 
 
-def begins(path: Path) -> tuple[int, str] | None:
+def begins(path: PurePath) -> tuple[int, str] | None:
     """The number and the time of the first change in the log, or None where it has none."""
     line = next(_lines(path), None)
     if line is None:
@@ -63,7 +65,7 @@ def begins(path: Path) -> tuple[int, str] | None:
     return line["sequence"], at or Logged(line["sequence"], line).at
 
 
-def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str] | None, list[str] | None]]:
+def changes(path: PurePath, after: int) -> Iterator[tuple[int, str, list[str] | None, list[str] | None]]:
     """(sequence, kind, paths added, paths removed) of each change after a sequence number, oldest first.
 
     Paths are None where they were too many to list.
@@ -74,13 +76,13 @@ def changes(path: Path, after: int) -> Iterator[tuple[int, str, list[str] | None
             yield line["sequence"], str(change["kind"]), change.get("added"), change.get("removed")
 
 
-def last(path: Path) -> Logged | None:
+def last(path: PurePath) -> Logged | None:
     """The newest state in the log."""
     found = deque(states(path), maxlen=1)
     return found[0] if found else None
 
 
-def last_sequence(path: Path) -> int | None:
+def last_sequence(path: PurePath) -> int | None:
     """The number of the newest change, read from the end of the file; None without a whole last line."""
     line = last_line(path)
     if not line:
@@ -92,7 +94,22 @@ def last_sequence(path: Path) -> int | None:
     return sequence if isinstance(sequence, int) else None
 
 
-def append(path: Path, state: FeedState, before: FeedState | None, change: Change | None) -> None:
+def last_line(path: PurePath) -> bytes:
+    """The last line of a file, however long the file is; b"" where there is none."""
+    try:
+        file = storage_of(path).open(path)
+    except FileNotFoundError:
+        return b""
+    with file:
+        start, tail = file.seek(0, os.SEEK_END), b""
+        while start and b"\n" not in tail.rstrip(b"\n"):
+            start = max(start - (64 << 10), 0)
+            file.seek(start)
+            tail = file.read()
+    return tail.rstrip(b"\n").rpartition(b"\n")[2]
+
+
+def append(path: PurePath, state: FeedState, before: FeedState | None, change: Change | None) -> None:
     """Add a line, unless the log has it already.
 
     Args:
@@ -102,13 +119,13 @@ def append(path: Path, state: FeedState, before: FeedState | None, change: Chang
     logged = last_sequence(path)
     if logged == state.sequence:
         return
-    make_closed(path.parent, 0o750)
+    storage_of(path).close(path.parent, CLOSED)
     now = described(state)
     whole = before is None or logged != before.sequence or state.sequence % WHOLE == 0
     line = now if whole or before is None else _delta(described(before), now)
     if change is not None:
         line[CHANGE] = {"kind": change.kind, "at": change.at, **_paths(change)}
-    append_line(path, json.dumps(line, ensure_ascii=False).encode(), 0o640)
+    storage_of(path).append(path, json.dumps(line, ensure_ascii=False).encode(), RESTRICTED)
 
 
 def _paths(change: Change) -> dict[str, list[str] | None]:
@@ -153,7 +170,7 @@ def _kept(old: list[Any], new: list[Any]) -> int | None:
     return None
 
 
-def _folded(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+def _folded(path: PurePath) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     folded: dict[str, Any] | None = None
     for line in _lines(path):
         if AFTER in line:
@@ -184,9 +201,9 @@ def _apply(before: dict[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     return folded | {key: value for key, value in line.items() if key not in marks}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: PurePath) -> Iterator[dict[str, Any]]:
     try:
-        file = path.open("rb")
+        file = storage_of(path).open(path)
     except FileNotFoundError:
         return
     with file:

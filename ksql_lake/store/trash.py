@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import atomic_write, fsync_dir, make_dirs, remove_tree
 from ksql_lake.model.anchor import Covered, anchors_from
 from ksql_lake.model.entries import FileEntry
-from ksql_lake.model.state import Current, FeedState
-from ksql_lake.store import metadata
-from ksql_lake.store.metadata import QUARANTINE, TRASH, Dataset, Move
+from ksql_lake.model.state import QUARANTINE, Current, FeedState
+from ksql_lake.store import journal, layout
+from ksql_lake.store.dataset import Dataset, Move
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.manifests import UNREADABLE
 
 MANIFEST = "manifest.json"
 RELOADED = "reload"  # why: these rows were read again from the source
@@ -35,7 +35,7 @@ IN_THE_LAKE = (COMPACTED, REPEATED, RELOADED)  # whose rows are still in the lak
 class Bundle:
     """What one run moved to the trash of one feed; `aside`: files that were in quarantine."""
 
-    directory: Path
+    directory: PurePath
     feed: str
     at: str
     why: str
@@ -51,6 +51,31 @@ class Bundle:
     @property
     def rows(self) -> int:
         return sum(file.rows for file in self.every)
+
+    @property
+    def manifest(self) -> PurePath:
+        return self.directory / MANIFEST
+
+    def place(self, path: str) -> PurePath:
+        """Where a path that the metadata know lies in the bundle."""
+        return self.directory / path
+
+    def file(self, entry: FileEntry) -> PurePath:
+        """The place of a file of the bundle."""
+        return self.place(entry.path)
+
+    def local(self, entry: FileEntry) -> Path:
+        """The same on this machine's disk, for a file that comes from a remote."""
+        return Path(self.file(entry))
+
+    def holds(self, entry: FileEntry) -> bool:
+        """Whether the file is there."""
+        return storage_of(self.directory).stat(self.file(entry)) is not None
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The manifest as it is now."""
+        content: dict[str, Any] = json.loads(storage_of(self.directory).read(self.manifest))
+        return content
 
 
 def put(
@@ -69,7 +94,7 @@ def put(
         state.quarantine = tuple(entry for entry in held if entry.partition not in partitions)
     count_removed(state, files, why)
     count_removed(state, aside, QUARANTINE)  # counted separately: a day without other rows is not a day of the lake
-    metadata.amend(dataset, run, state, moves, kind=why, now=now, by=by, what=what)
+    journal.amend(dataset, run, state, moves, kind=why, now=now, by=by, what=what)
 
 
 def stage(
@@ -77,36 +102,37 @@ def stage(
     aside: Sequence[FileEntry] = (), before: Mapping[str, Any] | None = None,
 ) -> list[Move]:
     """The renames that put files of the lake, and of its quarantine, into the trash; their manifest is staged."""
-    directory = dataset.lake / TRASH / now[:10] / dataset.feed / run
-    staging = dataset.staging / run
-    make_dirs(staging)
+    directory = dataset.trash(now[:10], run)
+    staged = dataset.staged(run, MANIFEST)
+    dataset.storage.make(staged.parent)
     manifest = {
         "feed": dataset.feed, "type": dataset.kind, "at": now, "by": by, "why": why,
         "files": [file.to_json() for file in files],
         **({"quarantine": [file.to_json() for file in aside]} if aside else {}),
         **({"before": before} if before else {}),
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    atomic_write(staging / MANIFEST, text.encode(), dataset.file_mode)
+    dataset.storage.put(staged, as_text(manifest), dataset.file_mode)
     return [
-        Move.of(dataset, staging / MANIFEST, directory / MANIFEST), *moves(dataset, files, directory),
-        *(Move.of(dataset, dataset.lake / entry.path, directory / entry.path) for entry in aside),
+        Move.of(dataset, staged, directory / MANIFEST), *moves(dataset, files, directory),
+        *(Move.of(dataset, dataset.in_lake(entry.path), directory / entry.path) for entry in aside),
     ]
 
 
-def discard(dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str) -> Path:
+def as_text(manifest: Mapping[str, Any]) -> bytes:
+    """A bundle's manifest as it is written."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False).encode()
+
+
+def discard(dataset: Dataset, files: Sequence[FileEntry], run: str, *, now: str, by: str, why: str) -> PurePath:
     """Move files to the trash at once, without a change of the feed: they will be in no metadata."""
     moves = stage(dataset, files, run, now=now, by=by, why=why)
     for move in moves:
-        target = dataset.lake / move.target
-        make_dirs(target.parent, dataset.dir_mode)
-        os.rename(dataset.lake / move.source, target)
-        fsync_dir(target.parent)
-    remove_tree(dataset.staging / run)
-    return dataset.lake / TRASH / now[:10] / dataset.feed / run
+        dataset.storage.move(dataset.in_lake(move.source), dataset.in_lake(move.target), dataset.file_mode)
+    dataset.storage.delete(dataset.staged(run))
+    return dataset.trash(now[:10], run)
 
 
-def moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list[Move]:
+def moves(dataset: Dataset, files: Iterable[FileEntry], directory: PurePath) -> list[Move]:
     """The renames that move files of the lake to the same paths in `directory`; files not on this disk are left out.
 
     A table's version is moved in one rename if it holds no other files, so that no reader sees half of it.
@@ -117,24 +143,29 @@ def moves(dataset: Dataset, files: Iterable[FileEntry], directory: Path) -> list
             owned[file.partition].append(file.path)
     renames = []
     for partition, paths in owned.items():
-        place = dataset.directory / partition
-        names = {path.name for path in place.iterdir()} if place.is_dir() else set()
-        whole = dataset.kind == "table" and names == {Path(path).name for path in paths}
+        whole = dataset.kind == "table" and _is_all(dataset, partition, paths)
         for path in [partition] if whole else paths:
-            renames.append(Move.of(dataset, dataset.directory / path, directory / path))
+            renames.append(Move.of(dataset, dataset.file(path), directory / path))
     return renames
 
 
-def bundles(lake: Path, feed: str | None = None) -> list[Bundle]:
+def _is_all(dataset: Dataset, partition: str, paths: Iterable[str]) -> bool:
+    """Whether these are all the files of a partition."""
+    names = {place.name for place in dataset.storage.list(dataset.file(partition))}
+    return names == {PurePath(path).name for path in paths}
+
+
+def bundles(lake: PurePath, feed: str | None = None) -> list[Bundle]:
     """What the trash holds, oldest first."""
     found = []
-    for path in (lake / TRASH).glob(f"*/{feed or '*'}/*/{MANIFEST}"):
+    storage = storage_of(lake)
+    for path in storage.list(layout.trash(lake), f"*/{feed or '*'}/*/{MANIFEST}"):
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(storage.read(path))
             files, aside = (tuple(map(FileEntry.from_json, manifest.get(k, ()))) for k in ("files", "quarantine"))
             named = (manifest["feed"], manifest["at"], manifest["why"])
             found.append(Bundle(path.parent, *named, files, aside, manifest.get("before")))
-        except (OSError, *metadata.UNREADABLE) as error:
+        except (OSError, *UNREADABLE) as error:
             raise StateError(f"{path}: not readable as JSON ({error}); move its directory away") from None
     return sorted(found, key=lambda bundle: (bundle.at, bundle.directory.name))
 
@@ -146,27 +177,27 @@ def undo(dataset: Dataset, state: FeedState, bundle: Bundle, run: str, *, now: s
         StateError: a file of it is gone, or its place is taken; nothing is touched.
     """
     files, aside = ([_as_remote_has_it(file, state) for file in some] for some in (bundle.files, bundle.aside))
-    places = [(bundle.directory / file.path, dataset.directory / file.path) for file in files if file.local]
-    places += [(bundle.directory / entry.path, dataset.lake / entry.path) for entry in aside]
+    places = [(bundle.file(file), dataset.file(file.path)) for file in files if file.local]
+    places += [(bundle.file(entry), dataset.in_lake(entry.path)) for entry in aside]
     for there, back in places:
-        if not there.exists():
+        if dataset.storage.stat(there) is None:
             raise StateError(f"{there}: gone from the trash, so it cannot be brought back")
-        if back.exists():
+        if dataset.storage.stat(back):
             raise StateError(f"{back}: is already there; move it away first")
     if bundle.before is not None:
         _go_back(dataset, state, bundle.before)
-    staging = dataset.staging / run
-    make_dirs(staging)
+    undone = dataset.staged(run, f"undone_{MANIFEST}")
+    dataset.storage.make(undone.parent)
     moves = [Move.of(dataset, there, back) for there, back in places]
-    moves.append(Move.of(dataset, bundle.directory / MANIFEST, staging / f"undone_{MANIFEST}"))
+    moves.append(Move.of(dataset, bundle.manifest, undone))
     state.files.add(files)
     if aside:
-        make_dirs(dataset.lake / QUARANTINE)  # of all feeds: open, whatever the feed's access
+        dataset.storage.make(layout.quarantine(dataset.lake))  # of all feeds: open, whatever the feed's access
         state.quarantine = (*state.quarantined, *aside)
     count_removed(state, bundle.files, bundle.why, -1)
     count_removed(state, bundle.aside, QUARANTINE, -1)
     what = f"undo: {len(bundle.every)} files back from the trash of {bundle.at}"
-    metadata.amend(dataset, run, state, moves, kind="undo", now=now, by=by, what=what)
+    journal.amend(dataset, run, state, moves, kind="undo", now=now, by=by, what=what)
 
 
 def _go_back(dataset: Dataset, state: FeedState, before: Mapping[str, Any]) -> None:
@@ -216,18 +247,17 @@ def count_removed(state: FeedState, files: Iterable[FileEntry], why: str, sign: 
     state.removed = {partition: whys for partition, whys in sorted(kept.items()) if whys}
 
 
-def empty(dataset: Dataset, days: int, today: dt.date) -> list[Path]:
+def empty(dataset: Dataset, days: int, today: dt.date) -> list[PurePath]:
     """Remove for good what has been in the trash of one feed for longer than `days`; call with its lock held."""
     removed = []
-    for directory in sorted((dataset.lake / TRASH).glob(f"????-??-??/{dataset.feed}")):
+    storage, top = dataset.storage, layout.trash(dataset.lake)
+    for directory in storage.list(top, f"????-??-??/{dataset.feed}"):
         try:
             age = (today - dt.date.fromisoformat(directory.parent.name)).days
         except ValueError:
             continue
-        if age > days and not directory.is_symlink() and not directory.parent.is_symlink():
-            remove_tree(directory)
+        if age > days and not layout.leads_out(dataset.lake, directory):
+            storage.delete(directory)
             removed.append(directory)
-            if not any(directory.parent.iterdir()):
-                directory.parent.rmdir()
-            fsync_dir(dataset.lake / TRASH)
+            storage.prune(directory.parent, top)
     return removed

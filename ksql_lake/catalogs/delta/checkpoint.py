@@ -9,12 +9,11 @@ import json
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ksql_lake.base.files import atomic_write
 from ksql_lake.catalogs.delta.actions import APP, Snapshot
 from ksql_lake.catalogs.delta.table import log_of, trusted
-from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.parquet import as_parquet
 
 LAST = "_last_checkpoint"
 _TEXTS = pa.map_(pa.string(), pa.string())
@@ -48,12 +47,10 @@ def write(dataset: Dataset, version: int) -> None:
     """
     log = log_of(dataset)
     rows = actions(trusted(dataset, log.replay()))
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), sink, compression="snappy")
-    path = log.directory / f"{version:020d}.checkpoint.parquet"
-    atomic_write(path, sink.getvalue().to_pybytes(), dataset.file_mode)
+    path = log.place(f"{version:020d}.checkpoint.parquet")
+    log.storage.put(path, as_parquet(pa.Table.from_pylist(rows, SCHEMA)), dataset.file_mode)
     last = json.dumps({"version": version, "size": len(rows)}).encode()
-    atomic_write(log.directory / LAST, last, dataset.file_mode)
+    log.storage.put(log.place(LAST), last, dataset.file_mode)
 
 
 def actions(now: Snapshot) -> list[dict[str, Any]]:

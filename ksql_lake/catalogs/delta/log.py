@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import fsync_dir, make_dirs
 from ksql_lake.catalogs.delta.actions import Snapshot, Version
+from ksql_lake.store import layout
+from ksql_lake.store.dataset import Dataset
+from ksql_lake.store.layout import storage_of
+from ksql_lake.store.storage import Changed, Storage
 
 DIRECTORY = "_delta_log"
 _VERSION = re.compile(r"(\d{20})\.json", re.ASCII)
 
 
-def is_kept(table: Path) -> bool:
+def is_kept(dataset: Dataset) -> bool:
     """Whether a table has a log: then it is kept up to date, whatever the settings say."""
-    return (table / DIRECTORY).is_dir()
+    there = dataset.storage.stat(dataset.file(DIRECTORY))
+    return there is not None and there.directory
 
 
 class DamagedLog(StateError):
@@ -28,20 +31,25 @@ class DamagedLog(StateError):
 class Log:
     """The `_delta_log` of one table, and the modes of its files."""
 
-    directory: Path
+    directory: PurePath
     dir_mode: int = 0o755
     file_mode: int = 0o644
 
+    @property
+    def storage(self) -> Storage:
+        return storage_of(self.directory)
+
     def versions(self) -> list[int]:
         """The numbers of the versions that are there."""
-        try:
-            names = os.listdir(self.directory)
-        except FileNotFoundError:
-            return []
+        names = (place.name for place in self.storage.list(self.directory))
         return sorted(int(match[1]) for match in map(_VERSION.fullmatch, names) if match)
 
-    def path(self, version: int) -> Path:
-        return self.directory / f"{version:020d}.json"
+    def place(self, name: str) -> PurePath:
+        """Where a file of the log lies."""
+        return layout.at(self.directory, name)
+
+    def path(self, version: int) -> PurePath:
+        return self.place(f"{version:020d}.json")
 
     def replay(self) -> Snapshot:
         """The table after its last version.
@@ -74,7 +82,7 @@ class Log:
             DamagedLog: it is not what a version looks like.
         """
         try:
-            snapshot.apply(number, self.path(number).read_bytes().splitlines())
+            snapshot.apply(number, self.storage.read(self.path(number)).splitlines())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedLog(f"{self.path(number)}: is not a version of a Delta log ({error})") from None
 
@@ -84,34 +92,16 @@ class Log:
         Returns:
             False when another writer was faster; then nothing is written.
         """
-        make_dirs(self.directory, self.dir_mode)
+        self.storage.make(self.directory, self.dir_mode)
         self.clean()
-        final = self.path(number)
-        temporary = self.directory / f".{final.name}.{os.getpid()}.tmp"
         try:
-            _write(temporary, version.text(), self.file_mode)
-            try:
-                os.link(temporary, final)  # fails where there is such a file, unlike a rename
-            except FileExistsError:
-                return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync_dir(self.directory)
+            self.storage.swap(self.path(number), version.text(), None, self.file_mode)
+        except Changed:
+            return False
         return True
 
     def clean(self) -> None:
         """Remove what a run left behind that was killed while writing. Call with the feed's lock held."""
-        for left in self.directory.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(handle, view) :]
-        os.fchmod(handle, mode)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        for pattern in (".*.inprogress", ".*.tmp"):  # the second: of earlier versions
+            for left in self.storage.list(self.directory, pattern):
+                self.storage.delete(left)

@@ -12,6 +12,7 @@ from ksql_lake.catalogs.delta.log import is_kept
 from ksql_lake.model import feeds
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import STATUSES, feed_file
 from ksql_lake.store.metadata import Dataset
 
 
@@ -50,14 +51,14 @@ class DeltaLog:
                 sync(dataset, state, self.clock())
 
     def _is_wanted(self, dataset: Dataset) -> bool:
-        return is_kept(dataset.directory) or wanted_by(dataset, self.everywhere)
+        return is_kept(dataset) or wanted_by(dataset, self.everywhere)
 
 
 def wanted_by(dataset: Dataset, everywhere: bool) -> bool:
     """Whether a feed should have a log: by its file, or else by the setting."""
-    for place in ("active", "archived"):
-        path = dataset.lake / "feeds" / place / f"{dataset.feed}.json"
-        if path.exists():
+    for status in STATUSES:
+        path = feed_file(dataset.lake, dataset.feed, status)
+        if dataset.storage.stat(path):
             with contextlib.suppress(FeedError):
                 said = feeds.load(path, patterns=False).delta
                 return everywhere if said is None else said

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from ksql_lake import __version__
 from ksql_lake.base.errors import StateError
-from ksql_lake.base.files import fsync_dir, make_dirs, remove_tree
 from ksql_lake.catalogs.delta.actions import APP, Commit, Protocol, Snapshot, Version
-from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log
+from ksql_lake.catalogs.delta.log import DIRECTORY, DamagedLog, Log, is_kept
 from ksql_lake.catalogs.delta.plan import Wanted, add, next_version, wanted
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import replaced_delta_log
 from ksql_lake.store.metadata import Dataset
 from ksql_lake.store.remote.places import sql_root
-
-KEPT = ".state/delta"  # where replaced logs go
 
 
 class ForeignVersion(StateError):
@@ -35,7 +33,7 @@ class Synced:
 
 
 def log_of(dataset: Dataset) -> Log:
-    return Log(dataset.directory / DIRECTORY, dataset.dir_mode, dataset.file_mode)
+    return Log(dataset.file(DIRECTORY), dataset.dir_mode, dataset.file_mode)
 
 
 def sync(dataset: Dataset, state: FeedState, at: int, kind: str = "sync") -> Synced:
@@ -109,7 +107,7 @@ def trusted(dataset: Dataset, now: Snapshot) -> Snapshot:
 def _foreign(dataset: Dataset, versions: list[int]) -> str:
     named = ", ".join(map(str, versions[:5])) + (" ..." if len(versions) > 5 else "")
     return (
-        f"{dataset.directory / DIRECTORY}: version {named} was not written by this tool, so the table may hold other "
+        f"{dataset.file(DIRECTORY)}: version {named} was not written by this tool, so the table may hold other "
         f"rows than the lake; {_way_out(dataset)}"
     )
 
@@ -129,7 +127,7 @@ def verify(dataset: Dataset, state: FeedState) -> list[str]:
         return [f"{error}; {_way_out(dataset)}"]
     except ForeignVersion as error:
         return [str(error)]
-    where = dataset.directory / DIRECTORY
+    where = dataset.file(DIRECTORY)
     table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     if now.sequence != table.sequence:
         return [
@@ -146,7 +144,7 @@ def verify(dataset: Dataset, state: FeedState) -> list[str]:
     return [f"{finding}; {_way_out(dataset)}" for finding in sorted(findings)]
 
 
-def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> Path | None:
+def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> PurePath | None:
     """Rewrite the log as version 0 from the metadata; the old one is kept in `.state/delta`.
 
     Readers that follow the table as a stream have to start again: it has a new id.
@@ -154,20 +152,18 @@ def rebuild(dataset: Dataset, state: FeedState, at: int, stamp: str) -> Path | N
     Returns:
         Where the old log is now; None when there was none.
     """
-    log, kept = log_of(dataset), dataset.lake / KEPT
-    old = kept / f"{dataset.feed}.{stamp}"
-    fresh = Log(kept / f"{dataset.feed}.new", dataset.dir_mode, dataset.file_mode)
+    log, storage = log_of(dataset), dataset.storage
+    old = replaced_delta_log(dataset.lake, f"{dataset.feed}.{stamp}")
+    fresh = Log(replaced_delta_log(dataset.lake, f"{dataset.feed}.new"), dataset.dir_mode, dataset.file_mode)
     table = wanted(dataset.feed, state, sql_root(dataset.lake, "delta", os.environ))
     version = next_version(table, Snapshot(), commit(table, at, "rebuild"))
     assert version is not None, "an empty log is never up to date"
-    make_dirs(kept)
-    remove_tree(fresh.directory)  # of a rebuild that was killed
+    storage.make(old.parent)
+    storage.delete(fresh.directory)  # of a rebuild that was killed
     fresh.put(0, version)
-    there = log.directory.is_dir()
+    there = is_kept(dataset)
     if there:
-        os.rename(log.directory, old)
-    make_dirs(dataset.directory, dataset.dir_mode)
-    os.rename(fresh.directory, log.directory)
-    fsync_dir(kept)
-    fsync_dir(dataset.directory)
+        storage.move(log.directory, old, dataset.file_mode)
+    storage.make(dataset.directory, dataset.dir_mode)
+    storage.move(fresh.directory, log.directory, dataset.file_mode)
     return old if there else None

@@ -1,7 +1,7 @@
-"""An Iceberg catalog, REST or SQL, spoken to by pyiceberg: one table a feed, over the files where they lie.
+"""An Iceberg catalog, REST or SQL, through pyiceberg: one table per feed, over the files where they are.
 
-A registration is one snapshot, whatever happened since the last one: files that came, files that went, and the feed's
-sequence number among its properties. Which files a table has is remembered in `.state/iceberg.json` for the snapshot
+A registration is one snapshot for everything since the last one: files added, files removed, and the feed's sequence
+number among its properties. Which files a table has is remembered in `.state/iceberg.json` for the snapshot
 that made it so, and read from the table's manifests when it has another one.
 """
 
@@ -22,15 +22,15 @@ from ksql_lake.catalogs.tables import OURS, Columns, Found, Plan, Table, Values
 from ksql_lake.model.entries import FileEntry
 from ksql_lake.model.partitions import parse_day
 from ksql_lake.model.state import FeedState
+from ksql_lake.store.layout import catalog_record
 
 NAME = "ksql_lake"  # of the catalog in pyiceberg's settings, such as PYICEBERG_CATALOG__KSQL_LAKE__TOKEN
-RECORD = ".state/iceberg.json"
 SEQUENCE = "ksql_lake.sequence"  # of each snapshot
 DAY = "ksql_lake_day"  # the partition field
 MAPPING = "schema.name-mapping.default"
-SNAPSHOTS = 1000  # of a table; the oldest go when there are more, half of them at once
+SNAPSHOTS = 1000  # of a table; when there are more, the older half is removed
 PROPERTIES = {
-    "gc.enabled": "false",  # nobody deletes our files: not expire_snapshots, not DROP TABLE ... PURGE
+    "gc.enabled": "false",  # keeps expire_snapshots and DROP TABLE ... PURGE from deleting the lake's files
     "commit.manifest-merge.enabled": "true",  # a hundred small ones become one
     "commit.manifest.target-size-bytes": str(1 << 20),  # a large one is not written again
     "write.metadata.delete-after-commit.enabled": "true",
@@ -45,7 +45,7 @@ class Iceberg:
 
     Args:
         uri: http(s)://... of a REST catalog, or an SQLAlchemy URL such as sqlite:////var/lib/catalog.db.
-        warehouse: where the catalog puts its own files, where it does not say so itself.
+        warehouse: where the catalog's own files go, unless the catalog decides that itself.
 
     Raises:
         ConfigError: pyiceberg is missing, or what it needs to connect.
@@ -64,7 +64,7 @@ class Iceberg:
             from pyiceberg.catalog import load_catalog
         except ImportError:
             raise ConfigError("--register iceberg needs pyiceberg: pip install -r requirements-iceberg.txt") from None
-        self.record = Record(self.lake / RECORD)
+        self.record = Record(catalog_record(self.lake, "iceberg"))
         rest = self.uri.startswith(("http://", "https://"))
         given = {"type": "rest" if rest else "sql", "uri": self.uri}
         try:
@@ -158,7 +158,7 @@ class Iceberg:
 
 
 def catalog_errors() -> tuple[type[Exception], ...]:
-    """What pyiceberg and SQLAlchemy raise when a catalog refuses something; where nobody answers, an OSError comes."""
+    """What pyiceberg and SQLAlchemy raise when a catalog refuses something; an OSError means that none answers."""
     from pyiceberg import exceptions
 
     own = tuple(one for one in vars(exceptions).values() if isinstance(one, type) and issubclass(one, Exception))
@@ -170,12 +170,12 @@ def catalog_errors() -> tuple[type[Exception], ...]:
 
 
 def _mapping(schema: Any) -> dict[str, str]:
-    """Which name is which column: the files know no numbers of columns."""
+    """The mapping of names to columns: the files have no column ids."""
     return {MAPPING: schema.name_mapping.model_dump_json()}
 
 
 def _made(table: Any) -> str:
-    """What tells a table that was made again, or that somebody else has written to."""
+    """Text that changes when a table was created again, or when another tool wrote to it."""
     snapshot = table.current_snapshot()
     return f"{table.metadata.table_uuid} {snapshot.snapshot_id if snapshot else 'empty'}"
 
@@ -189,7 +189,7 @@ def _files(table: Any) -> dict[Values, str]:
 
 
 def _alter(change: Any, table: FileTable, before: Columns) -> None:
-    """Add the columns that came later, and take out those that the feed does not have.
+    """Add the columns that were added later, and remove those that the feed does not have.
 
     Raises:
         CatalogError: a column has another type than the feed's.
@@ -210,7 +210,7 @@ def _alter(change: Any, table: FileTable, before: Columns) -> None:
 
 
 def _commit(change: Any, made: Any, table: FileTable, todo: Plan) -> None:
-    """One snapshot: files that are to be there now, without those that went."""
+    """Write one snapshot: add the new files and remove those that are gone."""
     properties = {SEQUENCE: str(table.sequence), "engine-name": NAME, "engine-version": __version__}
     update = change.update_snapshot(snapshot_properties=properties)
     with (update.overwrite() if todo.gone else update.merge_append()) as snapshot:
@@ -240,7 +240,7 @@ def _day(table: FileTable, file: FileEntry) -> dt.date:
 
 
 def _data_file(made: Any, values: Values, day: dt.date | None, file: FileEntry | None = None) -> Any:
-    """A file as a manifest has it, from what the metadata know: none is opened."""
+    """A file's entry for a manifest, from the metadata alone: the file is not opened."""
     from pyiceberg.conversions import to_bytes
     from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
     from pyiceberg.typedef import Record as Row
@@ -264,7 +264,7 @@ def _data_file(made: Any, values: Values, day: dt.date | None, file: FileEntry |
 
 
 def _expire(table: Any) -> None:
-    """Forget the oldest snapshots of many: the description of a table holds them all, and each change writes it."""
+    """Drop the oldest of many snapshots: each change writes the table's description, which holds them all."""
     snapshots: Iterable[Any] = sorted(table.snapshots(), key=lambda one: one.timestamp_ms)
     oldest = [one.snapshot_id for one in snapshots][: -SNAPSHOTS // 2]
     if len(table.snapshots()) > SNAPSHOTS:

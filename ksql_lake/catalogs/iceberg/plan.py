@@ -1,4 +1,4 @@
-"""A feed as an Iceberg table: its columns in Iceberg's words, and each of its files by its whole path. Pure."""
+"""A feed as an Iceberg table: its columns in Iceberg's types, and its files by their full paths. Pure functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ksql_lake.model.recorded import MICROSECONDS
 from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import SCALARS, SqlType
 
-LOCATION = "ksql_lake.location"  # the table property that says where the files lie: an Iceberg table lies elsewhere
+LOCATION = "ksql_lake.location"  # the table property for the place of the files: the Iceberg table itself is elsewhere
 BY_DAY = (("ROWTIME", "day"),)  # the keys of a stream whose days are those of ROWTIME in UTC
 _ICEBERG: dict[pa.DataType, str] = {  # by the Arrow type, which says what is in the files, but for the unit of times
     pa.bool_(): "boolean", pa.int32(): "int", pa.int64(): "long", pa.float64(): "double", pa.string(): "string",
@@ -44,8 +44,8 @@ def wanted_files(feed: str, state: FeedState, root: str, remote: str | None = No
     """The table of one feed: all files of a stream, those of a table's current version.
 
     Args:
-        root: where the lake lies for those who query it, such as s3://bucket/lake.
-        remote: where files lie that are not on the lake's disk.
+        root: where queries find the lake, such as s3://bucket/lake.
+        remote: the place of files that are not on the lake's disk.
 
     Raises:
         SchemaError: the feed counts milliseconds, or a column has a type that Iceberg does not have.
@@ -58,8 +58,8 @@ def wanted_files(feed: str, state: FeedState, root: str, remote: str | None = No
     types = columns_of(state)
     if timed := [name for name, kind in types.items() if holds_time(kind)]:
         raise SchemaError(
-            f"column {', '.join(timed)} is a TIME: pyiceberg reads no file that has one, and Spark no table; export a "
-            "stream of your own without it"
+            f"column {', '.join(timed)} is a TIME, with which pyiceberg cannot read the files and Spark not the "
+            "table; export a stream of your own without it"
         )
     location = place(unquote(root) if root.startswith("file:") else root)
     parameters = {OURS: feed, LOCATION: location}
@@ -79,7 +79,7 @@ def wanted_files(feed: str, state: FeedState, root: str, remote: str | None = No
 
 
 def type_text(kind: SqlType) -> str:
-    """A type as Iceberg calls it, without the numbers that it gives to fields.
+    """Iceberg's name of a type, without the ids of its fields.
 
     Raises:
         SchemaError: Iceberg has no such type.

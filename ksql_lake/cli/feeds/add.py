@@ -7,7 +7,6 @@ import sys
 
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode
-from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context, server
 from ksql_lake.model import feeds
 
@@ -33,7 +32,6 @@ def run(config: Config, args: argparse.Namespace) -> int:
         args.name, kind, args.source, context.now(), description=args.description, retention_days=args.retention_days,
         retention_versions=args.retention_versions, timezone=args.timezone, access=args.access,
     )
-    make_dirs(path.parent)
     context.save(path, None, context.with_settings(path, raw, args.settings))
     print(f"added {path}")
     return ExitCode.OK

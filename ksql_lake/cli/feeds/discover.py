@@ -10,7 +10,6 @@ from collections.abc import Collection
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, FeedError
 from ksql_lake.base.figures import counted
-from ksql_lake.base.files import make_dirs
 from ksql_lake.base.text import shown
 from ksql_lake.cli import context, server
 from ksql_lake.cli.feeds.check import exported, leave_out
@@ -74,7 +73,6 @@ def _add(config: Config, source: str, kind: str) -> bool:
         print(f"error: {shown(source)}: there is already a feed called {name}, and names must not differ only in "
               f"case; add it under another name: {command}", file=sys.stderr)
         return False
-    make_dirs(path.parent)
     feeds.save(path, feeds.new(name, kind, source, context.now()))
     print(f"added {path}")
     return True

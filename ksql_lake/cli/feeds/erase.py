@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from data_lake_config import Config
 from ksql_lake.base.errors import ConfigError, ExitCode, FeedError, LakeError, StateError
 from ksql_lake.base.figures import counted
-from ksql_lake.base.files import exclusive_lock
 from ksql_lake.cli import changing, context
 from ksql_lake.cli.observing import observed
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 
 if TYPE_CHECKING:
     from ksql_lake.cli.remote_erasing import Erasing
     from ksql_lake.model.state import FeedState
     from ksql_lake.model.target import Target
-    from ksql_lake.store.metadata import Dataset
+    from ksql_lake.store.dataset import Dataset
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     if args.dry_run:
         _refuse_unknown(config, args, target)
         return _erase_from(config, args, target, {})
-    with exclusive_lock(receipts.lock(config.lake_dir), "erase"):
+    with storage_of(config.lake_dir).lock(layout.erasure_lock(config.lake_dir), "erase"):
         _refuse_unknown(config, args, target)
         if args.later == "drop":
             erased.remember(config.lake_dir, target, args.feeds)
@@ -126,15 +127,15 @@ def _opened(dataset: Dataset, args: argparse.Namespace) -> Iterator[tuple[FeedSt
         LakeBusyError: it is being exported or changed.
         StateError: its metadata are missing, an old copy or damaged, while it has data.
     """
-    from ksql_lake.store import metadata
+    from ksql_lake.store import journal, metadata
     from ksql_lake.store.hold import hold
 
     run = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
     with contextlib.ExitStack() as stack:
         if not args.dry_run:
             stack.enter_context(hold(dataset, wait=args.wait))
-            metadata.recover(dataset)
-        if dataset.directory.is_dir():
+            journal.recover(dataset)
+        if dataset.storage.stat(dataset.directory):
             yield metadata.current(dataset), run
         else:
             yield None, run
@@ -149,7 +150,7 @@ def _erase_one(
 
     if state is None:  # never exported, or gone: what is left of it is in the trash
         found = [file for bundle in trash.bundles(dataset.lake, dataset.feed)
-                 for file in erase.find_in_bundle(bundle, meant)]
+                 for file in erase.find_in_bundle(dataset.lake, bundle, meant)]
     else:
         target = erase.aimed(state, meant.column, meant.value)
         there.begin(dataset, state, run, target)
@@ -173,7 +174,7 @@ def _finish_erasure(
     config: Config, args: argparse.Namespace, meant: Target, receipt: dict[str, Any], closed: dict[str, str],
     remote: Sequence[str],
 ) -> int:
-    """Look again everywhere, and write down what was done and what could not be looked at."""
+    """Search everywhere again, and record what was done and what could not be searched."""
     from ksql_lake.maintain import leftovers, receipts
     from ksql_lake.store import metadata
     from ksql_lake.store.lake import datasets

@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    from ksql_lake.maintain.permissions import apply, drift
+    from ksql_lake.store.rights import apply, drift
 
     found = []
     for dataset in changing.datasets(config, []):

@@ -9,6 +9,8 @@ from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode
 from ksql_lake.cli import context
 from ksql_lake.model import feeds
+from ksql_lake.store import metadata
+from ksql_lake.store.dataset import Dataset
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, args: argparse.Namespace) -> int:
     path = context.existing(config, args.name)
     print(feeds.text_of(path), end="")
-    metadata = config.lake_dir / f"{feeds.load(path).type}s" / args.name / "_metadata.json"
-    history = json.loads(metadata.read_bytes()).get("schema_history", []) if metadata.exists() else []
-    for entry in history:
+    content = metadata.content(Dataset(config.lake_dir, args.name, feeds.load(path).type))
+    for entry in json.loads(content).get("schema_history", []) if content else ():
         print(f"# schema {entry['version']} since {entry['at']}: {', '.join(entry['added'])}")
     return ExitCode.OK

@@ -9,7 +9,6 @@ from typing import Any
 import data_lake_config
 from data_lake_config import Config
 from ksql_lake.base.errors import ExitCode, FeedError
-from ksql_lake.base.files import make_dirs
 from ksql_lake.cli import context
 from ksql_lake.cli.hints import here
 from ksql_lake.model import feeds
@@ -34,19 +33,18 @@ def sync(config: Config, now: str, *, dry_run: bool = False, keep_all: bool = Fa
     directory = context.active(config)
     for kind, mapping in (("stream", data_lake_config.STREAMS), ("table", data_lake_config.TABLES)):
         for name, settings in mapping.items():
-            path = directory / f"{name}.json"
+            path = feeds.file_of(directory, name)
             if name in config.switched_off:
                 continue
-            if path.exists():
+            if feeds.is_there(path):
                 plan.append(f"keep    {name}{_other_than(path, settings)}")
                 continue
-            if (context.archived(config) / path.name).exists():
+            if feeds.is_there(feeds.file_of(context.archived(config), name)):
                 plan.append(f"leave   {name} (archived)")
                 continue
             plan.append(f"write   {name}")
             context.free(config, name)
             if not dry_run:
-                make_dirs(directory)
                 source = settings.get("ksqldb_source", name)
                 left_out = {"ksqldb_source", *(("retention_days", "retention_versions") if keep_all else ())}
                 rest = {key: value for key, value in settings.items() if key not in left_out}

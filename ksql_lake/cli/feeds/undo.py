@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    from ksql_lake.store import metadata, trash
+    from ksql_lake.store import layout, trash
     from ksql_lake.store.trash import IN_THE_LAKE
 
     if not args.list and _finish_interrupted(config, args.name):
@@ -36,7 +36,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     held = [bundle for bundle in held if bundle.why not in IN_THE_LAKE]
     if not held:
         of = f" of {args.name}" if args.name else ""
-        raise StateError(f"{config.lake_dir / metadata.TRASH}: there is nothing{of} to bring back")
+        raise StateError(f"{layout.trash(config.lake_dir)}: there is nothing{of} to bring back")
     last = held[-1].at if args.name else held[-1].at[:10]
     for bundle in held:
         if not bundle.at.startswith(last):
@@ -56,16 +56,15 @@ def run(config: Config, args: argparse.Namespace) -> int:
 
 def _finish_interrupted(config: Config, name: str | None) -> bool:
     """Finish a change that was interrupted, perhaps this very undo: continuing would undo one change too many."""
-    from ksql_lake.store import metadata
+    from ksql_lake.store import journal
 
-    staging = config.lake_dir / ".staging"
-    journalled = {path.parents[1].name for path in staging.glob(f"{name or '*'}/*/{metadata.JOURNAL}")}
-    for interrupted in sorted({path.parent.name for path in staging.glob(f"{name or '*'}/*/")}):
+    left = journal.left_behind(config.lake_dir, name)
+    for interrupted, journalled in left.items():
         try:
             with hold_feed(changing.dataset(config, interrupted)):
                 pass
         except LakeBusyError:
             continue  # an export is running: it finishes what it finds
-        if interrupted in journalled:
+        if journalled:
             print(f"{interrupted}: finished a change that was interrupted; run again to undo more")
-    return bool(journalled)
+    return any(left.values())

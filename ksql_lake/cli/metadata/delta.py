@@ -21,10 +21,10 @@ from ksql_lake.catalogs.delta.log import is_kept
 from ksql_lake.catalogs.delta.observer import milliseconds, wanted_by
 from ksql_lake.cli.hints import here
 from ksql_lake.model.state import FeedState
-from ksql_lake.store import metadata
+from ksql_lake.store import journal, metadata
+from ksql_lake.store.dataset import Dataset
 from ksql_lake.store.hold import hold
 from ksql_lake.store.lake import datasets
-from ksql_lake.store.metadata import Dataset
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     for dataset in chosen:
         try:
             with hold(dataset):
-                metadata.recover(dataset)
+                journal.recover(dataset)
                 state = metadata.current(dataset)
                 if state is None:
                     raise ConfigError(f"was never exported; run: python export_to_data_lake.py --{dataset.kind} "
@@ -62,7 +62,7 @@ def _chosen(action: str, lake: Path, names: Sequence[str], everywhere: bool) -> 
     if unknown:
         raise ConfigError(f"{', '.join(unknown)}: not in the lake; feeds with data: {', '.join(there) or 'none'}")
     for name, dataset in there.items():
-        kept = is_kept(dataset.directory)
+        kept = is_kept(dataset)
         if name in names or not names and (kept or action == "sync" and wanted_by(dataset, everywhere)):
             if names and not kept and action in ("verify", "checkpoint"):
                 raise ConfigError(f"{name}: has no Delta log; begin one with: python metadata_utils.py delta sync "

@@ -12,7 +12,7 @@ from ksql_lake.base.figures import counted
 from ksql_lake.cli.export_options import day
 from ksql_lake.cli.loading import colour, now, only_feed, width
 from ksql_lake.reporting import terminal
-from ksql_lake.store import history, running
+from ksql_lake.store import history, layout, running
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
     sys.stdout.writelines(shown)
     if unreadable.lines:
         print(
-            f"note: {lake / history.RUNS}: skipped {counted(unreadable.lines, 'line')} that cannot be read as a "
+            f"note: {layout.runs(lake)}: skipped {counted(unreadable.lines, 'line')} that cannot be read as a "
             "run", file=sys.stderr
         )
     return ExitCode.OK

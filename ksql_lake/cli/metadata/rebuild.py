@@ -30,7 +30,8 @@ def run(config: Config, args: argparse.Namespace) -> int:
     broken = [dataset for dataset in chosen if args.feed or not _is_usable(dataset)]
     code = int(ExitCode.FINDINGS if args.feed and not chosen else ExitCode.OK)
     for found in broken:
-        dataset = observed(config, replace(found, restricted=not found.directory.stat().st_mode & 0o005))
+        there = found.storage.stat(found.directory)
+        dataset = observed(config, replace(found, restricted=there is not None and there.closed))
         try:
             with hold(dataset):
                 print("\n".join(here(f"{dataset.feed}: {line}") for line in rebuild(dataset, stamp)))

@@ -53,8 +53,8 @@ def _columns(
         if record.state is None:
             continue
         chosen = [p.path for p in partitions if p.feed == record.name and (record.type == "stream" or p.current)]
-        dataset = Dataset(lake, record.name, record.type)
-        found[record.name] = column_stats(dataset.directory, record.state, chosen, Places(dataset))
+        places = Places(Dataset(lake, record.name, record.type))
+        found[record.name] = column_stats(places, record.state, chosen)
     return found
 
 

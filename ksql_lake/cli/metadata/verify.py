@@ -22,8 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, args: argparse.Namespace) -> int:
-    from ksql_lake.maintain.permissions import drift
     from ksql_lake.maintain.verify import verify  # Arrow is loaded only where files are read
+    from ksql_lake.store.rights import drift
 
     found = load_feeds(config.lake_dir, args.feed)
     if args.remote:
@@ -39,7 +39,7 @@ def run(config: Config, args: argparse.Namespace) -> int:
         except StateError as error:
             findings.append(Finding("metadata", str(error), feed=name))
         findings += [Finding("access", str(one), feed=name) for one in drift(dataset)]
-        findings += verify(dataset.directory, state, deep=args.deep)
+        findings += verify(dataset, state, deep=args.deep)
         findings += _delta(dataset, state)
     for finding in findings:
         print(here(finding.line))
@@ -53,7 +53,7 @@ def _delta(dataset: metadata.Dataset, state: FeedState) -> list[Finding]:
     """Where the feed's Delta log, if it has one, differs from the metadata."""
     from ksql_lake.catalogs.delta.log import is_kept
 
-    if not is_kept(dataset.directory):
+    if not is_kept(dataset):
         return []
     from ksql_lake.catalogs.delta.table import verify
 

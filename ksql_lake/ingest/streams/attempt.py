@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -54,10 +55,11 @@ class Attempt:
         names = {column.name: column.disk_name for column in state.columns}
         seed = job.part.seed if job.part else None
         self.checker = Checker(job.dataset.feed, job.checks, self.schema, names, before, seed)
-        staging, footer = job.dataset.staging / self.run, _footer(job, state, f"{self.run}{name}")
-        self.aside = Aside(staging / f"{name}q", self.schema, f"{self.run}{name}", job.writer, footer)
+        unique, staged = f"{self.run}{name}", partial(job.dataset.staged, self.run)
+        footer = _footer(job, state, unique)
+        self.aside = Aside(staged(f"{name}q"), self.schema, unique, job.writer, footer)
         self._writer: PartitionWriter | None = PartitionWriter(
-            staging / name, self.schema, f"{self.run}{name}", "data", job.writer, footer
+            staged(name), self.schema, unique, "data", job.writer, footer
         )
         self.bad = BadValues(job.on_bad_value)
         self.files: list[StagedFile] = []

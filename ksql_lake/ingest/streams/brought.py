@@ -1,4 +1,4 @@
-"""What reading a stream brought, as plain values that travel between machines: of all of it, or of some partitions."""
+"""The result of reading a stream or some of its partitions, as plain values that can travel between machines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Brought:
 
     Attributes:
         attempts: those that count, in order.
-        recreated: the topic turned out to be another one; another reading is to follow.
+        recreated: the topic turned out to be another one, so another reading must follow.
         identity: of the topic, as `RowSource.identity`.
         unseen: rows that should tell whether it is the same topic did not come.
         anchors, heads: how far each partition is read, and its first row.
@@ -63,10 +63,10 @@ class Brought:
 
 
 def merged(feed: str, parts: Sequence[Brought]) -> Brought:
-    """What parts with different partitions of one topic brought, as if one reading had.
+    """The results of parts with different partitions of one topic, combined as if one reading had made them.
 
-    A part that could not be read leaves its partitions to the next run. Each part has looked whether the topic is still
-    the same after its last row, so what it brought counts also where another part saw a new topic.
+    A part that could not be read leaves its partitions to the next run. Each part has checked after its last row that
+    the topic is still the same, so its result counts even where another part saw a new topic.
 
     Raises:
         LakeError: no part brought anything, and at least one could not be read.
@@ -90,7 +90,7 @@ def merged(feed: str, parts: Sequence[Brought]) -> Brought:
         {p: head for part in read for p, head in part.heads.items()},
         {p: at for part in read for p, at in part.positions.items()},
         read[-1].columns, read[-1].schema_version,
-        list(dict.fromkeys(found)),  # what concerns the whole topic is said by each part
+        list(dict.fromkeys(found)),  # each part reports what concerns the whole topic
         tuple(dict.fromkeys(one for part in read for one in part.remarks)),
         list(dict.fromkeys(note for part in read for note in part.notes)),
         sum(part.retries for part in read),

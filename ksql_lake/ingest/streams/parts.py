@@ -1,7 +1,7 @@
-"""A large topic, read in parts: each some of its partitions, staged by a worker; one commit publishes all of them.
+"""Reads a large topic in parts: each covers some partitions and is staged by a worker; one commit publishes them all.
 
-Only where the topic is known by its id (or nothing of it was read before): then a part needs no other part's rows to
-tell whether it is still the same topic. How much there is to read is known beforehand, from the ends of the partitions.
+Only where the topic is known by its id (or none of it was read before): then a part needs no rows of another part to
+know that it is still the same topic. How much there is to read is known from the ends of the partitions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ksql_lake.sources.ksqldb.client import Client, Server, Source
 from ksql_lake.sources.ksqldb.push_rows import PushSource
 from ksql_lake.sources.row_source import RowSource
 
-PART_RECORDS = 250_000  # of a part; a smaller one is not worth a file of its own in each day
+PART_RECORDS = 250_000  # of a part; a smaller one is not worth another file in each day
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def groups_of(rows: RowSource, state: FeedState, threads: int) -> list[frozenset
 
 
 def least_records() -> int:
-    """Records of a topic below which it is read in one piece, whoever reads."""
+    """The number of records below which a topic is read in one piece, by threads or workers."""
     return 2 * PART_RECORDS
 
 
@@ -91,7 +91,7 @@ def read_parts(
     rows: TopicRows, groups: Sequence[frozenset[int]], job: StreamJob, state: FeedState, server: Server,
     source: Source, started_ms: int, workers: Workers,
 ) -> Brought:
-    """Read groups of partitions at the same time, and put together what they bring.
+    """Read groups of partitions at the same time, and combine their results.
 
     Raises:
         LakeError: one of them failed for good; nothing of the others counts.
@@ -114,7 +114,7 @@ def read_parts(
         _let_end(futures, workers)
         raise
     brought = merged(job.dataset.feed, [future.result() for future in futures])
-    brought.anchors = {**state.resume, **brought.anchors}  # of partitions that nobody could read, as they were
+    brought.anchors = {**state.resume, **brought.anchors}  # unchanged for partitions that could not be read
     brought.heads = {**state.heads, **brought.heads}
     state.columns, state.schema_version = brought.columns, brought.schema_version
     return brought
@@ -151,7 +151,7 @@ def pieces_of(
 
 
 def state_of(state: FeedState, partitions: frozenset[int]) -> FeedState:
-    """What the feed knows of some partitions: a part must not speak for others, in footers neither."""
+    """What the feed knows about some partitions: a part must say nothing about others, not even in footers."""
     mark, covered = state.mark, state.covered
     return replace(
         state,
@@ -184,7 +184,7 @@ def read_part(piece: Piece) -> Brought:
 
 
 class _Shared(Progress):
-    """One feed's progress, told by several threads; it is also where they notice that they are to stop."""
+    """One feed's progress, reported by several threads; here they also notice that they must stop."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._lock, self.stop = progress, threading.Lock(), threading.Event()

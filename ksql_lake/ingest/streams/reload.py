@@ -11,16 +11,14 @@ import datetime as dt
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ksql_lake import __version__
 from ksql_lake.base.arrays import mask, numbers
 from ksql_lake.base.errors import SourceError, StateError
-from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.stored import as_stored
 from ksql_lake.ingest.streams.anchors import TopicRecreated
@@ -38,7 +36,7 @@ from ksql_lake.model.partitions import day_path, days_of, parse_day
 from ksql_lake.model.state import FeedState
 from ksql_lake.model.types import PSEUDO
 from ksql_lake.sources.row_source import PSEUDO_COLUMNS, Flawed, Reading, RowSource, Wanted
-from ksql_lake.store import metadata, trash
+from ksql_lake.store import journal, trash
 from ksql_lake.store.metadata import Move
 from ksql_lake.store.parquet import open_parquet
 from ksql_lake.store.writer import PartitionWriter, StagedFile
@@ -83,8 +81,8 @@ def reload_days(
         turn.commit(done, now, by)
         return done
     except BaseException:
-        if not (job.dataset.staging / job.run / metadata.JOURNAL).exists():  # else the next run finishes the change
-            remove_tree(job.dataset.staging / job.run)
+        if not journal.is_journalled(job.dataset, job.run):  # else the next run finishes the change
+            job.dataset.storage.delete(job.dataset.staged(job.run))
         raise
 
 
@@ -112,7 +110,7 @@ class _Turn:
     def read(self) -> Reloaded:
         """Stage all rows of the days: those of the source, and those that only our files still have."""
         job, state = self.job, self.state
-        remove_tree(job.dataset.staging / job.run)
+        job.dataset.storage.delete(job.dataset.staged(job.run))
         after = {p: anchor.offset for p, anchor in state.resume.items()}
         with self.source.open(Wanted(after, frozenset(after), job.window)) as reading:
             refuse_forbidden(job.dataset.feed, reading.columns, job.forbidden_columns)
@@ -122,7 +120,7 @@ class _Turn:
             )
             schema = rows_schema(state)
             footer = Footer.of(state, job.dataset.feed, tool=__version__, run=job.run, origin="reload")
-            directory = job.dataset.staging / job.run
+            directory = job.dataset.staged(job.run)
             with PartitionWriter(directory, schema, job.run, "data", job.writer, footer.pairs()) as writer:
                 held = _held(job, state.quarantined)
                 found = self._drain(reading, writer, schema, held)
@@ -231,7 +229,7 @@ class _Turn:
 
     def commit(self, done: Reloaded, now: str, by: str) -> None:
         job, state = self.job, self.state
-        there = [entry for entry in self.old if (job.dataset.file(entry.path)).is_file()]
+        there = [entry for entry in self.old if job.dataset.storage.stat(job.dataset.file(entry.path))]
         moves = trash.stage(job.dataset, there, job.run, now=now, by=by, why=trash.RELOADED)
         entries = []
         for file in self.made:
@@ -246,7 +244,7 @@ class _Turn:
         what = f"reload: {done.read + done.carried} rows of {', '.join(map(str, job.days[:3]))}"
         what += f" and {len(job.days) - 3} more days" if len(job.days) > 3 else ""
         what += f"; {lost} rows given up" if lost else ""
-        metadata.amend(job.dataset, job.run, state, moves, kind="reload", now=now, by=by, what=what)
+        journal.amend(job.dataset, job.run, state, moves, kind="reload", now=now, by=by, what=what)
 
 
 def _every_rule(job: StreamJob, state: FeedState) -> Rules:
@@ -267,12 +265,16 @@ def _readable(job: StreamJob, entry: FileEntry) -> bool:
     """Whether a file is there with its original size and rows."""
     path = job.dataset.file(entry.path)
     try:
-        return path.stat().st_size == entry.bytes and pq.read_metadata(path).num_rows == entry.rows
+        there = job.dataset.storage.stat(path)
+        if there is None or there.size != entry.bytes:
+            return False
+        with open_parquet(path) as parquet:
+            return int(parquet.metadata.num_rows) == entry.rows
     except (OSError, pa.ArrowException):
         return False
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: PurePath) -> Iterator[pa.RecordBatch]:
     with open_parquet(path) as parquet:
         yield from parquet.iter_batches()
 
@@ -285,7 +287,8 @@ def _held(job: StreamJob, entries: Sequence[FileEntry]) -> Places:
         if entry.partition not in wanted:
             continue
         try:
-            table = pq.read_table(path := job.dataset.in_lake(entry.path), columns=PLACE)
+            with open_parquet(path := job.dataset.in_lake(entry.path)) as parquet:
+                table = parquet.read(columns=PLACE)
         except (OSError, pa.ArrowException) as error:
             raise StateError(f"{path}: rows in quarantine cannot be read ({error})") from None
         partitions, offsets = (numbers(table[name].combine_chunks()) for name in PLACE)

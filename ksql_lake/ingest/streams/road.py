@@ -134,7 +134,8 @@ def check(
     state = broker.describe(plan.topic)
     if other := another_cluster(info.kafka_cluster_id, state.cluster, kafka.servers):
         raise NotThisRoad(f"{plan.source}: {other}")
-    if sum(max(0, bounds.end - max(bounds.start, mark.next.get(p, 0))) for p, bounds in state.bounds.items()) < least:
+    following = mark.next if mark.id is None or mark.id == state.id else {}
+    if sum(max(0, b.end - max(b.start, following.get(p, 0))) for p, b in state.bounds.items()) < least:
         raise NotLarge
     if mark.proof == shown:
         return Checked(plan, broker, state, shown, 0)

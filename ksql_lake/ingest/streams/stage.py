@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
 from ksql_lake.base.figures import counted
-from ksql_lake.base.files import remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.streams.attempt import Attempt, run_name
@@ -106,7 +105,7 @@ def _cleared(job: StreamJob, state: FeedState) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        remove_tree(job.dataset.staging / run_name(job, state))
+        job.dataset.storage.delete(job.dataset.staged(run_name(job, state)))
         raise
 
 
@@ -190,7 +189,7 @@ def _count_passed(brought: Brought, outcome: Outcome) -> None:
         for partition, passed in sorted(attempt.passed.items()):
             outcome.passed_over += passed.records
             outcome.notes.append(
-                f"partition {partition}: {counted(passed.records, 'record')} that ksqlDB skips, the first at offset "
+                f"partition {partition}: ksqlDB skips {counted(passed.records, 'record')}, the first at offset "
                 f"{passed.first} ({passed.reason})"
             )
 

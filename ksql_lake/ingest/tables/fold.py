@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from ksql_lake.base.arrays import pylist
 from ksql_lake.base.errors import SchemaError
-from ksql_lake.base.files import make_file
 from ksql_lake.sources.ksqldb.rows import Flaw, Tombstone
 
 
@@ -19,19 +18,17 @@ class Fold:
     """Rows go to a spill file in the order they come; SQLite keeps which one is the latest of each key.
 
     Args:
-        directory: an existing directory for the two spill files.
+        spill, latest: two new files for the rows and for SQLite's database.
         schema: the schema of the batches.
         keys: positions of the key columns, windows included.
         names: the source's names of all columns.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema, keys: Sequence[int], names: Sequence[str]) -> None:
+    def __init__(self, spill: Path, latest: Path, schema: pa.Schema, keys: Sequence[int], names: Sequence[str]) -> None:
         self.keys = list(keys)
         self.count = 0
-        self.spill = directory / "changelog.arrow"
-        for file in (self.spill, directory / "latest.sqlite"):
-            make_file(file)  # created here, because SQLite and Arrow would not set the mode
-        self.database = sqlite3.connect(directory / "latest.sqlite", isolation_level=None)
+        self.spill = spill
+        self.database = sqlite3.connect(latest, isolation_level=None)
         self.database.execute("PRAGMA journal_mode = OFF")
         self.database.execute("PRAGMA synchronous = OFF")
         self.database.execute("CREATE TABLE latest (key TEXT PRIMARY KEY, row INTEGER) WITHOUT ROWID")

@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from ksql_lake.base.arrays import mask
 from ksql_lake.base.errors import AnswerCut, KsqlError, KsqlUnavailable, RowNotSent, SchemaError, SourceError
-from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.ingest.tables.fold import Fold
 from ksql_lake.ingest.tables.job import TableJob
 from ksql_lake.ingest.tables.sink import Sink, Snapshot
@@ -44,9 +43,9 @@ def read_table(
     Raises:
         LakeError: it cannot be read; KsqlUnavailable when another attempt may succeed.
     """
-    directory = job.dataset.staging / job.run
-    remove_tree(directory)
-    make_dirs(directory)
+    directory = job.dataset.staged(job.run)
+    job.dataset.storage.delete(directory)
+    job.dataset.storage.make(directory)
     try:
         return _read(client, job, source, begin, note)
     except RowNotSent as error:
@@ -105,7 +104,8 @@ def _changelog(client: Client, job: TableJob, source: Source, begin: Begin) -> S
         if not keys:
             raise SourceError(f"{source.name}: the server names no key column, so its changelog cannot be folded")
         rows = _rows(answer, job, source)
-        fold = Fold(job.dataset.staging / job.run, rows.decoder.schema, keys, [c.name for c in columns])
+        spill, latest = (job.dataset.scratch(job.run, name) for name in ("changelog.arrow", "latest.sqlite"))
+        fold = Fold(spill, latest, rows.decoder.schema, keys, [c.name for c in columns])
         try:
             _fold(rows, fold, job, source)
             fold.prepare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -57,9 +58,9 @@ class Sink:
         self._partition = version_path(number)
         names = {column.name: column.disk_name for column in recorded}
         self._checker = Checker(job.dataset.feed, job.checks, self._schema, names)
-        directory, footer = job.dataset.staging / job.run, _footer(job, state, number)
-        self._aside = Aside(directory / "aside", self._schema, job.run, job.writer, footer)
-        self._writer = PartitionWriter(directory / "files", self._schema, job.run, "snapshot", job.writer, footer)
+        staged, footer = partial(job.dataset.staged, job.run), _footer(job, state, number)
+        self._aside = Aside(staged("aside"), self._schema, job.run, job.writer, footer)
+        self._writer = PartitionWriter(staged("files"), self._schema, job.run, "snapshot", job.writer, footer)
         self._bad = BadValues(job.on_bad_value)
 
     def write(self, batch: pa.RecordBatch, flaws: Sequence[Flaw] = ()) -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 
 from ksql_lake.base.errors import SourceError
 from ksql_lake.base.figures import counted
-from ksql_lake.base.files import make_dirs, remove_tree
 from ksql_lake.base.retry import until_answered
 from ksql_lake.ingest.staged import Outcome, Staged
 from ksql_lake.ingest.tables.job import TableJob
@@ -54,14 +53,14 @@ def stage_table(client: Client, job: TableJob, state: FeedState, now: Callable[[
         empty = not snapshot.rows and not _rows_of_current(state) and not job.allow_shrink
         return _staged(job, state, snapshot, outcome, found, now(), None if empty else number)
     except BaseException:
-        remove_tree(job.dataset.staging / job.run)
+        job.dataset.storage.delete(job.dataset.staged(job.run))
         raise
 
 
 def free_version(job: TableJob, state: FeedState) -> int:
     """The next version number whose directory is free: an unknown directory may have come from a backup."""
     number = state.last_version + 1
-    while (job.dataset.directory / version_path(number)).exists():
+    while job.dataset.storage.stat(job.dataset.file(version_path(number))):
         number += 1
     return number
 
@@ -97,9 +96,9 @@ def _staged(
         outcome.notes.append("the table is empty, and so is the lake's copy; no version was made")
     else:
         path = version_path(number)
-        directory = job.dataset.staging / job.run / "files" / path
-        make_dirs(directory)
-        moves.append(metadata.Move.of(job.dataset, directory, job.dataset.directory / path))
+        directory = job.dataset.staged(job.run, "files", path)
+        job.dataset.storage.make(directory)
+        moves.append(metadata.Move.of(job.dataset, directory, job.dataset.file(path)))
         state.last_version, state.current = number, Current(f"v{number}", path)
         outcome.version = f"v{number}"
     moves += _set_aside(job, state, snapshot.aside, now)
@@ -126,8 +125,8 @@ def _set_aside(job: TableJob, state: FeedState, aside: Aside, now: str) -> list[
         if entry.partition in there:
             kept.append(entry)
         else:
-            retired = job.dataset.staging / job.run / "retired" / f"{number}.parquet"
-            make_dirs(retired.parent)
+            retired = job.dataset.staged(job.run, "retired", f"{number}.parquet")
+            job.dataset.storage.make(retired.parent)
             moves.append(metadata.Move.of(job.dataset, job.dataset.in_lake(entry.path), retired))
     renames, entries = aside.publish(job.dataset, job.run)
     made = (

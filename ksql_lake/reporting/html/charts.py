@@ -1,6 +1,6 @@
 """Small charts as SVG text: columns, a meter, a calendar heat map. Colours come from classes of the page's style.
 
-No chart holds text of its own but month names: labels stand beside it, and every mark has its figures as a tooltip.
+Charts contain no text except month names: labels are beside them, and every mark has its figures as a tooltip.
 """
 
 from __future__ import annotations

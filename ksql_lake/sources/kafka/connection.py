@@ -185,7 +185,7 @@ class Troubles:
         if not ranked or ranked[0].name == "_ALL_BROKERS_DOWN":
             return BrokerUnavailable(
                 f"{connection.origin}: {connection.servers} does not answer within {waited:.0f} s; is Kafka running "
-                "there, and does no firewall stand in between?"
+                "there, and is there a firewall in between?"
             )
         return _explained(connection, ranked[0])
 

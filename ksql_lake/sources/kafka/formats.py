@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import ucd_3_2_0
 
 from ksql_lake.model.types import Column, SqlType
 from ksql_lake.sources.kafka import delimited, json_values, rowtime
@@ -242,6 +243,21 @@ def _check_types(what: str, kind: str, columns: Sequence[Column]) -> None:
     for column in columns:
         if not _is_read(kind, column.type):
             raise _Refused(f"{what} with column {column.name} {column.type}")
+        if kind == "JSON" and not all(map(_in_any_java, _names(column.name, column.type))):
+            raise _Refused(f"{what} with column {column.name}, whose letters not every Java has in upper case")
+
+
+def _names(name: str, kind: SqlType) -> Iterator[str]:
+    """A column's name and those of all fields in it."""
+    yield name
+    for inner in (("", kind.element), *kind.fields):
+        if inner[1] is not None:
+            yield from _names(inner[0], inner[1])
+
+
+def _in_any_java(name: str) -> bool:
+    """Whether toUpperCase() is the same in every version of Java: all letters are in Unicode 3.2, as in Java 5."""
+    return name.isascii() or all(ucd_3_2_0.category(letter) != "Cn" for letter in name + name.upper())
 
 
 def _is_read(format_: str, kind: SqlType) -> bool:

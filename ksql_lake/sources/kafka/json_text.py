@@ -51,7 +51,7 @@ class _Read:
 
     Attributes:
         utf8: Jackson has one parser for it, and another for UTF-16 and UTF-32.
-        damaged: signs stand in it for bytes that are not characters.
+        damaged: the text contains replacement signs for bytes that are not characters.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""One push query that lives through many commits, so that ksqlDB reads a topic once and not at each of them."""
+"""One push query that stays open over many commits, so that ksqlDB reads a topic once and not for each of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LongPush:
         return LongSource(self, source)
 
     def listen(self, seconds: float) -> None:
-        """Take rows for so long; they wait for the next commit."""
+        """Take rows for this long; they wait for the next commit."""
         until = time.monotonic() + seconds
         while self._reading is not None and time.monotonic() < until:
             try:
@@ -99,7 +99,7 @@ class LongPush:
         reading.stays = self._left
 
     def _left(self, error: BaseException | None) -> bool:
-        """Whether the query goes on after the export that opened it: unless that failed."""
+        """Whether the query stays open after the export that opened it, which it does unless that failed."""
         if error is not None or self._reading is None:
             self.close()
             return False
@@ -166,8 +166,8 @@ class LongSource:
     def open(self, wanted: Wanted) -> Reading:
         """What waits, if it is of the topic that was verified when the query began; else a new query.
 
-        The query of a topic that is deleted and created again goes on at the same offset of the new one, without a
-        word. So the topic's first row is looked at after the rows came and before they are committed.
+        The query of a topic that is deleted and created again silently continues at the same offset of the new one.
+        So the topic's first row is checked after the rows came and before they are committed.
         """
         first = self._first(wanted)
         if self._push.follows(wanted) and not moved(self._push.first, first):

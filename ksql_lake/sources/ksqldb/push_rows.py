@@ -1,6 +1,6 @@
 """A stream's rows by a REST push query: it never ends, cannot seek, and proves nothing about the topic.
 
-No end mark can be believed, so `Pace` decides when the topic has been read to its present end.
+No end mark can be trusted, so `Pace` decides when the topic has been read to its present end.
 """
 
 from __future__ import annotations

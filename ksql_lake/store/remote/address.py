@@ -24,7 +24,7 @@ PREFIX = re.compile(r"[A-Za-z0-9_.=/-]*")
 
 @dataclass(frozen=True)
 class Address:
-    """A bucket of S3 or a container of Azure, and the prefix below which the lake lies ("" or without slashes at
+    """An S3 bucket or an Azure container, and the prefix under which the lake is ("" or without slashes at
     its ends)."""
 
     scheme: str

@@ -6,12 +6,13 @@ import json
 import secrets
 from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ksql_lake.base.errors import ConfigError, StateError
-from ksql_lake.base.files import atomic_write, make_dirs
 from ksql_lake.model.change import Change
 from ksql_lake.model.entries import Leaving
+from ksql_lake.store import layout
+from ksql_lake.store.layout import storage_of
 from ksql_lake.store.remote import marker
 from ksql_lake.store.remote.marker import Marker
 from ksql_lake.store.remote.seam import ObjectStore, Refused
@@ -27,13 +28,13 @@ class Binding:
     url: str
 
 
-def path_of(lake: Path) -> Path:
-    return lake / ".state" / "remote.json"
+def path_of(lake: Path) -> PurePath:
+    return layout.remote(lake)
 
 
 def is_bound(lake: Path) -> bool:
     """Whether anything of this lake may be in a remote."""
-    return path_of(lake).exists()
+    return storage_of(lake).stat(path_of(lake)) is not None
 
 
 def load(lake: Path) -> Binding | None:
@@ -44,7 +45,7 @@ def load(lake: Path) -> Binding | None:
     """
     path = path_of(lake)
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(storage_of(lake).read(path))
         return Binding(str(told["lake"]), str(told["url"]))
     except FileNotFoundError:
         return None
@@ -56,8 +57,8 @@ def load(lake: Path) -> Binding | None:
 
 
 def save(lake: Path, binding: Binding) -> None:
-    make_dirs(path_of(lake).parent)
-    atomic_write(path_of(lake), json.dumps({"lake": binding.lake, "url": binding.url}, indent=2).encode())
+    storage_of(lake).make(path_of(lake).parent)
+    storage_of(lake).put(path_of(lake), json.dumps({"lake": binding.lake, "url": binding.url}, indent=2).encode())
 
 
 def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
@@ -70,8 +71,9 @@ def bind(lake: Path, store: ObjectStore, *, now: str, by: str) -> Binding:
     mine = load(lake)
     if mine is not None and mine.url != store.url:
         raise ConfigError(
-            f"REMOTE is {store.url}, but this lake's remote is {mine.url}. To move it, copy every object to the new "
-            f'place with a tool of the cloud, then change "url" in {path_of(lake)}'
+            f"REMOTE is {store.url}, but this lake's remote is {mine.url}. To move the lake there, set REMOTE back, "
+            "bring its days here (python manage_feeds.py remote pull), give up the old place (python manage_feeds.py "
+            "remote forget), then set REMOTE to the new place and push"
         )
     if mine is None:
         there = marker.read(store)

@@ -63,19 +63,17 @@ class Places:
         """A file system of pyarrow, and the path in it.
 
         Raises:
-            StateError: the file lies in a remote that this lake does not know.
+            StateError: the file is in a remote that this lake does not know.
             ConfigError: its library is not installed.
         """
-        import pyarrow.fs
-
         if file.local:
-            return pyarrow.fs.LocalFileSystem(), str(self.dataset.directory / file.path)
+            return self.dataset.storage.arrow(self.dataset.file(file.path))
         files, base = self._remote
         return files, f"{base}/{self._key(file)}"
 
     def url(self, file: FileEntry) -> str:
         """The file as SQL engines name it; a path for one on this disk."""
-        return str(self.dataset.directory / file.path) if file.local else f"{self._binding.url}/{self._key(file)}"
+        return str(self.dataset.file(file.path)) if file.local else f"{self._binding.url}/{self._key(file)}"
 
     def open(self, file: FileEntry) -> pq.ParquetFile:
         """The file, to be closed by the caller.
@@ -87,7 +85,7 @@ class Places:
         import pyarrow.parquet as pq
 
         if file.local:
-            return pq.ParquetFile(self.dataset.directory / file.path)
+            return self.dataset.storage.parquet(self.dataset.file(file.path))
         self.refuse_archived([file])
         files, path = self.of(file)
         try:

@@ -1,4 +1,7 @@
-"""The file modes of a feed: 750 and 640 for restricted feeds, 755 and 644 for open ones, also after a change."""
+"""The file modes of a feed: 750 and 640 for restricted feeds, 755 and 644 for open ones, also after a change.
+
+Only the local disk has modes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Drift:
 
 def drift(dataset: Dataset) -> Iterator[Drift]:
     """Every directory and file of a feed with a different mode, in quarantine too; links are skipped."""
-    for top in (dataset.directory, dataset.quarantine):
+    for top in (Path(dataset.directory), Path(dataset.quarantine)):
         if top.is_dir():
             yield from _drift(dataset, top)
 
