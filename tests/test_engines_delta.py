@@ -183,6 +183,7 @@ def trino(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
     for path in sorted((p for p in lake.rglob("*") if p.is_file()), key=lambda p: "_delta_log" in p.parts):
         client.upload_file(str(path), bucket, f"lake/{path.relative_to(lake).as_posix()}")
     text = (engines.SERVICES / "trino-delta.properties").read_text().replace("@PORT@", str(moto.server_port))
+    text = text.replace("s3://bucket/", f"s3://{bucket}/")
     with engines.trino(tmp_path_factory.mktemp("trino") / "t", "trino449", delta=text) as cursor:
         run(cursor, f"create schema delta.lake with (location = 's3://{bucket}/schema')")
         for name, kind in NAMES.items():
