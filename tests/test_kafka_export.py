@@ -259,6 +259,24 @@ def test_a_feed_says_which_road_it_takes(place: Place) -> None:
     assert code == 0 and "by Kafka (topic EVENTS" in out
 
 
+@pytest.mark.parametrize(("source", "exact"), [("kafka", False), ("auto", True)])
+def test_a_topic_without_records_needs_no_comparison_yet(place: Place, source: str, exact: bool) -> None:
+    place.feed(exact_values=exact)
+    result = place.export(source)
+    assert (result["road"], result["rows"], result["messages"]) == ("kafka", 0, [])
+    assert place.state().get("topic", {}).get("proof") is None, "nothing was compared"
+    place.append(10)
+    result = place.export(source)
+    assert result["rows"] == 10 and "10 rows compared" in result["why"] and place.state()["topic"]["proof"]
+    place.kafka.call("partition_delete_records", "EVENTS", 0, 5)
+    place.kafka.call("partition_delete_records", "EVENTS", 1, 5)
+    assert place.export(source)["rows"] == 0
+
+
+def test_an_empty_topic_is_left_to_rest_where_that_will_do(place: Place) -> None:
+    assert place.export("auto")["road"] == "rest", "it may belong to another cluster"
+
+
 def test_exact_values_are_for_the_first_export_on(place: Place) -> None:
     place.append(10)
     place.export("kafka")

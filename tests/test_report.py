@@ -31,6 +31,8 @@ from ksql_lake.model.state import FeedState
 from ksql_lake.query.column_stats import column_stats
 from ksql_lake.reporting.summary import FeedSummary
 from ksql_lake.reporting.terminal import history, report
+from ksql_lake.store.metadata import Dataset
+from ksql_lake.store.remote.places import Places
 from tests.conftest import ROOT
 from tests.lakes import a_run, many_feeds, write_lake
 
@@ -242,15 +244,16 @@ def test_statistics_of_columns_by_footers_and_by_reading(tmp_path: Path) -> None
     })
     found = []
     for name, known in (("told", True), ("silent", False)):
-        directory = tmp_path / name
-        directory.mkdir()
+        dataset = Dataset(tmp_path, name, "stream")
+        directory = dataset.directory
+        directory.mkdir(parents=True)
         pq.write_table(table, directory / "a.parquet", write_statistics=known, row_group_size=20_000)
         pq.write_table(table.select(["id"]).slice(0, 10), directory / "b.parquet", write_statistics=known)
         state = FeedState("S", "stream", "", files=FileSet(
             FileEntry.from_json({"path": f"{x}.parquet", "partition": "p", "rows": 1, "bytes": 1}) for x in "ab"
         ))
-        found.append(column_stats(directory, state, ["p"]))
-        assert column_stats(directory, state, ["other"]) == []
+        found.append(column_stats(Places(dataset), state, ["p"]))
+        assert column_stats(Places(dataset), state, ["other"]) == []
     assert found[0] == found[1]
     told = {column.name: column for column in found[0]}
     assert {column.rows for column in told.values()} == {rows + 10}

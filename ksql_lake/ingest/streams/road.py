@@ -51,7 +51,7 @@ class Checked:
     plan: Plan
     broker: Broker
     state: TopicState
-    proof: str
+    proof: str | None
     rows: int
 
 
@@ -93,7 +93,7 @@ def choose(
     try:
         if job.kafka is None:
             raise ConfigError(f"{job.dataset.feed}: {NOT_SET}; set one of them, or read the feed over REST")
-        checked = check(client, job.kafka, source, mark, job.limits.idle, held, least)
+        checked = check(client, job.kafka, source, mark, job.limits.idle, held, least, must=must)
     except (BrokerError, ConfigError, NotThisRoad) as error:
         if must:
             raise
@@ -115,9 +115,13 @@ def choose(
 
 def check(
     client: Client, kafka: Connection, source: Source, mark: TopicMark, patience: float, held: ExitStack,
-    least: int = 0,
+    least: int = 0, *, must: bool = False,
 ) -> Checked:
     """Whether a stream can be read from its topic.
+
+    Args:
+        must: nothing else will do, so that a topic without any record need not be compared before it is read. (Where
+            REST will do, it is asked: an empty topic may belong to another cluster.)
 
     Raises:
         NotLarge: it has fewer records than `least`.
@@ -139,6 +143,8 @@ def check(
         raise NotLarge
     if mark.proof == shown:
         return Checked(plan, broker, state, shown, 0)
+    if must and not state.leaderless and all(bounds.start >= bounds.end for bounds in state.bounds.values()):
+        return Checked(plan, broker, state, None, 0)
     found = proof.prove(client, broker, plan, state, patience)
     if found.reason is not None:
         raise NotThisRoad(f"{plan.source}: {found.reason}", differs=found.differs)
@@ -163,13 +169,14 @@ def foretold(client: Client, source: Source, feed: Feed, kafka: Connection | Non
     """
     if feed.read_from == "rest" and not feed.exact_values:
         return "by REST (read_from is rest)"
+    must = feed.read_from == "kafka" or feed.exact_values
     try:
         if kafka is None:
             raise ConfigError(f"{feed.name}: {NOT_SET}")
         with ExitStack() as held:
-            checked = check(client, kafka, source, TopicMark(1), patience, held)
+            checked = check(client, kafka, source, TopicMark(1), patience, held, must=must)
     except (BrokerError, ConfigError, NotThisRoad) as error:
-        if feed.read_from == "kafka" or feed.exact_values:
+        if must:
             raise
         return f"by REST ({NOT_SET if kafka is None else error})"
     return f"by Kafka (topic {checked.plan.topic}, {checked.rows} rows compared with ksqlDB's)"
