@@ -156,7 +156,7 @@ def trino(directory: Path, pom: str, **catalogs: str) -> Iterator[Any]:
 def spark(directory: Path, jars: Sequence[Path] = (), **more: str) -> Any:
     """A Spark session on one core; the caller stops it. Names in `more` have `__` for a dot."""
     pyspark = pytest.importorskip("pyspark.sql", reason="pip install -r requirements-engines.txt")
-    _new_jvm()
+    new_jvm()
     settings = {
         "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.sql.session.timeZone": "UTC",
         "spark.sql.warehouse.dir": str(directory / "warehouse"), "spark.jars": ",".join(map(str, jars)),
@@ -171,7 +171,7 @@ def spark(directory: Path, jars: Sequence[Path] = (), **more: str) -> Any:
     return builder.getOrCreate()
 
 
-def _new_jvm() -> None:
+def new_jvm() -> None:
     """A session that was stopped leaves its JVM, which would not load the jars of the next one."""
     from pyspark import SparkContext
 

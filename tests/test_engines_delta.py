@@ -178,14 +178,16 @@ def trino(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]
     thread.start()
     client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto.server_port}", region_name="us-east-1",
                           aws_access_key_id="x", aws_secret_access_key="x")
-    client.create_bucket(Bucket="bucket")
+    bucket = f"delta-{lake.parent.name}"  # moto keeps what other modules of this process put there
+    client.create_bucket(Bucket=bucket)
     for path in sorted((p for p in lake.rglob("*") if p.is_file()), key=lambda p: "_delta_log" in p.parts):
-        client.upload_file(str(path), "bucket", f"lake/{path.relative_to(lake).as_posix()}")
+        client.upload_file(str(path), bucket, f"lake/{path.relative_to(lake).as_posix()}")
     text = (engines.SERVICES / "trino-delta.properties").read_text().replace("@PORT@", str(moto.server_port))
+    text = text.replace("s3://bucket/", f"s3://{bucket}/")
     with engines.trino(tmp_path_factory.mktemp("trino") / "t", "trino449", delta=text) as cursor:
-        run(cursor, "create schema delta.lake with (location = 's3://bucket/schema')")
+        run(cursor, f"create schema delta.lake with (location = 's3://{bucket}/schema')")
         for name, kind in NAMES.items():
-            where = f"s3://bucket/lake/{kind}/{name}"
+            where = f"s3://{bucket}/lake/{kind}/{name}"
             run(cursor, f"call delta.system.register_table('lake', '{name.replace('.', '_')}', '{where}')")
         yield cursor
     moto.shutdown()

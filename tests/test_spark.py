@@ -16,6 +16,7 @@ import pytest
 import metadata_utils
 from ksql_lake import read
 from ksql_lake.embedded import EmbeddedKsqlDB
+from tests import engines
 from tests.conftest import ROOT
 from tests.typed_lake import VALUES, build
 
@@ -38,6 +39,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def spark(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session with Spark's own catalog, and one with a Hive metastore (Derby)."""
     home = tmp_path_factory.mktemp("warehouse")
+    engines.new_jvm()
     builder = (
         SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
         .config("spark.sql.session.timeZone", "UTC").config("spark.driver.host", "127.0.0.1")
@@ -65,8 +67,8 @@ def tables(session: SparkSession, lake: Path, dialect: str, capsys: Any) -> None
 
 
 def test_the_directory_as_it_is(spark: SparkSession, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README's line, for a stream; count and sums as pandas has them."""
-    (line,) = re.findall(r"\| Spark \| `(.*?)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    """The line of docs/reading.md, for a stream; count and sums as pandas has them."""
+    (line,) = re.findall(r"\| Spark \| `(.*?)`", (ROOT / "docs" / "reading.md").read_text(encoding="utf-8"))
     directory = "file://" + str(lake / "streams" / "events")
     frame = eval(line.replace("data_lake/streams/transaction_stream", directory), {"spark": spark})
     found = frame.where("year = 2025 and month = 1").selectExpr("count(*)", "sum(AMOUNT)", "sum(day)").collect()[0]
