@@ -17,7 +17,9 @@ import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake.embedded import EmbeddedKsqlDB
-from ksql_lake.maintain.erased import RULES, Rules, salted
+from ksql_lake.maintain.erased import Rules, salted
+
+RULES = ".state/_erasures.jsonl"
 
 JAN15 = 1_736_899_200_000
 COLUMNS = (

@@ -77,7 +77,7 @@ def test_a_verdict_needs_sixteen_bytes_a_row() -> None:
         checkers.append(Checker("f", checks, schema, {}, checkers[0]))
         for start in range(0, rows, size):
             numbers = pa.array(range(start, start + size), pa.int64())
-            checkers[start % 3 > 0].look(pa.RecordBatch.from_arrays([numbers], schema=schema))
+            checkers[start % 3 > 0].inspect(pa.RecordBatch.from_arrays([numbers], schema=schema))
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         (result,) = results(checks, checkers, Occasion(dt.datetime.now(dt.UTC)))

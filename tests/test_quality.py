@@ -181,9 +181,9 @@ def test_unique_over_the_queries_of_a_run(rows: list[tuple[Any, ...]], cut: int)
     )
     checks = parse([{"check": "unique", "column": "a"}, {"check": "unique", "columns": ["a", "b", "C"]}])
     first = Checker("f", checks, schema, {})
-    first.look(whole.slice(0, cut))
+    first.inspect(whole.slice(0, cut))
     second = Checker("f", checks, schema, {}, first)
-    second.look(whole.slice(cut))
+    second.inspect(whole.slice(cut))
     single, several = results(checks, [first, second], Occasion(NOW))
     known = [row[0] for row in rows if row[0] is not None]
     whole_rows = [row for row in rows if None not in row]
