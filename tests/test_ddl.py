@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
+import export_to_data_lake
 import manage_feeds
 import metadata_utils
 from ksql_lake import read
@@ -131,3 +132,35 @@ def test_many_partitions_are_added_a_hundred_at_a_time() -> None:
     state = made_state("stream", paths=paths)
     text = script("athena", {"s": state}, Path("/lake"), "s3://b/l")
     assert text.count("ALTER TABLE `s` ADD IF NOT EXISTS\n") == 3 and text.count("  PARTITION (year = '2024'") == 240
+
+
+def test_a_file_of_sql_follows_the_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """REGISTER=sql:... writes it again after exports and other changes; DuckDB runs it as it stands."""
+    lake, file = tmp_path / "lake", tmp_path / "lake.sql"
+    monkeypatch.setenv("REGISTER", f"sql:duckdb:{file}")
+    monkeypatch.setenv("RETENTION", "off")
+
+    def counts() -> dict[str, int]:
+        connection = duckdb.connect()
+        connection.execute(file.read_text())
+        return {name: int(connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]) for name in ("s", "t")}
+
+    with EmbeddedKsqlDB() as database:
+        monkeypatch.setenv("KSQLDB_URL", database.url)
+        monkeypatch.setenv("IDLE_SECONDS", "0.2")
+        database.stream("S", "`A` STRING", 1, [(0, 1_736_899_200_000, ["x"])])
+        database.create_table("T", "`K` INTEGER PRIMARY KEY, `V` STRING")
+        database.upsert("T", [1, "one"])
+        for name, kind in (("s", "stream"), ("t", "table")):
+            manage_feeds.main(["add", "--name", name, "--type", kind, "--source", name.upper(), "--lake", str(lake)])
+        export = ["--all", "--quiet", "--lake", str(lake)]
+        assert export_to_data_lake.main(export) == 0 and counts() == {"s": 1, "t": 1}
+        database.append("S", 0, 1_736_899_200_000, ["y"])
+        database.upsert("T", [2, "two"])
+        assert export_to_data_lake.main(export) == 0 and counts() == {"s": 2, "t": 2}
+        assert manage_feeds.main(["rollback", "t", "1", "--lake", str(lake)]) == 0 and counts() == {"s": 2, "t": 1}
+        assert file.read_text() == sql(capsys, lake, "duckdb")
+        monkeypatch.setenv("REGISTER", f"sql:mysql:{file}")
+        assert export_to_data_lake.main(export) == 2 and "expected duckdb, hive" in capsys.readouterr().err
+        monkeypatch.setenv("REGISTER", f"sql:athena:{file}")
+        assert export_to_data_lake.main(export) == 1 and "reads only from s3://" in capsys.readouterr().err

@@ -12,7 +12,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ksql_lake.base.errors import CatalogError, ConfigError, LakeError
+from ksql_lake.base.settings import local_path
 from ksql_lake.catalogs.catalog import Catalog
+from ksql_lake.catalogs.ddl import DIALECTS
+from ksql_lake.catalogs.sql_text import SqlText
 from ksql_lake.model.change import Change
 from ksql_lake.model.state import FeedState
 from ksql_lake.store import layout
@@ -22,6 +25,7 @@ from ksql_lake.store.remote.places import sql_root
 
 _GLUE = re.compile(r"glue:([^/?]+)(?:\?(.*))?")
 _HIVE = re.compile(r"hive:(thrift://[^/?]+)/([^/?]+)(?:\?(.*))?")
+_SQL = re.compile(r"sql:([a-z]+):([/~][^?]*)(?:\?(.*))?")
 _ICEBERG = re.compile(r"iceberg:([a-z][a-z0-9+]*://[^?]*)/([^/?]+)(?:\?(.*))?")
 
 
@@ -183,6 +187,13 @@ def _iceberg_named(text: str) -> Target:
     return Target("iceberg", database.lower(), uri, location, False, warehouse)
 
 
+def _sql_named(text: str) -> SqlText:
+    (dialect, file), more = _parts(text, _SQL, "location")
+    if dialect not in DIALECTS:
+        raise ConfigError(f"REGISTER: {text!r} has the dialect {dialect}; expected {', '.join(DIALECTS)}")
+    return SqlText(dialect, local_path("REGISTER", file), checked_location(more.get("location")))
+
+
 def _parts(text: str, form: re.Pattern[str], *known: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """What one part of REGISTER says: what stands before the question mark, and the options behind it."""
     found = form.fullmatch(text)
@@ -214,6 +225,7 @@ KINDS: dict[str, Kind] = {
     "hive": Kind("hive:thrift://HOST:PORT/DATABASE", _hive_named),
     "glue": Kind("glue:DATABASE", _glue_named),
     "iceberg": Kind("iceberg:URI/DATABASE", _iceberg_named),
+    "sql": Kind("sql:DIALECT:/FILE", _sql_named),
 }
 
 
