@@ -192,5 +192,5 @@ def test_two_million_rows_in_bounded_memory(tmp_path: Path) -> None:
     before = dt.datetime.now()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
-    assert lines[-2] == "t 1 to 2: 0 added, 0 removed, 20 changed" and int(lines[-1]) < 600, lines[-2:]
+    assert lines[-2] == "t v1 to v2: 0 added, 0 removed, 20 changed" and int(lines[-1]) < 600, lines[-2:]
     assert (dt.datetime.now() - before).total_seconds() < 120
