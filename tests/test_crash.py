@@ -99,7 +99,7 @@ def strays(lake: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["stream", "table"])
 @pytest.mark.parametrize(("fault", "step"), [
-    ("kill", 2), ("ENOSPC", 5), ("EIO", 5), ("EACCES", 6),
+    ("kill", 4), ("ENOSPC", 5), ("EIO", 5), ("EACCES", 6),
     *(pytest.param(fault, step, marks=pytest.mark.slow)
       for fault, step in (("kill", 1), ("ENOSPC", 3), ("EIO", 3), ("EACCES", 3))),
 ])

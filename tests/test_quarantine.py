@@ -480,8 +480,11 @@ def test_a_column_the_source_does_not_have(lake: Path, capsys: Any) -> None:
 
 
 @pytest.mark.parametrize("command", ["export", "import"])
-@pytest.mark.parametrize("fault", ["kill", "ENOSPC"])
-def test_failing_at_every_nth_call(command: str, fault: str, lake: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fault", "step"), [
+    ("kill", 9), ("ENOSPC", 13), pytest.param("kill", 5, marks=pytest.mark.slow),
+    pytest.param("ENOSPC", 11, marks=pytest.mark.slow),
+])
+def test_failing_at_every_nth_call(command: str, fault: str, step: int, lake: Path, tmp_path: Path) -> None:
     """A row is in the lake or set aside, once, whatever happened."""
     amount = {"check": "range", "column": "amount", "min": 0, "max": 100000, "level": "quarantine"}
     declare(lake, amount)
@@ -494,7 +497,7 @@ def test_failing_at_every_nth_call(command: str, fault: str, lake: Path, tmp_pat
     script = {"export_to_data_lake": export_to_data_lake, "manage_feeds": manage_feeds}[argv[0]]
     assert script.main(argv[1:]) == 1
     wanted = content(lake, "stream"), sorted(map(str, aside(lake))), comparable(hidden(state(lake)))
-    tries = drive(base, tmp_path / "work", fault, 5 if fault == "kill" else 11, *argv)
+    tries = drive(base, tmp_path / "work", fault, step, *argv)
     assert len(tries) > 7 and not tries[-1]["fired"]
     for attempt in tries:
         copy = Path(attempt["lake"])
