@@ -195,7 +195,7 @@ def _sql_named(text: str) -> SqlText:
 
 
 def _parts(text: str, form: re.Pattern[str], *known: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What one part of REGISTER says: what stands before the question mark, and the options behind it."""
+    """One part of REGISTER: the fields before the question mark, and the options after it."""
     found = form.fullmatch(text)
     if found is None:
         raise ConfigError(

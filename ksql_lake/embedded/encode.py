@@ -184,7 +184,7 @@ class RowEncoder:
         self.encoders = [encoder(c.type) for c in columns]
 
     def all(self, values: Sequence[object]) -> str:
-        """Every column, in order, as it stands between the brackets of `columns`."""
+        """Every column, in order, as it appears between the brackets of `columns`."""
         return ",".join([enc(v) for enc, v in zip(self.encoders, values, strict=True)])
 
     def one(self, values: Sequence[object], index: int) -> str:

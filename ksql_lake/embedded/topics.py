@@ -73,7 +73,7 @@ class Topics:
 
 
 def _writer(source: Source) -> Callable[[Record], tuple[bytes | None, bytes | None]]:
-    """From a record to its key and its value; one that is no row becomes a deletion."""
+    """From a record to its key and its value; one that is not a row becomes a deletion."""
     keys = [(i, column) for i, column in enumerate(source.columns) if column.key]
     values = [(string(c.name), i, encoder(c.type)) for i, c in enumerate(source.columns) if not c.key]
 

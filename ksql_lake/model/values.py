@@ -189,7 +189,7 @@ def _double(text: str) -> float:
 
 
 def _bytes(text: str) -> set[bytes]:
-    """Text as it stands, `0x...` and Python's `b'...'` as what they say, and Base64, which ksqlDB shows."""
+    """Text as it is, `0x...` and Python's `b'...'` as what they say, and Base64, which ksqlDB shows."""
     found = {text.encode("utf-8", "surrogateescape")}
     try:
         found.add(base64.b64decode(text, validate=True))

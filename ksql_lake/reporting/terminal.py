@@ -23,7 +23,7 @@ from ksql_lake.store.history import Run
 if TYPE_CHECKING:
     from ksql_lake.query.column_stats import ColumnStats
 
-WIDTH = 80  # where the output is no terminal
+WIDTH = 80  # where the output is not a terminal
 NARROWEST = 60
 WIDEST = 160  # longer lines of text are hard to read
 NAME = 30  # characters of a feed's name in a table 80 wide

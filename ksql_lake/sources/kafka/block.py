@@ -19,7 +19,7 @@ class Block:
     """Records in the order in which they came.
 
     Attributes:
-        values: bytes; behind each value stands a line end, at `ends[i]`. A value that is null is empty here.
+        values: bytes; each value is followed by a line end, at `ends[i]`. A value that is null is empty here.
         keys: bytes without anything between them; key i ends before `key_ends[i]`.
         partitions, offsets, times: int32, int64 and int64 (epoch ms).
         absent: NO_VALUE and NO_KEY for what is null, as bits.

@@ -179,7 +179,7 @@ class Connection:
         raise Malformed(f"more than {limits.INTERIM} interim answers before the answer")
 
     def _receive_head(self, data: bytes, deadline: float) -> tuple[bytes, bytes]:
-        """What stands before the empty line, and what was received beyond it."""
+        """The bytes before the empty line, and those received after it."""
         while (end := data.find(b"\r\n\r\n")) < 0:
             if data and not b"HTTP/1.".startswith(data[:7]):
                 raise Malformed(f"what answers does not speak HTTP ({shown(data)})")
