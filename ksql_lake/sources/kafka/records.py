@@ -45,7 +45,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The rows of some records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and the records that are none.
+    """The rows of records (ROWTIME, ROWPARTITION, ROWOFFSET, then the plan's columns), and the records without one.
 
     Attributes:
         unsure: records of which ksqlDB has to be asked what it makes; not among the rows.

@@ -232,7 +232,7 @@ class TopicRows:
         return TopicReading(self, spans, proven=self.known)
 
     def asked(self, decoded: Decoded, block: Block, count: Callable[[Sequence[Passed]], None]) -> Rows:
-        """The rows of a block together with those that ksqlDB was asked for; `count` counts the records that are none."""
+        """The rows of a block and those that ksqlDB was asked for; `count` counts records that are not rows."""
         if self.asker is None or not decoded.unsure:
             return decoded.rows
         rows, places = decoded.rows, dict[int, set[int]]()
